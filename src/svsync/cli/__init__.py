@@ -1,0 +1,1 @@
+"""The command line: arguments in, one sentence or one table out, an exit code."""

@@ -1,0 +1,262 @@
+"""The records that travel from a backend into the store, in order of appearance.
+
+    Entry → MappedEntry → Change → Fetched → Decision (in decide.py) → SealedVersion
+
+Each stage of a cycle takes an async iterator of one and yields the next.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from svsync.domain.ids import KeyId, LocalPath, RemotePath, SecretId
+from svsync.domain.values import Payload
+
+Tags = Mapping[str, str]
+"""A remote secret's raw key/value tags, as the backend holds them."""
+
+
+# --- list -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a listing says of one remote secret; never a value.
+
+    Attributes:
+        value_token: changes when the value or its readability changes; compared
+            for equality only. None: the listing does not tell, a read will.
+        meta_token: changes when only tags or metadata do. None: not told.
+        order: rises with each new remote version where the backend has such a
+            number (KV v2, GCP); tells a rollback from a change. None: none.
+        gone: the backend says that this name has no readable current value
+            (soft-deleted, destroyed, disabled, scheduled for deletion).
+        tags: raw tags, None where the listing does not carry them.
+    """
+
+    remote_path: RemotePath
+    value_token: str | None = None
+    meta_token: str | None = None
+    order: int | None = None
+    gone: bool = False
+    tags: Tags | None = None
+
+
+class ScopeOutcome(StrEnum):
+    COMPLETE = "complete"
+    DENIED = "denied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How the listing of one folder (or of the whole store) ended.
+
+    `prefix` is in remote path form and ends with `/`, or is empty for a store
+    without folders. Below a prefix that is not complete nothing counts as
+    unlisted.
+    """
+
+    prefix: str
+    outcome: ScopeOutcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPage:
+    """Some entries, and the scopes that ended with this page."""
+
+    entries: tuple[Entry, ...] = ()
+    scopes: tuple[Scope, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+    """Names the listing gave that may not be used: (shown form, reason code)."""
+
+
+# --- map ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MappedEntry:
+    """An entry with the local path and rule that claim it (rule index from 0)."""
+
+    entry: Entry
+    local_path: LocalPath
+    rule: int
+
+
+# --- diff -----------------------------------------------------------------------
+
+
+class BaseKind(StrEnum):
+    NONE = "none"
+    VALUE = "value"
+    ABSENT = "absent"
+
+
+class LocalKind(StrEnum):
+    NO_ROW = "no_row"
+    LIVE = "live"
+    TOMBSTONE = "tombstone"
+
+
+class PairStatus(StrEnum):
+    """State of a federated secret; the closed, published list."""
+
+    INITIAL = "initial"
+    IN_SYNC = "in_sync"
+    PENDING_PUSH = "pending_push"
+    DIVERGED = "diverged"
+    CONFLICT = "conflict"
+    RETAINED = "retained"
+    DENIED = "denied"
+    QUARANTINED = "quarantined"
+    DETACHED = "detached"
+    STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The last remote state settled for a pair.
+
+    `fingerprint` is set for kind value; tokens are kept for absent too (those
+    of the gone state). `tokens_left` are the last value tokens that base moved
+    away from, newest first, at most eight.
+    """
+
+    kind: BaseKind = BaseKind.NONE
+    fingerprint: bytes | None = None
+    fingerprint_key: KeyId | None = None
+    value_token: str | None = None
+    meta_token: str | None = None
+    order: int | None = None
+    tags: Tags | None = None
+    settled_version: int | None = None
+    tokens_left: tuple[str, ...] = ()
+    moved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The local secret as it was read; the commit is conditional on it.
+
+    `written_after_claim`: its current version was written after the backend
+    claimed the path. `propagate`: a tombstone that may delete remotely.
+    """
+
+    kind: LocalKind = LocalKind.NO_ROW
+    secret_id: SecretId | None = None
+    version: int = 0
+    fingerprint: bytes | None = None
+    fingerprint_key: KeyId | None = None
+    row_rev: int = 0
+    written_after_claim: bool = False
+    propagate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One remote path and the local path it maps to, with what both were last."""
+
+    remote_path: RemotePath
+    local_path: LocalPath
+    rule: int
+    base: Base = Base()
+    local: Local = Local()
+    status: PairStatus = PairStatus.INITIAL
+    failures: int = 0
+    conflict_open: bool = False
+    push_unfinished: bool = False
+
+
+class ChangeKind(StrEnum):
+    NEW = "new"
+    CHANGED = "changed"
+    METADATA = "metadata"
+    LOCAL = "local"
+    UNLISTED = "unlisted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A pair that this run has to look at, and why. `entry` is None if unlisted."""
+
+    kind: ChangeKind
+    pair: Pair
+    entry: Entry | None
+
+
+# --- fetch ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteValue:
+    """One point read: value and tokens of the same moment."""
+
+    payload: Payload
+    value_token: str
+    meta_token: str | None = None
+    order: int | None = None
+    tags: Tags | None = None
+    created_at: datetime | None = None
+    dropped_fields: tuple[str, ...] = ()
+    """Provider-specific fields that do not travel, for the report's count."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteGone:
+    """The backend itself says that this name has no readable current value."""
+
+    value_token: str | None = None
+    meta_token: str | None = None
+    order: int | None = None
+    reason: str = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteUnknown:
+    """Nothing can be concluded. `reason` is from the closed list of skip reasons."""
+
+    reason: str
+    detail: str = ""
+
+
+RemoteRead = RemoteValue | RemoteGone | RemoteUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class HistoricVersion:
+    """One earlier remote version that can still be read, for history import."""
+
+    number: int
+    payload: Payload
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A change with what its point read said; input of the decision."""
+
+    change: Change
+    remote: RemoteRead
+    history: tuple[HistoricVersion, ...] = ()
+
+
+# --- seal -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SealedVersion:
+    """One version ready to be stored: ciphertext, fingerprint, no plaintext."""
+
+    secret_id: SecretId
+    version: int
+    key_id: KeyId
+    nonce: bytes
+    sealed: bytes
+    fingerprint: bytes
+    fingerprint_key: KeyId
+    origin: str
+    remote_version: str | None = None
+    created_at: datetime | None = None
+    tags: tuple[str, ...] = field(default=())

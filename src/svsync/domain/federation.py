@@ -1,0 +1,170 @@
+"""What a backend is configured to do, as values.
+
+A setting that was not given stays None here: its default follows the settings
+it depends on, also after a later change of those, so defaults are worked out
+when asked for (`BackendSpec.for_rule`) and never stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from svsync.domain.ids import BackendId
+
+
+class Mode(StrEnum):
+    PROXY = "proxy"
+    SYNC = "sync"
+
+
+class Writes(StrEnum):
+    DISABLED = "disabled"
+    LOCAL = "local"
+    WRITE_THROUGH = "write_through"
+
+
+class ConflictPolicy(StrEnum):
+    BACKEND_WINS = "backend_wins"
+    LOCAL_WINS = "local_wins"
+    MANUAL = "manual"
+
+
+class RemoteChanges(StrEnum):
+    PULL = "pull"
+    HOLD = "hold"
+
+
+class OnRemoteDelete(StrEnum):
+    RETAIN = "retain"
+    SOFT_DELETE = "soft_delete"
+
+
+class HistoryMode(StrEnum):
+    FULL = "full"
+    CURRENT = "current"
+
+
+class ManagedBy(StrEnum):
+    FILE = "file"
+    API = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Limits of one run; `docs/reference/configuration.md` tells what each counts."""
+
+    max_delete_ratio: float = 0.1
+    max_delete_count: int = 50
+    max_overwrite_ratio: float = 0.5
+    max_regress_ratio: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PathSettings:
+    """The settings in force for one path, every default worked out."""
+
+    mode: Mode
+    writes: Writes
+    conflict_resolution: ConflictPolicy
+    remote_changes: RemoteChanges
+    on_remote_delete: OnRemoteDelete
+    propagate_deletes: bool
+    seed_remote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a mapping rule may set for its own paths. None: as the backend has it."""
+
+    mode: Mode | None = None
+    writes: Writes | None = None
+    conflict_resolution: ConflictPolicy | None = None
+    on_remote_delete: OnRemoteDelete | None = None
+    remote_changes: RemoteChanges | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagTransform:
+    """How remote key/value tags become tag strings (`transform.tags`).
+
+    `format` holds `{key}` and `{value}`; `rename` maps old key to new; `drop`
+    leaves all tags out. `include` and `exclude` are lists of keys.
+    """
+
+    format: str = "{key}={value}"
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """One mapping rule as configured; `mapping.RuleSet` compiles a list of them."""
+
+    local: str
+    remote: str = ""
+    exclude: bool = False
+    separator: str | None = None
+    escape: bool = False
+    tags: TagTransform = TagTransform()
+    overrides: Overrides = Overrides()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """One backend as configured, references only, no credential.
+
+    `config` is the type's own part (`endpoint`, `auth_method`, `auth_config_path`,
+    `namespace`, `tls_verify`, …), already checked against that type's keys.
+    Durations are seconds, sizes bytes.
+    """
+
+    id: BackendId
+    name: str
+    type: str
+    rules: tuple[RuleSpec, ...]
+    config: Mapping[str, object] = field(default_factory=dict)
+    tenant: str = "default"
+    mode: Mode = Mode.PROXY
+    sync_interval: int = 900
+    conflict_resolution: ConflictPolicy = ConflictPolicy.BACKEND_WINS
+    remote_changes: RemoteChanges | None = None
+    writes: Writes = Writes.LOCAL
+    propagate_deletes: bool = False
+    seed_remote: bool = False
+    on_remote_delete: OnRemoteDelete = OnRemoteDelete.RETAIN
+    history: HistoryMode | None = None
+    max_versions: int = 10
+    guard: Guard = Guard()
+    max_error_ratio: float = 0.5
+    max_staleness: int | None = None
+    max_value_bytes: int = 1024 * 1024
+    max_secrets: int = 1_000_000
+    filters: Mapping[str, object] = field(default_factory=dict)
+    rate_limit: Mapping[str, object] = field(default_factory=dict)
+    call_budget: Mapping[str, object] = field(default_factory=dict)
+    events: tuple[Mapping[str, object], ...] = ()
+    extra: Mapping[str, object] = field(default_factory=dict)
+    managed_by: ManagedBy = ManagedBy.FILE
+
+    def for_rule(self, rule: RuleSpec) -> PathSettings:
+        """The settings of a path that `rule` federates.
+
+        `remote_changes` defaults to hold where the local side wins conflicts
+        (ScaiVault is then the primary, the backend its backup), else to pull.
+        """
+        over = rule.overrides
+        policy = over.conflict_resolution or self.conflict_resolution
+        default_changes = (
+            RemoteChanges.HOLD if policy is ConflictPolicy.LOCAL_WINS else RemoteChanges.PULL
+        )
+        return PathSettings(
+            mode=over.mode or self.mode,
+            writes=over.writes or self.writes,
+            conflict_resolution=policy,
+            remote_changes=over.remote_changes or self.remote_changes or default_changes,
+            on_remote_delete=over.on_remote_delete or self.on_remote_delete,
+            propagate_deletes=self.propagate_deletes,
+            seed_remote=self.seed_remote,
+        )

@@ -1,0 +1,191 @@
+"""The protocols between svsync and what it talks to, on one page.
+
+Who retries: only the `CallGuard`, which every backend is handed. A backend, a
+client and a key service make each call once. What an error means is written
+where it is raised; what is said here is tested, sentence by sentence, by
+`svsync.testing.conformance`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from svsync.domain.changes import Entry, HistoricVersion, ListingPage, RemoteRead
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import RemotePath
+from svsync.domain.values import Credential
+
+T = TypeVar("T")
+
+Operation = Literal["list", "metadata", "read", "write", "delete", "login"]
+"""Operation classes: limits, counts and metrics are kept per class.
+`read` is every call that returns a value, batches too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a backend can do; declared, never sniffed.
+
+    Attributes:
+        batch_read: paths per `read` call; 1 where there is no batch read.
+        history: earlier versions can be read.
+        ordered_tokens: `Entry.order` is told, so a rollback shows.
+        compare_and_set: a write can be made conditional.
+        folders: listing goes folder by folder, with an outcome for each.
+        segment: characters a path segment may hold, as a regular expression.
+        separator: the character between segments, or None for a flat store
+            whose names hold no `/`.
+        max_name: longest remote path in bytes.
+        max_value: largest value in bytes.
+        case_sensitive: names that differ in case only are two names.
+    """
+
+    batch_read: int = 1
+    history: bool = False
+    ordered_tokens: bool = False
+    compare_and_set: bool = False
+    folders: bool = False
+    segment: str = r"[^/\x00-\x1f\x7f\\]+"
+    separator: str | None = "/"
+    max_name: int = 4096
+    max_value: int = 1024 * 1024
+    case_sensitive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One permission or condition that a connection test looked at.
+
+    `state` is granted, missing_optional or missing; `hint` is the policy line
+    or setting that would grant it, empty when granted.
+    """
+
+    name: str
+    state: Literal["granted", "missing_optional", "missing"]
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a connection test found.
+
+    `identity` names the store behind the endpoint (Vault cluster id, AWS
+    account, Azure vault, GCP project number): another one later fails the run.
+    `status` is healthy, degraded (part of the mapping is denied), denied.
+    """
+
+    identity: str
+    status: Literal["healthy", "degraded", "denied"]
+    version: str = ""
+    latency_ms: float = 0.0
+    checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class CallGuard(Protocol):
+    """Limits, retries and counts of one backend's outgoing calls."""
+
+    async def call(self, operation: Operation, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Run `attempt` under this operation's limits, and count each try.
+
+        Retries BackendUnreachableError and ThrottledError with full jitter and
+        the backend's own Retry-After; nothing else, and never without end.
+        `attempt` must be safe to run again: a write passes through only once.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """One remote store, already signed in or able to sign in by itself.
+
+    Every method raises BackendError and its kin for what concerns the backend
+    as a whole (unreachable, login refused, not this API); what concerns one
+    secret comes back as a value. CancelledError passes through; a cancelled
+    read has no effect.
+    """
+
+    @property
+    def features(self) -> Features: ...
+
+    async def connect(self, prefixes: Sequence[str]) -> Connection:
+        """Sign in and look: identity, permissions below the rules' prefixes."""
+        ...
+
+    def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncIterator[ListingPage]:
+        """All entries below the literal prefixes, page by page, in no order.
+
+        No name is given twice. Each folder visited ends in exactly one Scope; a
+        folder that is missing ends `failed` below a prefix and `complete` at a
+        prefix whose store the backend confirms. With `tokens` false a backend
+        that would need one call an entry for them may leave them None (a first
+        sync reads every value anyway).
+        """
+        ...
+
+    async def look_up(self, path: RemotePath) -> Entry | RemoteRead:
+        """Ask for one name, without its value where the backend can.
+
+        Entry: it is there (or its `gone` says not). RemoteGone: the backend
+        says that it is not. RemoteUnknown: denied or unreadable.
+        """
+        ...
+
+    async def read(self, paths: Sequence[RemotePath]) -> Sequence[RemoteRead]:
+        """Point reads, one answer a path, in order; at most `batch_read` paths.
+
+        Value and tokens of one answer are of one moment.
+        """
+        ...
+
+    async def read_history(
+        self, path: RemotePath, *, above: int, below: int, limit: int
+    ) -> Sequence[HistoricVersion]:
+        """Readable versions with above < number < below, oldest first.
+
+        At most the `limit` newest of them. Deleted ones are left out.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Revoke the login where that is possible, and close connections."""
+        ...
+
+
+class CredentialSource(Protocol):
+    """Where a backend's credential comes from; asked again at each login."""
+
+    async def __call__(self) -> Credential: ...
+
+
+class BackendDriver(Protocol):
+    """A type of backend: checks its own configuration and opens one."""
+
+    features: Features
+
+    def check_config(self, spec: BackendSpec) -> None:
+        """Raise ConfigError for a key, value or rule this type cannot use."""
+        ...
+
+    def open(
+        self, spec: BackendSpec, credential: CredentialSource, guard: CallGuard
+    ) -> AbstractAsyncContextManager[Backend]:
+        """A backend that is closed (login revoked) when the block ends."""
+        ...
+
+
+class KeyService(Protocol):
+    """Wraps and unwraps the root key; holds a key that never leaves it."""
+
+    @property
+    def reference(self) -> str:
+        """Names provider and key (`local:/var/lib/svsync/kms.key`), no secret."""
+        ...
+
+    async def wrap(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        """Seal a 32-byte key; `context` is bound and must be given again."""
+        ...
+
+    async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        """The key again. Raises KeyServiceError when it does not open."""
+        ...
