@@ -5,6 +5,7 @@
     ├── ConfigError                 file, environment, mapping               exit 2
     │   └── MappingError            a rule that cannot be configured
     ├── NotFoundError               no such secret, backend, run             exit 1
+    ├── UndecodableError            one value that cannot be taken in: skipped   exit 1
     ├── VersionConflictError        a compare-and-set that did not match     exit 1
     ├── BackendBusyError            somebody else runs this backend          exit 75
     ├── BackendError                the remote store, as a whole
@@ -72,6 +73,15 @@ class NotFoundError(SvsyncError):
     """There is no such thing, or the caller may not know of it."""
 
     code = "not_found"
+
+
+class UndecodableError(SvsyncError):
+    """One value cannot be taken in; its secret is skipped, the others go on.
+
+    `code` is a published skip reason: `undecodable` or `too_deep`.
+    """
+
+    code = "undecodable"
 
 
 class VersionConflictError(SvsyncError):
