@@ -170,6 +170,7 @@ CREATE TABLE sync_state (
   secret_id        bigint,
   rule_ord         int NOT NULL,
   mapping_hash     text NOT NULL,
+  base_pair        text NOT NULL,          -- endpoint and namespace that base speaks of
   status           text NOT NULL CHECK (status IN ('initial', 'in_sync', 'pending_push', 'diverged', 'conflict',
                                                    'retained', 'denied', 'quarantined', 'detached', 'standby')),
   base_kind        text NOT NULL DEFAULT 'none' CHECK (base_kind IN ('none', 'value', 'absent')),
@@ -236,7 +237,7 @@ CREATE TABLE runs (
   ended_at     timestamptz,
   PRIMARY KEY (tenant_id, run_id)
 );
-CREATE UNIQUE INDEX runs_one_queued ON runs (tenant_id, backend_id, kind) WHERE state = 'queued' AND trigger <> 'run_once';
+CREATE UNIQUE INDEX runs_one_queued ON runs (tenant_id, backend_id, kind) WHERE state = 'queued';
 CREATE UNIQUE INDEX runs_one_running ON runs (tenant_id, backend_id) WHERE state = 'running';
 CREATE INDEX runs_waiting ON runs (not_before) WHERE state = 'queued';
 CREATE INDEX runs_of_backend ON runs (tenant_id, backend_id, run_id DESC);
@@ -267,6 +268,7 @@ CREATE UNLOGGED TABLE todo (
   n           bigint NOT NULL,
   kind        text NOT NULL,
   remote_path text COLLATE "C" NOT NULL,
+  based       boolean NOT NULL,            -- its pair has a base of kind value
   value_token text,
   meta_token  text,
   ord         bigint,

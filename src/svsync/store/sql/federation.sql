@@ -1,0 +1,55 @@
+-- name: tenant
+SELECT tenant_id, status FROM tenants WHERE slug = $1;
+
+-- name: stored
+SELECT backend_id, name, spec, mapping_hash, managed_by, state, rev FROM backends
+WHERE tenant_id = $1 AND ($2::text IS NULL OR backend_id = $2) ORDER BY backend_id FOR UPDATE;
+
+-- name: get
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
+
+-- name: list
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
+
+-- name: add
+INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, managed_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: add_health
+INSERT INTO backend_health (tenant_id, backend_id) VALUES ($1, $2);
+
+-- name: change
+-- A new configuration; the claim on the paths is new where the mapping is.
+UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1,
+  claimed_at = CASE WHEN mapping_hash = $6 THEN claimed_at ELSE now() END, mapping_hash = $6
+WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: set_state
+UPDATE backends SET state = $3 WHERE tenant_id = $1 AND backend_id = $2 AND state <> $3;
+
+-- name: set_applied
+UPDATE backends SET applied_hash = $3 WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: set_identity
+UPDATE backends SET identity = $3 WHERE tenant_id = $1 AND backend_id = $2 AND identity IS NULL;
+
+-- name: health
+SELECT h.*, (SELECT count(*) FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.state = 'open') AS conflicts_now,
+  extract(epoch FROM now() - h.last_success_at) AS staleness_s,
+  l.holder, l.expires_at AS lease_until
+FROM backend_health h
+LEFT JOIN leases l ON l.tenant_id = h.tenant_id AND l.backend_id = h.backend_id AND l.holder IS NOT NULL AND l.expires_at > now()
+WHERE h.tenant_id = $1 AND h.backend_id = $2;
+
+-- name: run_ended
+-- What status shows, set in the transaction that ends the run.
+UPDATE backend_health SET last_run_id = $3, last_sync_at = now(), last_success_at = CASE WHEN $4 THEN now() ELSE last_success_at END,
+  failures = CASE WHEN $4 THEN 0 ELSE failures + 1 END,
+  unreachable_since = CASE WHEN $5 = 'unreachable' THEN coalesce(unreachable_since, now()) END,
+  status = $5, last_error = $6, next_due_at = now() + make_interval(secs => $7),
+  secrets_synced = coalesce($8, secrets_synced), diverged = coalesce($9, diverged), quarantined = coalesce($10, quarantined),
+  retained = coalesce($11, retained), conflicts_open = coalesce($12, conflicts_open), skipped = coalesce($13, skipped),
+  calls_per_cycle = coalesce($14, calls_per_cycle), latency_ms = coalesce($15, latency_ms)
+WHERE tenant_id = $1 AND backend_id = $2;

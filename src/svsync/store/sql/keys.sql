@@ -1,0 +1,38 @@
+-- name: root
+SELECT root_id, kms_ref, wrapped, kms_ref_2, wrapped_2, state, created_at FROM root_keys ORDER BY root_id DESC;
+
+-- name: add_root
+-- The first boot's root key. Where another process was faster, nothing is inserted and its key is used.
+INSERT INTO root_keys (kms_ref, wrapped, kms_ref_2, wrapped_2) VALUES ($1, $2, $3, $4)
+ON CONFLICT (state) WHERE state = 'active' DO NOTHING RETURNING root_id;
+
+-- name: set_second
+UPDATE root_keys SET kms_ref_2 = $2, wrapped_2 = $3 WHERE root_id = $1;
+
+-- name: data_keys
+SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 ORDER BY key_id;
+
+-- name: data_key
+SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 AND key_id = $2;
+
+-- name: reserve
+-- A block of sealings of the active key, unless it is worn out by count or age: then nothing is returned.
+UPDATE data_keys SET reserved = reserved + $3
+WHERE tenant_id = $1 AND purpose = $2 AND state = 'active' AND reserved + $3 <= $4 AND created_at > now() - make_interval(secs => $5)
+RETURNING key_id, root_id, wrapped;
+
+-- name: lock_tenant
+-- One process at a time makes a tenant's next data key.
+SELECT pg_advisory_xact_lock(1398165838, $1);
+
+-- name: next_key_id
+SELECT coalesce(max(key_id), 0) + 1 FROM data_keys WHERE tenant_id = $1;
+
+-- name: retire
+UPDATE data_keys SET state = 'decrypt_only' WHERE tenant_id = $1 AND purpose = $2 AND state = 'active';
+
+-- name: add_data_key
+INSERT INTO data_keys (tenant_id, key_id, purpose, root_id, wrapped, reserved) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: active
+SELECT key_id, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 AND purpose = $2 AND state = 'active';

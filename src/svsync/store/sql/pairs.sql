@@ -1,0 +1,118 @@
+-- name: load_new
+-- For remote paths that no active pair knows: the local secret at the mapped path, the pair that was detached there (its
+-- base counts again only if nothing moved since), and who else owns the path.
+SELECT x.remote_path, x.path,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
+       v.fp AS local_fp, v.fp_key_id AS local_fp_key,
+       o.backend_id AS claimed_by, o.remote_path AS claimed_remote,
+       d.base_kind, d.base_fp, d.base_fp_key, d.base_value_token, d.base_meta_token, d.base_order, d.base_moved_at,
+       d.base_tokens_left, d.remote_tags, d.settled_version
+FROM unnest($3::text[], $4::text[]) AS x(remote_path, path)
+JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
+LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = x.path
+LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+LEFT JOIN sync_state o ON o.tenant_id = $1 AND o.path = x.path AND o.status NOT IN ('detached', 'standby')
+LEFT JOIN sync_state d ON d.tenant_id = $1 AND d.backend_id = $2 AND d.path = x.path AND d.remote_path = x.remote_path
+  AND d.status = 'detached' AND d.detached_version = s.current_version AND d.detached_state = s.state
+  AND d.base_pair = $5 AND d.detached_at > now() - interval '90 days';
+
+-- name: lock
+-- The local rows a batch was decided for, locked; those that moved meanwhile are missing from the answer.
+SELECT s.secret_id FROM secrets s
+JOIN unnest($2::bigint[], $3::int[], $4::bigint[]) AS x(secret_id, version, row_rev)
+  ON s.tenant_id = $1 AND s.secret_id = x.secret_id AND s.current_version = x.version AND s.row_rev = x.row_rev
+FOR UPDATE OF s;
+
+-- name: upsert
+-- Where each pair stands after its decision. A base that is not moved keeps what it has; the token it leaves is remembered.
+INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, base_kind,
+  base_fp, base_fp_key, base_value_token, base_meta_token, base_order, base_moved_at, base_raw_sealed, base_raw_key, base_raw_nonce,
+  remote_tags, settled_version, recheck, failures, retry_at, reason, synced_at)
+SELECT $1, $2, x.remote_path, x.path, x.secret_id, x.rule_ord, $3, $4, x.status, x.base_kind, x.base_fp, x.base_fp_key,
+  x.value_token, x.meta_token, x.ord, CASE WHEN x.moves THEN now() END, x.raw_sealed, x.raw_key, x.raw_nonce,
+  x.remote_tags, x.settled, false, x.failures, now() + make_interval(secs => x.retry_s), x.reason, CASE WHEN x.synced THEN now() END
+FROM unnest($5::text[], $6::text[], $7::bigint[], $8::int[], $9::text[], $10::text[], $11::bytea[], $12::int[], $13::text[], $14::text[],
+  $15::bigint[], $16::bool[], $17::bytea[], $18::int[], $19::bytea[], $20::text[], $21::int[], $22::int[], $23::float8[], $24::text[], $25::bool[])
+  AS x(remote_path, path, secret_id, rule_ord, status, base_kind, base_fp, base_fp_key, value_token, meta_token,
+       ord, moves, raw_sealed, raw_key, raw_nonce, remote_tags, settled, failures, retry_s, reason, synced)
+ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
+  secret_id = excluded.secret_id, rule_ord = excluded.rule_ord, mapping_hash = excluded.mapping_hash, base_pair = excluded.base_pair,
+  status = excluded.status, base_kind = excluded.base_kind, base_fp = excluded.base_fp, base_fp_key = excluded.base_fp_key,
+  base_tokens_left = CASE WHEN excluded.base_value_token IS DISTINCT FROM p.base_value_token AND p.base_value_token IS NOT NULL
+    THEN (ARRAY[p.base_value_token] || p.base_tokens_left)[1:8] ELSE p.base_tokens_left END,
+  base_value_token = excluded.base_value_token, base_meta_token = excluded.base_meta_token, base_order = excluded.base_order,
+  base_moved_at = coalesce(excluded.base_moved_at, p.base_moved_at),
+  base_raw_sealed = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_sealed ELSE excluded.base_raw_sealed END,
+  base_raw_key = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_key ELSE excluded.base_raw_key END,
+  base_raw_nonce = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_nonce ELSE excluded.base_raw_nonce END,
+  remote_tags = excluded.remote_tags, settled_version = excluded.settled_version, recheck = false,
+  failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason,
+  synced_at = coalesce(excluded.synced_at, p.synced_at),
+  detached_at = NULL, detached_version = NULL, detached_state = NULL, moved_to = NULL;
+
+-- name: skip
+-- What could not be looked at this time: base, value and local side stay as they are; the reason and the count of
+-- failures are kept, and when to try again.
+INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, rule_ord, mapping_hash, base_pair, status, failures, retry_at, reason)
+SELECT $1, $2, x.remote_path, x.path, x.rule_ord, $3, $4, x.status, x.failures, now() + make_interval(secs => x.retry_s), x.reason
+FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::int[], $10::float8[], $11::text[])
+  AS x(remote_path, path, rule_ord, status, failures, retry_s, reason)
+ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
+  status = CASE WHEN p.status IN ('conflict', 'pending_push') THEN p.status ELSE excluded.status END,
+  failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason;
+
+-- name: forget_unsettled
+-- Quarantined before their first value, and gone now: nothing was ever settled, so nothing is kept.
+DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'none' AND secret_id IS NULL
+  AND remote_path = ANY ($3::text[]) AND status NOT IN ('detached', 'standby');
+
+-- name: active
+-- Active pairs by remote path, a page at a time.
+SELECT remote_path, path, rule_ord FROM sync_state
+WHERE tenant_id = $1 AND backend_id = $2 AND remote_path > $3 AND status NOT IN ('detached', 'standby')
+ORDER BY remote_path LIMIT $4;
+
+-- name: active_below
+-- Active pairs whose local path begins with a literal prefix, a page at a time.
+SELECT remote_path, path FROM sync_state
+WHERE tenant_id = $1 AND path > $3 AND path >= $4 AND starts_with(path, $4) AND backend_id = $2
+  AND status NOT IN ('detached', 'standby')
+ORDER BY path LIMIT $5;
+
+-- name: detach
+-- These pairs left the mapping. The local secret stays as it is; an open conflict is closed with its values kept.
+WITH gone AS (
+  UPDATE sync_state p SET status = 'detached', detached_at = now(), recheck = false, moved_to = x.moved_to,
+    detached_version = s.current_version, detached_state = s.state
+  FROM unnest($3::text[], $4::text[]) AS x(remote_path, moved_to), sync_state q
+    LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = q.path
+  WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby')
+    AND q.tenant_id = p.tenant_id AND q.backend_id = p.backend_id AND q.path = p.path AND q.remote_path = p.remote_path
+  RETURNING p.path),
+closed AS (
+  UPDATE conflicts c SET state = 'detached', closed_at = now(), updated_at = now() FROM gone
+  WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = gone.path AND c.state = 'open'),
+tombs AS (
+  UPDATE secrets s SET propagate = false FROM gone WHERE s.tenant_id = $1 AND s.path = gone.path AND s.propagate)
+SELECT path FROM gone;
+
+-- name: retag
+-- Rule numbers may change with the rules while the pair stays the same pair.
+UPDATE sync_state p SET rule_ord = x.rule_ord, mapping_hash = $3
+FROM unnest($4::text[], $5::int[]) AS x(remote_path, rule_ord)
+WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby');
+
+-- name: recheck_all
+-- After a change of settings every pair that is not simply in sync is looked at again.
+UPDATE sync_state SET recheck = true
+WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('detached', 'standby', 'in_sync');
+
+-- name: counts
+-- What `status` shows, counted once at the end of a run.
+SELECT count(*) FILTER (WHERE base_kind = 'value' AND status <> 'quarantined') AS synced,
+       count(*) FILTER (WHERE status = 'diverged') AS diverged,
+       count(*) FILTER (WHERE status = 'quarantined') AS quarantined,
+       count(*) FILTER (WHERE status = 'retained') AS retained,
+       count(*) FILTER (WHERE status = 'denied') AS denied
+FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('detached', 'standby');

@@ -1,0 +1,92 @@
+-- name: enqueue
+-- A run is born queued. One full and one targeted run wait per backend at most: nothing is
+-- inserted where one waits already.
+INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, paths, allow, rev)
+SELECT $1, $2, $3, $4, $5, $6::text[], $7::text[], b.rev FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $3
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
+RETURNING run_id;
+
+-- name: waiting
+-- The run that waits for this backend, of one kind.
+SELECT run_id FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued' FOR UPDATE;
+
+-- name: take_lease
+-- Take the lease if nobody holds it; the fence rises with the holder.
+INSERT INTO leases (tenant_id, backend_id, fence, holder, run_id, acquired_at, expires_at)
+VALUES ($1, $2, 1, $3, $4, clock_timestamp(), clock_timestamp() + make_interval(secs => $5))
+ON CONFLICT (tenant_id, backend_id) DO UPDATE
+SET fence = leases.fence + 1, holder = excluded.holder, run_id = excluded.run_id,
+    acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+WHERE leases.holder IS NULL OR leases.expires_at <= clock_timestamp()
+RETURNING fence;
+
+-- name: holder
+-- Who holds the lease now, and until when.
+SELECT holder, run_id, expires_at, fence FROM leases
+WHERE tenant_id = $1 AND backend_id = $2 AND holder IS NOT NULL AND expires_at > clock_timestamp();
+
+-- name: renew_lease
+-- Still ours? Then for some seconds more. The fence does not move, so no open transaction waits.
+UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => $5)
+WHERE tenant_id = $1 AND backend_id = $2 AND fence = $3 AND holder = $4;
+
+-- name: release_lease
+UPDATE leases SET holder = NULL, run_id = NULL, expires_at = NULL
+WHERE tenant_id = $1 AND backend_id = $2 AND fence = $3;
+
+-- name: raise_fence
+-- A change of configuration: what runs now loses its next commit.
+INSERT INTO leases (tenant_id, backend_id) VALUES ($1, $2)
+ON CONFLICT (tenant_id, backend_id) DO UPDATE
+SET fence = leases.fence + 1, holder = NULL, run_id = NULL, expires_at = NULL;
+
+-- name: end_lost
+-- Whoever takes a lease over ends the run that its holder left behind.
+UPDATE runs SET state = 'failed', result = 'failed', error_code = 'worker_lost', error_stage = stage,
+  error_message = 'the worker of this run died or lost its lease; another one took over', ended_at = clock_timestamp()
+WHERE tenant_id = $1 AND backend_id = $2 AND state = 'running'
+RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_code, error_stage, error_message;
+
+-- name: start
+-- `attempts` rises here, not at failure, so that a run that kills its worker is seen.
+UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = attempts + 1, fence = $3, worker = $4,
+  stage = 'list', rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
+RETURNING run_no, started_at, attempts, allow, paths, kind, trigger;
+
+-- name: set_stage
+UPDATE runs SET stage = $3 WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: record_staged
+-- The logged memory of an unlogged stage: an emptied stage no longer matches it.
+UPDATE runs SET stage = 'diff', staged_count = $3, scope_hash = $4 WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: record_todo
+UPDATE runs SET stage = 'fetch', todo_count = $3 WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: advance
+-- The batch in hand, named before it is worked on, and the last one committed.
+UPDATE runs SET batch_cursor = $3, batch_size = $4 WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: finish
+UPDATE runs SET state = $3, result = $4, stage = $5, counts = $6::jsonb, calls = $7::jsonb, stages_ms = $8::jsonb,
+  error_code = $9, error_stage = $10, error_message = $11, ended_at = clock_timestamp()
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'running'
+RETURNING started_at, ended_at;
+
+-- name: add_skips
+INSERT INTO run_skips (tenant_id, run_id, n, remote_path, reason, detail)
+SELECT $1, $2, n, p, r, d FROM unnest($3::int[], $4::text[], $5::text[], $6::text[]) AS x(n, p, r, d);
+
+-- name: get
+SELECT run_id, backend_id, kind, trigger, state, result, started_at, ended_at, counts::text AS counts, calls::text AS calls,
+  stages_ms::text AS stages_ms, error_code, error_stage, error_message
+FROM runs WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: skips
+SELECT remote_path, reason, detail FROM run_skips WHERE tenant_id = $1 AND run_id = $2 ORDER BY n;
+
+-- name: recent
+SELECT run_id, backend_id, kind, trigger, state, result, started_at, ended_at, counts::text AS counts, calls::text AS calls,
+  stages_ms::text AS stages_ms, error_code, error_stage, error_message
+FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT $3;

@@ -1,0 +1,109 @@
+-- name: clear
+-- Work rows of one run.
+DELETE FROM stage WHERE run_no = $1;
+
+-- name: clear_todo
+DELETE FROM todo WHERE run_no = $1;
+
+-- name: clear_ended
+-- Work rows that earlier runs of this backend left behind when they died.
+WITH ended AS (SELECT run_no FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND state NOT IN ('queued', 'running')
+               ORDER BY run_id DESC LIMIT 20),
+     a AS (DELETE FROM stage USING ended WHERE stage.run_no = ended.run_no),
+     b AS (DELETE FROM stage_scopes s USING runs r, ended e
+           WHERE r.tenant_id = $1 AND r.run_no = e.run_no AND s.tenant_id = $1 AND s.run_id = r.run_id)
+DELETE FROM todo USING ended WHERE todo.run_no = ended.run_no;
+
+-- name: clear_scopes
+DELETE FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: add_scopes
+INSERT INTO stage_scopes (tenant_id, run_id, prefix, outcome, reason)
+SELECT $1, $2, p, o, r FROM unnest($3::text[], $4::text[], $5::text[]) AS x(p, o, r)
+ON CONFLICT (tenant_id, run_id, prefix) DO UPDATE SET outcome = excluded.outcome, reason = excluded.reason;
+
+-- name: count
+SELECT count(*) FROM stage WHERE run_no = $1;
+
+-- name: diff
+-- The listing against what is known, in one statement: only what has to be looked at is kept, as the run's work list.
+-- A stage whose count is not the one recorded was emptied meanwhile: nothing is then inserted and the run stages again.
+-- Unlisted counts only outside scopes that were denied or failed. A pair that both sides agree is gone is not looked
+-- at again until something moves; a soft-deleted name that was never known is no pair.
+WITH whole AS MATERIALIZED (SELECT (SELECT count(*) FROM stage WHERE run_no = $3) = $5::bigint AS ok),
+     blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'),
+     s AS (SELECT remote_path, value_token, meta_token, ord, gone, tags FROM stage WHERE run_no = $3),
+     p AS (SELECT remote_path, base_kind, base_value_token, base_meta_token, recheck, retry_at FROM sync_state
+           WHERE tenant_id = $1 AND backend_id = $4 AND status NOT IN ('detached', 'standby')),
+     d AS (SELECT coalesce(s.remote_path, p.remote_path) AS remote_path,
+                  CASE WHEN p.remote_path IS NULL THEN 'new'
+                       WHEN s.remote_path IS NULL THEN 'unlisted'
+                       WHEN s.value_token IS NULL OR s.value_token IS DISTINCT FROM p.base_value_token THEN 'changed'
+                       WHEN p.recheck THEN 'local'
+                       ELSE 'metadata' END AS kind,
+                  coalesce(p.base_kind = 'value', false) AS based,
+                  s.value_token, s.meta_token, s.ord, coalesce(s.gone, false) AS gone, s.tags
+           FROM s FULL JOIN p ON s.remote_path = p.remote_path
+           WHERE CASE WHEN p.remote_path IS NULL THEN NOT s.gone
+                      WHEN p.retry_at > now() THEN false
+                      WHEN s.remote_path IS NULL THEN p.base_kind <> 'absent' OR p.recheck
+                      ELSE s.value_token IS NULL OR s.value_token IS DISTINCT FROM p.base_value_token OR p.recheck
+                           OR (s.meta_token IS NOT NULL AND s.meta_token IS DISTINCT FROM p.base_meta_token AND NOT s.gone) END)
+INSERT INTO todo (run_no, n, kind, remote_path, based, value_token, meta_token, ord, gone, tags)
+SELECT $3, row_number() OVER (), d.kind, d.remote_path, d.based, d.value_token, d.meta_token, d.ord, d.gone, d.tags
+FROM d, whole
+WHERE whole.ok AND (d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix)));
+
+-- name: blinded
+-- Known pairs below a folder that could not be listed: nothing moves for them, and they are counted.
+SELECT p.remote_path, b.outcome, b.reason FROM sync_state p
+JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete' AND starts_with(p.remote_path, b.prefix)
+WHERE p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
+  AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
+LIMIT 10001;
+
+-- name: add_named
+-- A targeted run's work list: paths by name, never a listing.
+INSERT INTO todo (run_no, n, kind, remote_path, based)
+SELECT $1, x.n, 'named', x.remote_path,
+       coalesce((SELECT p.base_kind = 'value' FROM sync_state p WHERE p.tenant_id = $2 AND p.backend_id = $3
+                 AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby')), false)
+FROM unnest($4::bigint[], $5::text[]) AS x(n, remote_path);
+
+-- name: guard_numbers
+-- What the guards look at, before anything is fetched or asked.
+SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'value'
+          AND status NOT IN ('detached', 'standby')) AS known,
+       count(*) FILTER (WHERE t.kind = 'unlisted' AND t.based) AS unlisted,
+       count(*) FILTER (WHERE t.gone AND t.based) AS listed_gone,
+       count(*) FILTER (WHERE t.kind = 'changed' AND t.based AND NOT t.gone AND t.value_token IS NOT NULL) AS changed,
+       count(*) FILTER (WHERE t.based) AS touched,
+       count(*) FILTER (WHERE t.based AND t.ord IS NOT NULL
+                          AND t.ord < (SELECT p.base_order FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2
+                                       AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby'))) AS backwards,
+       count(*) AS todo
+FROM todo t WHERE t.run_no = $3;
+
+-- name: quarantined
+-- Pairs left out because their time has not come again.
+SELECT remote_path, reason FROM sync_state
+WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby') LIMIT 10001;
+
+-- name: page
+-- The next piece of the work list, each with its pair as it stands now.
+SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
+       p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
+       p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
+       v.fp AS local_fp, v.fp_key_id AS local_fp_key,
+       (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
+          AND c.state = 'open') AS conflict_id
+FROM todo t
+JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
+LEFT JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = t.remote_path
+  AND p.status NOT IN ('detached', 'standby')
+LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
+LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+WHERE t.run_no = $3 AND t.n > $4 AND t.n <= $4 + $5
+ORDER BY t.n;
