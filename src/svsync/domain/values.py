@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final, NoReturn, Self, SupportsIndex, final
+from typing import Any, Final, NoReturn, Self, SupportsIndex, final
 
 import rfc8785
 
@@ -300,7 +300,19 @@ def _opens_too_deep(text: str) -> int | None:
 # --- exact slices of an answer ----------------------------------------------------
 
 _skip = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant).raw_decode
-_space = re.compile(r"[ \t\n\r]*").match
+# A member's name and, where it is a number, a literal or a string without
+# escapes, its value and what follows: one match for most members of an answer.
+_SPACE: Final = r"[ \t\n\r]*+"
+_SCALAR: Final = (
+    r'"[^"\\\x00-\x1f]*+"|true|false|null'
+    r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+)
+_member = re.compile(
+    rf'{_SPACE}"((?:[^"\\\x00-\x1f]++|\\.)*+)"{_SPACE}:{_SPACE}({_SCALAR})?+{_SPACE}([,}}]?)'
+).match
+_opening = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
+_separator = re.compile(rf"{_SPACE}([,}}]?)").match
+_only_space = re.compile(_SPACE).fullmatch
 
 
 def slice_members(text: str, start: int = 0, end: int | None = None) -> dict[str, tuple[int, int]]:
@@ -316,43 +328,39 @@ def slice_members(text: str, start: int = 0, end: int | None = None) -> dict[str
     """
     end = len(text) if end is None else end
     members: dict[str, tuple[int, int]] = {}
-    try:
-        at = _after_space(text, start)
-        if text[at] != "{":
-            raise ValueError("not a JSON object")
-        at = _after_space(text, at + 1)
-        closed = text[at] == "}"
-        while not closed:
-            if text[at] != '"':
-                raise ValueError("a member without a name")
-            key, at = _skip(text, at)
-            at = _after_space(text, at)
-            if text[at] != ":" or key in members:
-                raise ValueError("a name without a value, or two equal names")
-            first = _after_space(text, at + 1)
-            _, at = _skip(text, first)
-            members[key] = (first, at)
-            at = _after_space(text, at)
-            closed = text[at] == "}"
-            if not closed:
-                if text[at] != ",":
-                    raise ValueError("members are not separated by a comma")
-                at = _after_space(text, at + 1)
-    except (json.JSONDecodeError, IndexError):
-        raise ValueError("not a whole JSON object") from None
-    except RecursionError:
-        raise UndecodableError("the answer is nested too deeply", code="too_deep") from None
-    if _after_space(text, at + 1) != end:
-        raise ValueError("something follows the JSON object")
+    if not (opening := _opening(text, start, end)):
+        raise ValueError("not a JSON object")
+    at, follows = opening.end(), opening[1] or ","
+    while follows == ",":
+        if not (member := _member(text, at, end)):
+            raise ValueError("a member without a name")
+        key, scalar, follows = member.groups()
+        if "\\" in key:
+            key, _ = _value_at(f'"{key}"', 0)
+        if key in members:
+            raise ValueError("two equal keys")
+        if scalar is None:
+            first = member.start(3)
+            _, last = _value_at(text, first)
+            separator = _separator(text, last, end)
+            if separator is None:
+                raise ValueError("the object ends within a value")
+            members[key], at, follows = (first, last), separator.end(), separator[1]
+        else:
+            members[key], at = member.span(2), member.end()
+    if follows != "}" or not _only_space(text, at, end):
+        raise ValueError("the object does not end where it should")
     return members
 
 
-def _after_space(text: str, at: int) -> int:
-    if text[at : at + 1] > " ":
-        return at
-    found = _space(text, at)
-    assert found is not None
-    return found.end()
+def _value_at(text: str, at: int) -> tuple[Any, int]:
+    """The value that starts there, numbers as text, and where it ends."""
+    try:
+        return _skip(text, at)
+    except json.JSONDecodeError:  # it holds the whole text
+        raise ValueError("not JSON") from None
+    except RecursionError:
+        raise UndecodableError("the answer is nested too deeply", code="too_deep") from None
 
 
 # --- canonical form and fingerprint -----------------------------------------------
