@@ -299,7 +299,7 @@ CREATE TABLE conflicts (
   remote_path    text COLLATE "C" NOT NULL,
   kind           text NOT NULL,
   state          text NOT NULL CHECK (state IN ('open', 'kept_local', 'took_remote', 'resolved', 'converged',
-                                                'detached', 'backend_removed')),
+                                                'superseded', 'detached', 'backend_removed')),
   local_version  int NOT NULL,
   local_state    text NOT NULL,
   local_encoding text,
@@ -316,6 +316,7 @@ CREATE TABLE conflicts (
   remote_key_id  int,
   remote_nonce   bytea,
   remote_sealed  bytea,
+  sealed_as      text NOT NULL,            -- the id that the sealed values are bound to
   opened_run     text,
   detected_at    timestamptz NOT NULL DEFAULT now(),
   updated_at     timestamptz NOT NULL DEFAULT now(),
@@ -324,7 +325,9 @@ CREATE TABLE conflicts (
   PRIMARY KEY (tenant_id, conflict_id)
 );
 CREATE UNIQUE INDEX conflicts_one_open ON conflicts (tenant_id, backend_id, path) WHERE state = 'open';
-CREATE UNIQUE INDEX conflicts_once ON conflicts (tenant_id, backend_id, path, local_version, remote_token);
+-- superseded: an earlier side of a conflict that moved on, kept for its values.
+CREATE UNIQUE INDEX conflicts_once ON conflicts (tenant_id, backend_id, path, local_version, remote_token)
+  WHERE state <> 'superseded';
 
 CREATE TABLE outbox (
   tenant_id  int NOT NULL,

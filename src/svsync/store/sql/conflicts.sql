@@ -2,36 +2,44 @@
 -- One row for each (local version, remote value token); a closed one is opened again when the path must wait for a person.
 INSERT INTO conflicts AS c (tenant_id, conflict_id, backend_id, secret_id, path, remote_path, kind, state, local_version, local_state,
   local_encoding, local_key_id, local_nonce, local_sealed, base_fp, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key,
-  remote_encoding, remote_key_id, remote_nonce, remote_sealed, opened_run, closed_at)
+  remote_encoding, remote_key_id, remote_nonce, remote_sealed, sealed_as, opened_run, closed_at)
 SELECT $1, x.conflict_id, $2, x.secret_id, x.path, x.remote_path, x.kind, x.state, x.local_version, x.local_state,
   x.local_encoding, x.local_key, x.local_nonce, x.local_sealed, x.base_fp, x.remote_token, x.remote_order, x.remote_gone, x.remote_fp,
-  x.remote_fp_key, x.remote_encoding, x.remote_key, x.remote_nonce, x.remote_sealed, $3, CASE WHEN x.state <> 'open' THEN now() END
+  x.remote_fp_key, x.remote_encoding, x.remote_key, x.remote_nonce, x.remote_sealed, x.conflict_id, $3, CASE WHEN x.state <> 'open' THEN now() END
 FROM unnest($4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[], $10::int[], $11::text[], $12::text[], $13::int[],
   $14::bytea[], $15::bytea[], $16::bytea[], $17::text[], $18::bigint[], $19::bool[], $20::bytea[], $21::int[], $22::text[], $23::int[],
   $24::bytea[], $25::bytea[])
   AS x(conflict_id, secret_id, path, remote_path, kind, state, local_version, local_state, local_encoding, local_key, local_nonce,
        local_sealed, base_fp, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key, remote_encoding, remote_key,
        remote_nonce, remote_sealed)
-ON CONFLICT (tenant_id, backend_id, path, local_version, remote_token) DO UPDATE SET
+ON CONFLICT (tenant_id, backend_id, path, local_version, remote_token) WHERE state <> 'superseded' DO UPDATE SET
   state = 'open', opened_run = excluded.opened_run, closed_at = NULL, updated_at = now(), resolved_by = NULL
 WHERE excluded.state = 'open' AND c.state <> 'open'
 RETURNING c.conflict_id, c.path, c.kind, c.state;
 
--- name: refresh
--- An open conflict whose sides moved on. What it held before is kept as a closed row of its own, so no value is forgotten.
-WITH old AS (SELECT * FROM conflicts WHERE tenant_id = $1 AND conflict_id = $2 AND state = 'open' FOR UPDATE),
-kept AS (
-  INSERT INTO conflicts (tenant_id, conflict_id, backend_id, secret_id, path, remote_path, kind, state, local_version, local_state,
-    local_encoding, local_key_id, local_nonce, local_sealed, base_fp, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key,
-    remote_encoding, remote_key_id, remote_nonce, remote_sealed, opened_run, detected_at, closed_at)
-  SELECT tenant_id, $3, backend_id, secret_id, path, remote_path, kind, 'resolved', local_version, local_state, local_encoding,
-    local_key_id, local_nonce, local_sealed, base_fp, remote_token || ' ' || $3, remote_order, remote_gone, remote_fp, remote_fp_key,
-    remote_encoding, remote_key_id, remote_nonce, remote_sealed, opened_run, detected_at, now()
-  FROM old WHERE old.remote_fp IS DISTINCT FROM $9::bytea OR old.local_version <> $4)
-UPDATE conflicts c SET local_version = $4, local_state = $5, remote_token = $6, remote_order = $7, remote_gone = $8, remote_fp = $9,
-  remote_fp_key = $10, remote_encoding = $11, remote_key_id = $12, remote_nonce = $13, remote_sealed = $14, local_encoding = $15,
-  local_key_id = $16, local_nonce = $17, local_sealed = $18, updated_at = now()
-FROM old WHERE c.tenant_id = $1 AND c.conflict_id = old.conflict_id;
+-- name: get_open
+SELECT conflict_id, local_version, local_state, remote_token, remote_fp FROM conflicts
+WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[]) AND state = 'open' FOR UPDATE;
+
+-- name: keep_sides
+-- Before an open conflict moves on: what it holds is kept as a row of its own, and a closed twin of what it becomes steps aside.
+WITH old AS (SELECT * FROM conflicts WHERE tenant_id = $1 AND conflict_id = $2 AND state = 'open'),
+twin AS (UPDATE conflicts c SET state = 'superseded' FROM old
+         WHERE c.tenant_id = $1 AND c.backend_id = old.backend_id AND c.path = old.path AND c.local_version = $4
+           AND c.remote_token = $5 AND c.conflict_id <> old.conflict_id AND c.state <> 'superseded')
+INSERT INTO conflicts (tenant_id, conflict_id, backend_id, secret_id, path, remote_path, kind, state, local_version, local_state,
+  local_encoding, local_key_id, local_nonce, local_sealed, base_fp, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key,
+  remote_encoding, remote_key_id, remote_nonce, remote_sealed, sealed_as, opened_run, detected_at, closed_at)
+SELECT tenant_id, $3, backend_id, secret_id, path, remote_path, kind, 'superseded', local_version, local_state, local_encoding,
+  local_key_id, local_nonce, local_sealed, base_fp, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key,
+  remote_encoding, remote_key_id, remote_nonce, remote_sealed, sealed_as, opened_run, detected_at, now()
+FROM old;
+
+-- name: move_on
+UPDATE conflicts SET local_version = $3, local_state = $4, local_encoding = $5, local_key_id = $6, local_nonce = $7, local_sealed = $8,
+  remote_token = $9, remote_order = $10, remote_gone = $11, remote_fp = $12, remote_fp_key = $13, remote_encoding = $14,
+  remote_key_id = $15, remote_nonce = $16, remote_sealed = $17, sealed_as = $18, updated_at = now()
+WHERE tenant_id = $1 AND conflict_id = $2 AND state = 'open';
 
 -- name: converge
 -- Both sides say the same again: nobody has to decide any more.

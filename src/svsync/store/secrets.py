@@ -1,0 +1,151 @@
+"""Secrets and their versions: ciphertext in, ciphertext out, set by set."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+
+from svsync.domain.ids import LocalPath, RunId, SecretId
+from svsync.store.columns import columns
+from svsync.store.database import Row, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One sealed version, in the column order of `secrets.add_versions`."""
+
+    secret_id: SecretId
+    version: int
+    encoding: str
+    key_id: int
+    nonce: bytes
+    sealed: bytes
+    fingerprint: bytes
+    fingerprint_key: int
+    origin: str
+    remote_version: str | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecret:
+    """A secret to be created, in the column order of `secrets.create`. Tags and
+    custom metadata are JSON text."""
+
+    secret_id: SecretId
+    path: LocalPath
+    version: int
+    secret_type: str
+    tags: str
+    custom: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A new current version, in the column order of `secrets.advance`. None for
+    tags or custom metadata leaves them as they are."""
+
+    secret_id: SecretId
+    version: int
+    tags: str | None
+    custom: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Everything about a secret but its value."""
+
+    secret_type: str = "json"
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+    description: str | None = None
+    custom: str = "{}"
+
+
+async def next_ids(tx: Transaction, count: int) -> list[SecretId]:
+    if count == 0:
+        return []
+    return [SecretId(r["secret_id"]) for r in await tx.fetch("secrets.next_ids", count)]
+
+
+async def create(tx: Transaction, rows: Sequence[NewSecret]) -> set[SecretId]:
+    """Create secrets; those whose path was free."""
+    if not rows:
+        return set()
+    data = columns([astuple(r) for r in rows], len(fields(NewSecret)))
+    return {r["secret_id"] for r in await tx.fetch("secrets.create", tx.tenant, *data)}
+
+
+async def advance(tx: Transaction, rows: Sequence[Advance]) -> None:
+    if rows:
+        data = columns([astuple(r) for r in rows], len(fields(Advance)))
+        await tx.execute("secrets.advance", tx.tenant, *data)
+
+
+async def describe(tx: Transaction, rows: Sequence[tuple[SecretId, str, str]]) -> None:
+    """Set tags and custom metadata (JSON text) of locked secrets; no new version."""
+    if rows:
+        await tx.execute("secrets.describe", tx.tenant, *columns(rows, 3))
+
+
+async def bury(tx: Transaction, ids: Sequence[SecretId]) -> None:
+    if ids:
+        await tx.execute("secrets.bury", tx.tenant, list(ids))
+
+
+async def add_versions(
+    tx: Transaction, rows: Sequence[VersionRow], *, created_by: str, run: RunId | None
+) -> None:
+    if rows:
+        data = columns([astuple(r) for r in rows], len(fields(VersionRow)))
+        await tx.execute("secrets.add_versions", tx.tenant, created_by, run, *data)
+
+
+async def sealed_current(tx: Transaction, ids: Sequence[SecretId]) -> dict[SecretId, Row]:
+    """The sealed current versions of live and buried secrets, by secret."""
+    if not ids:
+        return {}
+    rows = await tx.fetch("secrets.sealed_current", tx.tenant, list(ids))
+    return {r["secret_id"]: r for r in rows}
+
+
+async def get(tx: Transaction, path: LocalPath, version: int | None) -> Row | None:
+    return await tx.fetchrow("secrets.get", tx.tenant, path, version)
+
+
+async def list_live(tx: Transaction, prefix: str, after: str, limit: int) -> list[Row]:
+    return await tx.fetch("secrets.list", tx.tenant, prefix, after, limit)
+
+
+async def history(tx: Transaction, path: LocalPath, before: int, limit: int) -> list[Row]:
+    """Versions below `before`, newest first."""
+    return await tx.fetch("secrets.history", tx.tenant, path, before, limit)
+
+
+async def for_write(tx: Transaction, path: LocalPath) -> Row | None:
+    """The secret at a path, locked for a local write; None where there is none."""
+    return await tx.fetchrow("secrets.for_write", tx.tenant, path)
+
+
+async def write_new(
+    tx: Transaction, secret: SecretId, path: LocalPath, metadata: Metadata
+) -> bool:
+    """Make the secret's row; False where somebody else made it meanwhile."""
+    made = await tx.fetchrow(
+        "secrets.write_new", tx.tenant, secret, path, metadata.secret_type, list(metadata.tags),
+        metadata.owner, metadata.description, metadata.custom,
+    )  # fmt: skip
+    return made is not None
+
+
+async def write_next(
+    tx: Transaction, secret: SecretId, version: int, metadata: Metadata
+) -> None:
+    await tx.fetchrow(
+        "secrets.write_next", tx.tenant, secret, version, metadata.secret_type,
+        list(metadata.tags), metadata.owner, metadata.description, metadata.custom,
+    )  # fmt: skip
+
+
+async def mark_written(tx: Transaction, path: LocalPath) -> None:
+    """Make the next run look at the pair of a path that was written locally."""
+    await tx.execute("secrets.mark_written", tx.tenant, path)

@@ -1,0 +1,134 @@
+"""The stage of a run (what the backend lists) and its work list (what changed).
+
+Both are unlogged: a crash of the server empties them. So the run's own row, which
+is logged, holds how many rows there are to be, and nothing is concluded from a
+stage or a list that holds another number.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from svsync.domain.changes import Entry, Scope, ScopeOutcome
+from svsync.domain.errors import StoreError
+from svsync.domain.ids import BackendId, RemotePath, RunId
+from svsync.store.columns import columns
+from svsync.store.database import Row, Transaction
+
+_STAGE = ("run_no", "remote_path", "value_token", "meta_token", "ord", "gone", "tags")
+
+
+class StageLostError(StoreError):
+    """The run's stage no longer holds what was put in; the run stages again."""
+
+    code = "stage_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardCounts:
+    """Counted in the work list before anything is fetched or asked."""
+
+    known: int
+    unlisted: int
+    listed_gone: int
+    changed: int
+    touched: int
+    backwards: int
+    todo: int
+
+
+async def clear(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:
+    """Drop this run's own work rows and those that dead runs left behind."""
+    await tx.execute("staging.clear_ended", tx.tenant, backend)
+    await tx.execute("staging.clear_scopes", tx.tenant, run)
+    await drop(tx, run_no)
+
+
+async def drop(tx: Transaction, run_no: int) -> None:
+    """Drop one run's work rows."""
+    await tx.execute("staging.clear", run_no)
+    await tx.execute("staging.clear_todo", run_no)
+
+
+async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) -> int:
+    """COPY a piece of the listing in; the number of rows that arrived."""
+    return await tx.copy(
+        "stage",
+        _STAGE,
+        [
+            (
+                run_no,
+                e.remote_path,
+                e.value_token,
+                e.meta_token,
+                e.order,
+                e.gone,
+                json.dumps(dict(e.tags), ensure_ascii=False) if e.tags else None,
+            )
+            for e in entries
+        ],
+    )
+
+
+async def add_scopes(tx: Transaction, run: RunId, scopes: Sequence[Scope]) -> None:
+    if scopes:
+        rows = [(s.prefix, str(s.outcome), s.reason) for s in scopes]
+        await tx.execute("staging.add_scopes", tx.tenant, run, *columns(rows, 3))
+
+
+async def diff(
+    tx: Transaction, backend: BackendId, run: RunId, run_no: int, staged: int
+) -> GuardCounts:
+    """Compare the stage with what is known and write the run's work list.
+
+    Raises:
+        StageLostError: the stage does not hold `staged` rows.
+    """
+    made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend, staged)
+    if await tx.fetchval("staging.count", run_no) != staged:
+        raise StageLostError("the staged listing was lost in the database; the run lists again")
+    counts = await guard_counts(tx, backend, run_no)
+    assert counts.todo == made
+    return counts
+
+
+async def guard_counts(tx: Transaction, backend: BackendId, run_no: int) -> GuardCounts:
+    row = await tx.fetchrow("staging.guard_numbers", tx.tenant, backend, run_no)
+    assert row is not None
+    return GuardCounts(**dict(row))
+
+
+async def add_named(
+    tx: Transaction, backend: BackendId, run_no: int, first: int, paths: Sequence[RemotePath]
+) -> None:
+    """Append paths to a targeted run's work list, numbered from `first`."""
+    numbers = list(range(first, first + len(paths)))
+    await tx.execute("staging.add_named", run_no, tx.tenant, backend, numbers, list(paths))
+
+
+async def page(
+    tx: Transaction, backend: BackendId, run_no: int, after: int, size: int, total: int
+) -> list[Row]:
+    """The next `size` rows of the work list, each with its pair as it stands now.
+
+    Raises:
+        StageLostError: fewer rows than the run recorded.
+    """
+    rows = await tx.fetch("staging.page", tx.tenant, backend, run_no, after, size)
+    if len(rows) != min(size, max(0, total - after)):
+        raise StageLostError("the run's work list was lost in the database; the run lists again")
+    return rows
+
+
+async def blinded(
+    tx: Transaction, backend: BackendId, run: RunId, run_no: int
+) -> list[tuple[RemotePath, ScopeOutcome, str]]:
+    """Known pairs below folders that could not be listed, at most 10,001 of them."""
+    rows = await tx.fetch("staging.blinded", tx.tenant, run, run_no, backend)
+    return [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows]
+
+
+async def quarantined(tx: Transaction, backend: BackendId) -> list[tuple[RemotePath, str]]:
+    """Pairs that wait for their next try, with the reason, at most 10,001 of them."""
+    rows = await tx.fetch("staging.quarantined", tx.tenant, backend)
+    return [(r["remote_path"], r["reason"] or "") for r in rows]
