@@ -5,9 +5,13 @@ it depends on, also after a later change of those, so defaults are worked out
 when asked for (`BackendSpec.for_rule`) and never stored.
 """
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from svsync.domain.ids import BackendId
 
@@ -168,3 +172,34 @@ class BackendSpec:
             propagate_deletes=self.propagate_deletes,
             seed_remote=self.seed_remote,
         )
+
+
+def to_json(spec: BackendSpec) -> str:
+    """The specification as JSON text, rules in order, for the store."""
+    return json.dumps(dataclasses.asdict(spec), ensure_ascii=False)
+
+
+def from_json(text: str) -> BackendSpec:
+    """The specification that `to_json` wrote, also by an older svsync.
+
+    Fields that it did not know take their defaults; what is unknown here was
+    written by a newer one and is left out.
+    """
+    spec = _build(BackendSpec, json.loads(text))
+    assert isinstance(spec, BackendSpec)
+    return spec
+
+
+def _build(kind: Any, raw: Any) -> Any:
+    """`raw`, as JSON gave it, in the shape of the annotation `kind`."""
+    if get_origin(kind) in (Union, UnionType):
+        kinds = [k for k in get_args(kind) if k is not type(None)]
+        return None if raw is None else _build(kinds[0], raw)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{k: _build(hints[k], v) for k, v in raw.items() if k in hints})
+    if get_origin(kind) is tuple:
+        return tuple(_build(get_args(kind)[0], item) for item in raw)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(raw)
+    return raw

@@ -131,7 +131,7 @@ class Database:
         await self._pool.close()
 
 
-class translated:  # noqa: N801 - used like a function, as contextlib's own are
+class translated:
     """Postgres's errors as ours: a code and our own words, never its text.
 
     The server's message and asyncpg's own may quote a parameter, so neither is

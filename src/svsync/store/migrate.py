@@ -63,7 +63,13 @@ async def migrate(dsn: str, *, apply: bool = True) -> list[Migration]:
     """
     try:
         connection = await asyncpg.connect(dsn, timeout=10)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        OSError,
+        TimeoutError,
+        ValueError,
+    ) as error:
         raise StoreUnavailableError(
             f"the database cannot be reached ({type(error).__name__}): start it, or check DATABASE_URL"
         ) from None
@@ -74,7 +80,9 @@ async def migrate(dsn: str, *, apply: bool = True) -> list[Migration]:
         await connection.close()
 
 
-async def _migrate(connection: asyncpg.Connection[asyncpg.Record], *, apply: bool) -> list[Migration]:
+async def _migrate(
+    connection: asyncpg.Connection[asyncpg.Record], *, apply: bool
+) -> list[Migration]:
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         applied = await _applied(connection)

@@ -72,9 +72,7 @@ async def upsert(
 ) -> None:
     if rows:
         data = columns([astuple(r) for r in rows], len(fields(PairRow)))
-        await tx.execute(
-            "pairs.upsert", tx.tenant, backend, mapping.hash, mapping.base_pair, *data
-        )
+        await tx.execute("pairs.upsert", tx.tenant, backend, mapping.hash, mapping.base_pair, *data)
 
 
 async def skip(
@@ -97,9 +95,7 @@ async def load_new(
     return {r["remote_path"]: r for r in rows}
 
 
-async def lock_unmoved(
-    tx: Transaction, seen: Sequence[tuple[SecretId, int, int]]
-) -> set[SecretId]:
+async def lock_unmoved(tx: Transaction, seen: Sequence[tuple[SecretId, int, int]]) -> set[SecretId]:
     """Lock secrets that still stand at the (version, row_rev) seen; who they are."""
     if not seen:
         return set()
@@ -113,9 +109,7 @@ async def forget_unsettled(
         await tx.execute("pairs.forget_unsettled", tx.tenant, backend, list(paths))
 
 
-async def active(
-    tx: Transaction, backend: BackendId, after: RemotePath, limit: int
-) -> list[Row]:
+async def active(tx: Transaction, backend: BackendId, after: RemotePath, limit: int) -> list[Row]:
     """Active pairs by remote path, a page at a time."""
     return await tx.fetch("pairs.active", tx.tenant, backend, after, limit)
 

@@ -90,9 +90,9 @@ async def claim(
 
 async def renew(tx: Transaction, held: Held, holder: str) -> bool:
     """Is the lease still ours? Then for LEASE_S more."""
-    return 1 == await tx.execute(
+    return await tx.execute(
         "queue.renew_lease", held.tenant, held.backend, held.fence, holder, LEASE_S
-    )
+    ) == 1
 
 
 async def release(tx: Transaction, held: Held) -> None:

@@ -126,9 +126,7 @@ async def for_write(tx: Transaction, path: LocalPath) -> Row | None:
     return await tx.fetchrow("secrets.for_write", tx.tenant, path)
 
 
-async def write_new(
-    tx: Transaction, secret: SecretId, path: LocalPath, metadata: Metadata
-) -> bool:
+async def write_new(tx: Transaction, secret: SecretId, path: LocalPath, metadata: Metadata) -> bool:
     """Make the secret's row; False where somebody else made it meanwhile."""
     made = await tx.fetchrow(
         "secrets.write_new", tx.tenant, secret, path, metadata.secret_type, list(metadata.tags),
@@ -137,9 +135,7 @@ async def write_new(
     return made is not None
 
 
-async def write_next(
-    tx: Transaction, secret: SecretId, version: int, metadata: Metadata
-) -> None:
+async def write_next(tx: Transaction, secret: SecretId, version: int, metadata: Metadata) -> None:
     await tx.fetchrow(
         "secrets.write_next", tx.tenant, secret, version, metadata.secret_type,
         list(metadata.tags), metadata.owner, metadata.description, metadata.custom,

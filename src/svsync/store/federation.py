@@ -1,0 +1,135 @@
+"""Backends as configured, and what `status` shows of each (one indexed row)."""
+
+from dataclasses import dataclass
+
+from svsync.domain.errors import ConfigError, NotFoundError
+from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
+from svsync.domain.ids import BackendId, RunId, TenantId
+from svsync.store.database import Database, Row, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBackend:
+    """A backend's configuration as the store has it."""
+
+    spec: BackendSpec
+    mapping_hash: str
+    applied_hash: str | None
+    identity: str | None
+    state: str
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """What a finished run changes in its backend's health row. None: as it was."""
+
+    run_id: RunId
+    succeeded: bool
+    status: str
+    error: str | None
+    next_in_s: float
+    synced: int | None = None
+    diverged: int | None = None
+    quarantined: int | None = None
+    retained: int | None = None
+    conflicts: int | None = None
+    skipped: int | None = None
+    calls: int | None = None
+    latency_ms: float | None = None
+
+
+async def tenant(db: Database, slug: str) -> TenantId:
+    """The tenant's row id. Raises NotFoundError, ConfigError when it is shut."""
+    rows = await db.fetch_global("federation.tenant", slug)
+    if not rows:
+        raise NotFoundError(f"there is no tenant {slug!r}", code="tenant_not_found")
+    if rows[0]["status"] != "active":
+        raise ConfigError(f"the tenant {slug!r} is {rows[0]['status']}", code="tenant_shut")
+    return TenantId(rows[0]["tenant_id"])
+
+
+async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
+    """Store a backend as configured; True where that changed what runs use.
+
+    The caller raises the fence then, in this transaction.
+    """
+    rows = await tx.fetch("federation.stored", tx.tenant, spec.id)
+    text = to_json(spec)
+    if not rows:
+        await tx.execute(
+            "federation.add", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
+            str(spec.managed_by),
+        )  # fmt: skip
+        await tx.execute("federation.add_health", tx.tenant, spec.id)
+        return True
+    row = rows[0]
+    if row["spec"] == text and row["mapping_hash"] == mapping_hash and row["state"] != "deleting":
+        return False
+    await tx.execute(
+        "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash, row["state"]
+    )  # fmt: skip
+    return True
+
+
+async def pause_vanished(tx: Transaction, kept: set[BackendId]) -> list[BackendId]:
+    """Pause backends that the file made and no longer names; those it paused."""
+    paused = []
+    for row in await tx.fetch("federation.stored", tx.tenant, None):
+        if (
+            row["managed_by"] == ManagedBy.FILE
+            and row["backend_id"] not in kept
+            and await tx.execute("federation.set_state", tx.tenant, row["backend_id"], "paused")
+        ):
+            paused.append(BackendId(row["backend_id"]))
+    return paused
+
+
+async def get(tx: Transaction, name_or_id: str) -> StoredBackend:
+    """A backend by id or name. Raises NotFoundError."""
+    row = await tx.fetchrow("federation.get", tx.tenant, name_or_id)
+    if row is None:
+        raise NotFoundError(
+            f"there is no backend {name_or_id!r}: `svsync backends list` shows those there are",
+            code="backend_not_found",
+        )
+    return _stored(row)
+
+
+async def list_backends(tx: Transaction) -> list[StoredBackend]:
+    return [_stored(row) for row in await tx.fetch("federation.list", tx.tenant)]
+
+
+def _stored(row: Row) -> StoredBackend:
+    return StoredBackend(
+        spec=from_json(row["spec"]),
+        mapping_hash=row["mapping_hash"],
+        applied_hash=row["applied_hash"],
+        identity=row["identity"],
+        state=row["state"],
+        rev=row["rev"],
+    )
+
+
+async def set_applied(tx: Transaction, backend: BackendId, mapping_hash: str) -> None:
+    """A full run has brought every pair under this mapping."""
+    await tx.execute("federation.set_applied", tx.tenant, backend, mapping_hash)
+
+
+async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:
+    """Remember the store behind the endpoint, once."""
+    await tx.execute("federation.set_identity", tx.tenant, backend, identity)
+
+
+async def health(tx: Transaction, backend: BackendId) -> Row:
+    row = await tx.fetchrow("federation.health", tx.tenant, backend)
+    assert row is not None
+    return row
+
+
+async def run_ended(tx: Transaction, backend: BackendId, end: RunEnd) -> None:
+    await tx.execute(
+        "federation.run_ended", tx.tenant, backend, end.run_id, end.succeeded, end.status,
+        end.error, end.next_in_s, end.synced, end.diverged, end.quarantined, end.retained,
+        end.conflicts, end.skipped, end.calls, end.latency_ms,
+    )  # fmt: skip
