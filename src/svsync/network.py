@@ -1,0 +1,216 @@
+"""Where svsync may connect to: the rule against request forgery, in one place.
+
+An endpoint is a name that somebody configured, and a name may be made to point
+anywhere. So the address is judged when a socket is about to be connected to
+it, at every connect, not when the name was first looked up.
+"""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from svsync.domain.errors import ConfigError
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
+_THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254",  # AWS, Azure, GCP, OpenStack
+        "169.254.170.2",  # AWS container credentials
+        "fd00:ec2::254",  # AWS over IPv6
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure's host agent, a public address
+        "192.0.0.192",  # Oracle
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """What one kind of outgoing connection may reach.
+
+    Attributes:
+        allow_loopback: loopback too, and there plain http. Operator's file only.
+        allowed_hosts: host names, and networks in CIDR form, whose private
+            addresses may be reached even where `file_managed` is false.
+        file_managed: configured in the operator's file: private addresses are fine.
+        own_listeners: (address, port) this process listens on; never reached.
+    """
+
+    allow_loopback: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    file_managed: bool = False
+    own_listeners: frozenset[tuple[str, int]] = frozenset()
+
+
+def refuse_reason(
+    address: IpAddress, policy: NetworkPolicy, *, host: str = "", port: int | None = None
+) -> str | None:
+    """Why this address may not be connected to, or None. `host` is the name it came from.
+
+    An IPv4 address inside an IPv6 one (mapped, NAT64, 6to4, Teredo) is judged
+    as what it is.
+    """
+    address = _plain(address)
+    if address in _METADATA:
+        return "is a cloud metadata address"
+    if address.is_link_local:
+        return "is a link-local address"
+    if address.is_multicast:
+        return "is a multicast address"
+    if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
+        return "is an unspecified address"
+    if port is not None and (str(address), port) in policy.own_listeners:
+        return "is svsync's own listener"
+    if address.is_loopback:
+        return None if policy.allow_loopback else "is a loopback address (allow_loopback is off)"
+    if address.is_reserved:
+        return "is a reserved address"
+    if address.is_global or policy.file_managed or _is_allowed(address, host, policy):
+        return None
+    return "is a private address that allowed_backend_hosts does not name"
+
+
+def _plain(address: IpAddress) -> IpAddress:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        teredo = address.teredo
+        inner = address.ipv4_mapped or address.sixtofour or (teredo and teredo[1])
+        if inner:
+            return inner
+    return address
+
+
+def _is_allowed(address: IpAddress, host: str, policy: NetworkPolicy) -> bool:
+    for allowed in policy.allowed_hosts:
+        try:
+            network = ipaddress.ip_network(allowed, strict=False)
+        except ValueError:
+            if allowed.rstrip(".").lower() == host.rstrip(".").lower():
+                return True
+        else:
+            if address.version == network.version and address in network:
+                return True
+    return False
+
+
+def check_url(text: str, policy: NetworkPolicy, *, where: str = "") -> URL:
+    """The URL of an endpoint. `where` names the setting in messages.
+
+    Raises ConfigError: not https (http only on loopback with allow_loopback),
+    with user or password, query or fragment, or with an address that no name
+    hides and that may not be reached.
+    """
+    try:
+        url = URL(text)
+        host, port = url.host, url.port
+    except ValueError:
+        raise ConfigError("is not a URL", where=where) from None
+    if not host:
+        raise ConfigError("is not a URL with a host (https://host:port)", where=where)
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        raise ConfigError("may hold no user, password, query or fragment", where=where)
+    address = _literal(host)
+    on_loopback = host == "localhost" or (address is not None and _plain(address).is_loopback)
+    if url.scheme != "https" and not (
+        url.scheme == "http" and on_loopback and policy.allow_loopback
+    ):
+        raise ConfigError(
+            "must be an https URL (http only on loopback with allow_loopback: true)", where=where
+        )
+    if address is not None and (reason := refuse_reason(address, policy, host=host, port=port)):
+        raise ConfigError(reason, where=where, code="endpoint_refused")
+    return url
+
+
+def _literal(host: str) -> IpAddress | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+class AddressRefusedError(OSError):
+    """The name points to an address that may not be connected to."""
+
+
+AddressInfo = tuple[int, int, int, str, Sequence[str | int | bytes]]
+
+
+def socket_guard(policy: NetworkPolicy, host: str) -> Callable[..., socket.socket]:
+    """A socket factory that refuses the address about to be connected to.
+
+    aiohttp calls it for each connect with the very address it will use, for
+    names and for addresses in the URL alike, so nothing can change in between.
+    """
+
+    def make(info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, target = info
+        address = ipaddress.ip_address(str(target[0]).partition("%")[0])
+        if reason := refuse_reason(address, policy, host=host, port=int(target[1])):
+            raise AddressRefusedError(reason)
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def guarded_connector(
+    policy: NetworkPolicy, host: str, *, tls: ssl.SSLContext | None, limit: int
+) -> aiohttp.TCPConnector:
+    """A connector for one host; a refused address raises ClientConnectorError,
+    whose `os_error` is an AddressRefusedError.
+
+    Args:
+        tls: the context for https; None where the endpoint is http.
+        limit: connections at one time.
+    """
+    return aiohttp.TCPConnector(
+        ssl=True if tls is None else tls,
+        limit=limit,
+        limit_per_host=limit,
+        socket_factory=socket_guard(policy, host),
+    )
+
+
+def tls_context(
+    verify: object, policy: NetworkPolicy, *, where: str = "tls_verify"
+) -> ssl.SSLContext:
+    """The TLS context that a `tls_verify` setting asks for.
+
+    True: the system's authorities. A PEM text: those authorities. A path: the
+    file's, and False: nobody's, both in the operator's file only.
+
+    Raises ConfigError, naming `where`.
+    """
+    if verify is True:
+        return ssl.create_default_context()
+    if verify is False:
+        if not policy.file_managed:
+            raise ConfigError("may be off in the operator's file only", where=where)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if not isinstance(verify, str):
+        raise ConfigError("is true, false, a PEM text or a path", where=where)
+    try:
+        if "-----BEGIN" in verify:
+            return ssl.create_default_context(cadata=verify)
+        if not policy.file_managed:
+            raise ConfigError("takes a path in the operator's file only: give PEM", where=where)
+        return ssl.create_default_context(cadata=Path(verify).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        # ssl.SSLError is an OSError.
+        raise ConfigError("holds no certificate authority that can be read", where=where) from None
