@@ -1,0 +1,97 @@
+"""One PostgreSQL for the whole test session, one database for each test.
+
+All workers of a session hold the same embedded server; the last one stops it.
+The schema is migrated once, into a template, and cloned for each test.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
+
+_TEMPLATE = "svsync_template"
+_TEMPLATE_LOCK = 7001
+
+
+def database_dsn(dsn: str, name: str) -> str:
+    """The same server and role, another database."""
+    address, _, query = dsn.partition("?")
+    return f"{address.rpartition('/')[0]}/{name}?{query}"
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+    """The session's server, its template made."""
+    from svsync.store.migrate import migrate  # tests without a database need no store
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base  # a worker's own folder
+    async with embedded_postgres(shared / "server", durable=False) as server:
+        async with connected(server.admin_dsn) as admin:
+            await admin.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK)
+            if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _TEMPLATE):
+                await admin.execute("DROP DATABASE IF EXISTS template_draft")
+                await admin.execute("CREATE DATABASE template_draft OWNER svsync")
+                await migrate(database_dsn(server.dsn, "template_draft"))
+                await admin.execute(f"ALTER DATABASE template_draft RENAME TO {_TEMPLATE}")
+        yield server
+
+
+@pytest_asyncio.fixture
+async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A migrated, empty database of this test's own, as the ordinary role.
+
+    The test must leave no connection open: that is checked when it ends.
+    """
+    name = f"test_{secrets.token_hex(8)}"
+    async with connected(postgres.admin_dsn) as admin:
+        await admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} OWNER svsync STRATEGY file_copy"
+        )
+    yield database_dsn(postgres.dsn, name)
+    async with connected(postgres.admin_dsn) as admin:
+        left = await _connections_left(admin, name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert not left, f"connections left open: {left}"
+
+
+@pytest.fixture
+def admin_url(postgres: EmbeddedPostgres, database_url: str) -> str:
+    """This test's database as superuser: sees every tenant's rows."""
+    name = database_url.partition("?")[0].rpartition("/")[2]
+    return database_dsn(postgres.admin_dsn, name)
+
+
+async def _connections_left(
+    admin: "asyncpg.Connection[asyncpg.Record]", database: str
+) -> list[str]:
+    """What is still connected, once those that are just closing have closed."""
+    left: list[str] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            while True:
+                rows = await admin.fetch(
+                    "SELECT pid, state, query FROM pg_stat_activity "
+                    "WHERE datname = $1 AND backend_type = 'client backend'",
+                    database,
+                )
+                left = [f"{row['state']}: {row['query']}" for row in rows]
+                if not left:
+                    break
+                await asyncio.sleep(0.01)
+    return left
