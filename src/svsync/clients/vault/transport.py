@@ -1,0 +1,287 @@
+"""Single calls to a Vault or OpenBao server, and what its answers mean.
+
+Each call is made once. What goes wrong becomes an error of svsync's own here:
+no message holds text of the server, for that may hold a token or a value.
+"""
+
+import email.utils
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import aiohttp
+from yarl import URL
+
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    ConfigError,
+    ProtocolError,
+    ThrottledError,
+)
+from svsync.domain.values import SecretValue
+from svsync.network import (
+    AddressRefusedError,
+    NetworkPolicy,
+    check_url,
+    guarded_connector,
+    tls_context,
+)
+
+MAX_ANSWER: Final = 8 * 1024 * 1024
+"""Bytes of one answer, decompressed, counted while reading."""
+
+LOGIN_METHODS: Final = ("token", "approle")
+_KNOWN_METHODS: Final = ("token", "approle", "kubernetes", "aws", "gcp")
+_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_/-]*")
+_MOUNT: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+_ACL_DENIALS: Final = (
+    # Both are said only after the token was accepted; a dead token gets the bare
+    # "permission denied" (OpenBao) or "invalid token" beside it (Vault).
+    '"1 error occurred:\\n\\t* permission denied\\n\\n"',
+    "preflight capability check returned 403",
+)
+
+
+class AnswerTooLargeError(ProtocolError):
+    """The backend's answer is larger than svsync reads."""
+
+    code = "value_too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSettings:
+    """The part of a backend's configuration that a session needs.
+
+    Attributes:
+        endpoint: https URL of the server, a path before `/v1` allowed.
+        auth_method: one of LOGIN_METHODS.
+        auth_mount: where the login method is mounted; its name by default.
+        namespace: sent with every request that is not about the server itself.
+        tls_verify: true, a PEM text, and in the operator's file a path or false.
+        timeout: seconds for one call, connecting included.
+        connections: at one time.
+    """
+
+    endpoint: str
+    auth_method: str
+    auth_mount: str = ""
+    namespace: str = ""
+    tls_verify: object = True
+    timeout: float = 30.0
+    connections: int = 16
+
+    def check(self, policy: NetworkPolicy) -> URL:
+        """The endpoint as a URL. Raises ConfigError naming the field."""
+        if self.auth_method not in LOGIN_METHODS:
+            built = " and ".join(LOGIN_METHODS)
+            known = self.auth_method in _KNOWN_METHODS
+            says = "is not built yet" if known else "is not a login method"
+            raise ConfigError(
+                f"{self.auth_method!r} {says}: {built} are", where="config.auth_method"
+            )
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise ConfigError("may hold letters, digits, _ / and -", where="config.namespace")
+        if self.auth_mount and not _MOUNT.fullmatch(self.auth_mount):
+            raise ConfigError("may hold letters, digits, _ / and -", where="config.auth_mount")
+        return check_url(self.endpoint, policy, where="config.endpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said: 2xx, or 404, which has three meanings."""
+
+    status: int
+    text: str = field(repr=False)
+    date: str = ""
+    is_json: bool = True
+
+    @property
+    def missing_mount(self) -> bool:
+        """404, because nothing is mounted there."""
+        return self.status == 404 and "no handler for route" in self.text
+
+    @property
+    def missing_namespace(self) -> bool:
+        return self.status == 404 and '"namespace not found"' in self.text
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The server's own clock, whole seconds, from the Date header."""
+        try:
+            return email.utils.parsedate_to_datetime(self.date)
+        except ValueError:
+            return None
+
+    def json(self) -> dict[str, Any]:
+        """The answer as an object, {} when empty. Raises ProtocolError otherwise."""
+        if not self.text.strip():
+            return {}
+        try:
+            parsed = json.loads(self.text)
+        except (ValueError, RecursionError):
+            parsed = None
+        if not isinstance(parsed, dict):
+            raise ProtocolError("the endpoint's answer is not a JSON object", operation="connect")
+        return parsed
+
+    @property
+    def token_accepted(self) -> bool:
+        """A refusal that says itself that the token is good and the path is not allowed."""
+        return any(said in self.text for said in _ACL_DENIALS)
+
+
+class VaultTransport:
+    """Calls to one server, over connections that are kept; made within a running loop."""
+
+    def __init__(self, settings: VaultSettings, policy: NetworkPolicy) -> None:
+        url = settings.check(policy)
+        tls = tls_context(settings.tls_verify, policy) if url.scheme == "https" else None
+        self._namespace = settings.namespace
+        self._base = f"{url.origin()}{url.raw_path.rstrip('/')}/v1/"
+        self._http = aiohttp.ClientSession(
+            connector=guarded_connector(
+                policy, url.host or "", tls=tls, limit=settings.connections
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=settings.timeout),
+            headers={"X-Vault-Request": "true", "Accept-Encoding": "identity"},
+        )
+
+    async def aclose(self) -> None:
+        await self._http.close()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        token: SecretValue | None = None,
+        namespaced: bool = True,
+        shown: str | None = None,
+        body: object = None,
+    ) -> Answer:
+        """One call. Returns 2xx, and 401, 403 and 404 in JSON.
+
+        Args:
+            path: below `/v1/`, percent-encoded, query included.
+            namespaced: false for what is asked of the server itself.
+            shown: the remote path asked for, for errors.
+
+        Raises BackendUnreachableError, ThrottledError, ProtocolError,
+        AnswerTooLargeError, and BackendError for any other refusal.
+        """
+        headers = {}
+        if token is not None:
+            headers["X-Vault-Token"] = token.reveal()
+        if self._namespace and namespaced:
+            headers["X-Vault-Namespace"] = self._namespace
+        try:
+            async with self._http.request(
+                method,
+                URL(f"{self._base}{path}", encoded=True),
+                json=body,
+                headers=headers,
+                allow_redirects=False,
+            ) as response:
+                answer = await self._read(response, operation, shown)
+                retry_after = response.headers.get("Retry-After")
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise _not_connected(failure, operation, shown) from None
+        if answer.status < 300 or answer.status in (401, 403, 404):
+            if answer.is_json or not answer.text.strip():
+                if answer.missing_namespace:
+                    raise BackendError(
+                        f"the backend has no namespace {self._namespace}",
+                        operation=operation,
+                        path=shown,
+                        status=404,
+                    )
+                return answer
+            raise ProtocolError(
+                f"the endpoint answers {operation} with something that is not JSON:"
+                " it is not a Vault API (a sign-in page or another proxy?)",
+                operation=operation,
+                path=shown,
+                status=answer.status,
+            )
+        raise _refusal(answer, operation, shown, _seconds(retry_after))
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, operation: str, shown: str | None
+    ) -> Answer:
+        raw = bytearray()
+        async for block in response.content.iter_any():
+            raw += block
+            if len(raw) > MAX_ANSWER:
+                raise AnswerTooLargeError(
+                    f"the answer to {operation} is larger than {MAX_ANSWER} bytes",
+                    operation=operation,
+                    path=shown,
+                    status=response.status,
+                )
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            raise ProtocolError(
+                f"the answer to {operation} is not UTF-8", operation=operation, path=shown
+            ) from None
+        headers = response.headers
+        is_json = headers.get("Content-Type", "").partition(";")[0].strip() == "application/json"
+        return Answer(response.status, text, headers.get("Date", ""), is_json)
+
+
+def _refusal(
+    answer: Answer, operation: str, shown: str | None, retry_after: float | None
+) -> BackendError:
+    status = answer.status
+    where = f"{operation} of {shown}" if shown else operation
+    if status == 429:
+        kind: type[BackendError] = ThrottledError
+        says = f"the backend asks to slow down ({where})"
+    elif status >= 500 or status == 412:
+        # 412: a replica that has not yet seen what this request builds upon.
+        kind = BackendUnreachableError
+        sealed = status == 503 and '"Vault is sealed"' in answer.text
+        says = "the backend is sealed" if sealed else f"the backend failed ({status}, {where})"
+    elif 300 <= status < 400:
+        kind = ProtocolError
+        says = "the endpoint redirects elsewhere: set endpoint to the active server itself"
+    else:
+        kind, says = BackendError, f"the backend refuses {where} with status {status}"
+    return kind(says, operation=operation, path=shown, status=status, retry_after=retry_after)
+
+
+def _not_connected(failure: Exception, operation: str, shown: str | None) -> BackendError:
+    if isinstance(failure, aiohttp.ClientConnectorCertificateError):
+        says = "the endpoint's certificate is not trusted: set tls_verify to its authority"
+    elif isinstance(failure, aiohttp.ClientConnectorSSLError):
+        says = "the endpoint and svsync agree on no TLS connection"
+    elif isinstance(failure, aiohttp.ClientConnectorDNSError):
+        says = "the endpoint's name cannot be resolved"
+    elif isinstance(failure, aiohttp.ClientConnectorError):
+        if isinstance(failure.os_error, AddressRefusedError):
+            return BackendError(
+                f"the endpoint {failure.os_error}",
+                operation=operation,
+                path=shown,
+                code="endpoint_refused",
+            )
+        says = "the endpoint takes no connection"
+    elif isinstance(failure, TimeoutError):
+        says = f"the endpoint did not answer {operation} in time"
+    elif isinstance(failure, aiohttp.ContentTypeError | aiohttp.ClientResponseError):
+        return ProtocolError(
+            "the endpoint does not speak HTTP as a Vault does", operation=operation, path=shown
+        )
+    else:
+        says = f"the connection broke during {operation}"
+    return BackendUnreachableError(says, operation=operation, path=shown)
+
+
+def _seconds(text: str | None) -> float | None:
+    """A Retry-After in seconds; a date is not something that a Vault sends."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
