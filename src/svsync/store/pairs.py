@@ -95,6 +95,14 @@ async def load_new(
     return {r["remote_path"]: r for r in rows}
 
 
+async def load(
+    tx: Transaction, backend: BackendId, paths: Sequence[RemotePath]
+) -> dict[RemotePath, Row]:
+    """Active pairs as they stand now, by remote path."""
+    rows = await tx.fetch("pairs.load", tx.tenant, backend, list(paths))
+    return {r["remote_path"]: r for r in rows}
+
+
 async def lock_unmoved(tx: Transaction, seen: Sequence[tuple[SecretId, int, int]]) -> set[SecretId]:
     """Lock secrets that still stand at the (version, row_rev) seen; who they are."""
     if not seen:

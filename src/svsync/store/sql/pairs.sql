@@ -116,3 +116,18 @@ SELECT count(*) FILTER (WHERE base_kind = 'value' AND status <> 'quarantined') A
        count(*) FILTER (WHERE status = 'retained') AS retained,
        count(*) FILTER (WHERE status = 'denied') AS denied
 FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('detached', 'standby');
+
+-- name: load
+-- Active pairs as they stand now, each with its local secret.
+SELECT p.remote_path, p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token,
+       p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
+       v.fp AS local_fp, v.fp_key_id AS local_fp_key,
+       (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
+          AND c.state = 'open') AS conflict_id
+FROM sync_state p
+JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
+LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
+LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = ANY ($3::text[]) AND p.status NOT IN ('detached', 'standby');

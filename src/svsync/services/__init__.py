@@ -1,0 +1,1 @@
+"""What svsync does: ports and the store brought together by domain decisions."""

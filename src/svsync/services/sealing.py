@@ -1,0 +1,312 @@
+"""Keys in use: who may seal how much, and what opens what.
+
+    key service → root key → data key of a tenant → value
+
+The root key is random, made at first boot, and stored only wrapped, by one key
+service or by two. Data keys are per tenant. Nonces are random, which is safe for
+a bounded number of sealings a key (NIST SP 800-38D, 8.3: 2^32; ours is 2^28), so
+sealings are handed out in blocks, by a counter in the database that is raised
+before the block is used: a process that dies wastes its block and nothing else.
+Plain keys exist in this module's objects only.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from svsync.domain import envelope
+from svsync.domain.envelope import Binding, KeyPurpose, Purpose
+from svsync.domain.errors import KeyServiceError
+from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
+from svsync.domain.values import Fingerprinter, Payload
+from svsync.ports import KeyService
+from svsync.store import keys as store
+from svsync.store.database import Database, Row, Transaction
+
+BLOCK: Final = 65_536
+"""Sealings reserved at once."""
+LIMIT: Final = 2**28
+"""Sealings of one data key, reserved ones included; then the next key is made."""
+MAX_AGE_S: Final = 30 * 86_400.0
+"""A data key seals for this long; then it only opens."""
+
+_ROOT_CONTEXT: Final = {"svsync": "root"}
+_IDLE_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Ciphertext with what is stored beside it."""
+
+    key_id: KeyId
+    nonce: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """What `keys status` shows of one key; nothing of it is secret."""
+
+    kind: str
+    id: int
+    purpose: str
+    state: str
+    reserved: int
+    created_at: str
+    wrapped_by: str
+
+
+class Sealing:
+    """The root key of this process, and the keys of the tenants it serves."""
+
+    def __init__(
+        self,
+        db: Database,
+        services: Sequence[KeyService],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """`services` are the primary and, where configured, the secondary one."""
+        self._db = db
+        self._services = services
+        self._entropy = entropy
+        self._roots: dict[int, AESGCM] = {}
+        self._active_root: int | None = None
+        self._tenants: dict[TenantId, TenantKeys] = {}
+
+    async def open_root(self) -> None:
+        """Unwrap the root key, making it at first boot.
+
+        Raises:
+            KeyServiceError: no configured key service unwraps it.
+        """
+        rows = await store.root_keys(self._db)
+        if not rows:
+            await self._make_root()
+            rows = await store.root_keys(self._db)
+        for row in rows:
+            key = await self._unwrap_root(row)
+            self._roots[row["root_id"]] = envelope.cipher_of(key)
+            if row["state"] == "active":
+                self._active_root = row["root_id"]
+                if len(self._services) > 1 and row["wrapped_2"] is None:
+                    second = self._services[1]
+                    wrapped = await second.wrap(key, _ROOT_CONTEXT)
+                    await store.set_second(self._db, row["root_id"], second.reference, wrapped)
+
+    async def _make_root(self) -> None:
+        key = self._entropy(envelope.KEY_SIZE)
+        wrapped = [await service.wrap(key, _ROOT_CONTEXT) for service in self._services]
+        refs: list[str | None] = [service.reference for service in self._services]
+        await store.add_root(
+            self._db,
+            self._services[0].reference,
+            wrapped[0],
+            refs[1] if len(refs) > 1 else None,
+            wrapped[1] if len(wrapped) > 1 else None,
+        )
+
+    async def _unwrap_root(self, row: Row) -> bytes:
+        problem: KeyServiceError | None = None
+        for wrapped in (row["wrapped"], row["wrapped_2"]):
+            for service in self._services if wrapped else ():
+                try:
+                    return await service.unwrap(wrapped, _ROOT_CONTEXT)
+                except KeyServiceError as error:
+                    problem = error
+        assert problem is not None
+        raise KeyServiceError(
+            f"the root key of this database was wrapped by {row['kms_ref']} and does not open with "
+            f"{' or '.join(s.reference for s in self._services)}: bring that key back, nothing can "
+            "be read without it",
+            code="root_key_unavailable",
+        ) from None
+
+    async def for_tenant(self, tenant: TenantId) -> "TenantKeys":
+        """The tenant's keys, made when it has none."""
+        if tenant not in self._tenants:
+            keys = TenantKeys(self._db, self, tenant)
+            await keys.prepare()
+            self._tenants[tenant] = keys
+        return self._tenants[tenant]
+
+    async def data_key(self, tx: Transaction, purpose: KeyPurpose, sealings: int) -> "Reserved":
+        """`sealings` of the tenant's active key of one purpose; a new key where it is worn out."""
+        row = await store.reserve(tx, purpose, sealings, LIMIT, MAX_AGE_S)
+        if row is None:
+            await store.lock_tenant(tx)
+            row = await store.reserve(tx, purpose, sealings, LIMIT, MAX_AGE_S)
+        if row is None:
+            return await self._make_data_key(tx, purpose, sealings)
+        return Reserved(KeyId(row["key_id"]), self.unwrap(tx.tenant, row, purpose), sealings)
+
+    async def _make_data_key(
+        self, tx: Transaction, purpose: KeyPurpose, sealings: int
+    ) -> "Reserved":
+        assert self._active_root is not None
+        key_id = await store.next_key_id(tx)
+        key = self._entropy(envelope.KEY_SIZE)
+        nonce = self._entropy(envelope.NONCE_SIZE)
+        root = self._roots[self._active_root]
+        wrapped = envelope.wrap_key(root, nonce, tx.tenant, key_id, purpose, key)
+        await store.replace_active(tx, key_id, purpose, self._active_root, wrapped, sealings)
+        return Reserved(key_id, key, sealings)
+
+    def unwrap(self, tenant: TenantId, row: Row, purpose: KeyPurpose) -> bytes:
+        """A data key of a row of `data_keys`."""
+        if row["wrapped"] is None:
+            raise KeyServiceError(
+                f"data key {row['key_id']} was destroyed; what it sealed is gone for good",
+                code="key_destroyed",
+            )
+        root = self._roots.get(row["root_id"])
+        if root is None:
+            raise KeyServiceError(f"the root key of data key {row['key_id']} is not here")
+        return envelope.unwrap_key(root, tenant, KeyId(row["key_id"]), purpose, row["wrapped"])
+
+    def random(self, size: int) -> bytes:
+        return self._entropy(size)
+
+    async def status(self, tenant: TenantId) -> list[KeyStatus]:
+        """Every key of the tenant and the root keys above, without any key."""
+        shown = [
+            KeyStatus(
+                kind="root",
+                id=row["root_id"],
+                purpose="root",
+                state=row["state"],
+                reserved=0,
+                created_at=row["created_at"].isoformat(),
+                wrapped_by=" and ".join(filter(None, (row["kms_ref"], row["kms_ref_2"]))),
+            )
+            for row in await store.root_keys(self._db)
+        ]
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            rows = await store.data_keys(tx)
+        return shown + [
+            KeyStatus(
+                kind="data",
+                id=row["key_id"],
+                purpose=row["purpose"],
+                state=row["state"],
+                reserved=row["reserved"],
+                created_at=row["created_at"].isoformat(),
+                wrapped_by=f"root key {row['root_id']}",
+            )
+            for row in rows
+        ]
+
+
+@dataclass(slots=True)
+class Reserved:
+    """A key with what is left of the sealings reserved for this process."""
+
+    key_id: KeyId
+    key: bytes
+    left: int
+
+    def __repr__(self) -> str:
+        return f"Reserved(key_id={self.key_id}, left={self.left})"
+
+
+class TenantKeys:
+    """Seals, opens and fingerprints for one tenant."""
+
+    def __init__(self, db: Database, sealing: Sealing, tenant: TenantId) -> None:
+        self.tenant = tenant
+        self._db = db
+        self._sealing = sealing
+        self._sealer: tuple[KeyId, AESGCM] | None = None
+        self._left = 0
+        self._openers: dict[KeyId, tuple[AESGCM, float]] = {}
+        self.fingerprint_key = KeyId(0)
+        self._fingerprinter: Fingerprinter | None = None
+
+    async def prepare(self) -> None:
+        """Have the fingerprint key ready; made at the tenant's first use.
+
+        It is not worn out by use or age: an HMAC key has no such bound, and a new
+        one would make every stored fingerprint incomparable.
+        """
+        async with self._db.transaction(self.tenant) as tx:
+            row = await store.active(tx, KeyPurpose.FINGERPRINT)
+            if row is None:
+                await store.lock_tenant(tx)
+                row = await store.active(tx, KeyPurpose.FINGERPRINT)
+            if row is None:
+                made = await self._sealing.data_key(tx, KeyPurpose.FINGERPRINT, 0)
+                self.fingerprint_key, key = made.key_id, made.key
+            else:
+                self.fingerprint_key = KeyId(row["key_id"])
+                key = self._sealing.unwrap(self.tenant, row, KeyPurpose.FINGERPRINT)
+        self._fingerprinter = Fingerprinter(key)
+
+    def fingerprint(self, payload: Payload) -> bytes:
+        """32 bytes, equal for equal values of this tenant."""
+        assert self._fingerprinter is not None
+        return self._fingerprinter.fingerprint(payload)
+
+    async def reserve(self, sealings: int) -> None:
+        """Make sure that `sealings` may follow."""
+        if self._left >= sealings and self._sealer is not None:
+            return
+        async with self._db.transaction(self.tenant) as tx:
+            block = max(BLOCK, sealings)
+            reserved = await self._sealing.data_key(tx, KeyPurpose.VALUE, block)
+        self._sealer = (reserved.key_id, envelope.cipher_of(reserved.key))
+        self._left = reserved.left
+
+    def seal(
+        self,
+        purpose: Purpose,
+        secret: SecretId,
+        path: LocalPath,
+        version: int,
+        plaintext: bytes,
+        *,
+        extra: str = "",
+    ) -> Sealed:
+        """Seal under the key in hand; `reserve` was called for it before."""
+        assert self._sealer is not None
+        assert self._left > 0, "a sealing that was not reserved"
+        self._left -= 1
+        key_id, cipher = self._sealer
+        nonce = self._sealing.random(envelope.NONCE_SIZE)
+        binding = Binding(self.tenant, secret, path, version, key_id, purpose, extra)
+        return Sealed(key_id, nonce, envelope.seal(cipher, nonce, binding, plaintext))
+
+    async def open(
+        self,
+        purpose: Purpose,
+        secret: SecretId,
+        path: LocalPath,
+        version: int,
+        sealed: Sealed,
+        *,
+        extra: str = "",
+    ) -> bytes:
+        """The plaintext again.
+
+        Raises:
+            KeyServiceError: the key is lost or the ciphertext stands in another place.
+        """
+        cipher = await self._opener(sealed.key_id)
+        binding = Binding(self.tenant, secret, path, version, sealed.key_id, purpose, extra)
+        return envelope.open_sealed(cipher, sealed.nonce, binding, sealed.sealed)
+
+    async def _opener(self, key_id: KeyId) -> AESGCM:
+        now = time.monotonic()
+        known = self._openers.get(key_id)
+        if known is None:
+            for idle in [k for k, (_, used) in self._openers.items() if now - used > _IDLE_S]:
+                del self._openers[idle]
+            async with self._db.transaction(self.tenant, read_only=True) as tx:
+                row = await store.data_key(tx, key_id)
+            if row is None:
+                raise KeyServiceError(f"data key {key_id} is not in the database")
+            key = self._sealing.unwrap(self.tenant, row, KeyPurpose.VALUE)
+            known = (envelope.cipher_of(key), now)
+        self._openers[key_id] = (known[0], now)
+        return known[0]

@@ -1,0 +1,90 @@
+"""What the stages of one run share: who it is, what it uses, what it counts."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from svsync.domain.federation import BackendSpec, PathSettings
+from svsync.domain.guards import Allow
+from svsync.domain.ids import RemotePath
+from svsync.domain.mapping import RuleSet
+from svsync.domain.runs import Report, SkipReason, Stage
+from svsync.ports import Backend
+from svsync.services.sealing import TenantKeys
+from svsync.store.database import Database, Transaction
+from svsync.store.pairs import Mapping
+from svsync.store.queue import Claimed
+
+
+class Progress(Protocol):
+    """Told how far a run has got; draws a bar, or nothing."""
+
+    def __call__(self, stage: Stage, done: int, total: int | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One thing that a dry run would do. No value, no fingerprint."""
+
+    path: str
+    remote_path: str
+    action: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """One run at work.
+
+    Attributes:
+        dry: decide and count, write nothing but the work tables.
+        plan: what a dry run would do, at most PLAN_LIMIT entries.
+        first: no pair of this backend has a base yet.
+        ids: draws a new unique id with a prefix (`evt`, `cfl`).
+    """
+
+    db: Database
+    claimed: Claimed
+    spec: BackendSpec
+    rules: RuleSet
+    mapping: Mapping
+    backend: Backend
+    keys: TenantKeys
+    allow: Allow
+    ids: Callable[[str], str]
+    random: Callable[[], float]
+    progress: Progress
+    dry: bool = False
+    first: bool = False
+    report: Report = field(default_factory=Report)
+    plan: list[Planned] = field(default_factory=list)
+    stage: Stage = Stage.CONNECT
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction under this run's fence."""
+        held = self.claimed.held
+        async with self.db.transaction(held.tenant, held=held) as tx:
+            yield tx
+
+    @contextmanager
+    def spending(self, stage: Stage) -> Iterator[None]:
+        """Count the time of the block to a stage; an error in it is of that stage."""
+        before, self.stage = self.stage, stage
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.report.spend(stage, (time.perf_counter() - began) * 1000)
+        self.stage = before
+
+    def skip(self, remote_path: RemotePath | str, reason: SkipReason, detail: str = "") -> None:
+        self.report.skip(remote_path, reason, detail)
+
+    def settings_of(self, rule: int) -> PathSettings:
+        return self.spec.for_rule(self.rules.spec(rule))
+
+
+PLAN_LIMIT = 10_000

@@ -1,0 +1,240 @@
+"""List, stage, diff: from what the backend shows to what this run has to look at.
+
+The listing goes into the stage page by page and is never held whole. The diff is
+one statement in the database; what it leaves is the run's work list. Nothing is
+concluded from a stage that is not the one that was put in.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from svsync.domain import mapping
+from svsync.domain.changes import Change, ChangeKind, Entry, Pair, Scope, ScopeOutcome
+from svsync.domain.errors import ListingError
+from svsync.domain.guards import GuardNumbers
+from svsync.domain.ids import LocalPath, RemotePath
+from svsync.domain.mapping import Mapped, Unmapped
+from svsync.domain.runs import Count, SkipReason, Stage
+from svsync.services.sync.context import Run
+from svsync.store import pairs, queue, staging
+from svsync.store.database import Row
+
+STAGE_ROWS: Final = 20_000
+"""Entries of the listing held in memory before they are copied into the stage."""
+BATCH: Final = 500
+"""Rows of the work list taken up together, and committed together."""
+_PAGE: Final = 5_000
+
+
+async def list_and_stage(run: Run) -> int:
+    """Copy the backend's listing into the stage; how many entries there are.
+
+    Raises:
+        ListingError: the listing does not end, or every scope of it failed.
+    """
+    async with run.transaction() as tx:
+        await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
+    held: list[Entry] = []
+    scopes: list[Scope] = []
+    staged = 0
+    listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
+    async for page in listing:
+        for name, reason in page.rejected:
+            run.skip(name, SkipReason.of(reason))
+        held.extend(page.entries)
+        scopes.extend(page.scopes)
+        if staged + len(held) > run.spec.max_secrets:
+            raise ListingError(
+                f"the listing has more than max_secrets = {run.spec.max_secrets} entries: raise it, "
+                "or narrow the mapping",
+                operation="list",
+                code="listing_unbounded",
+            )
+        if len(held) >= STAGE_ROWS:
+            staged += await _stage(run, held, scopes)
+    staged += await _stage(run, held, scopes)
+    async with run.transaction() as tx:
+        await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
+    run.report.add(Count.LISTED, staged)
+    return staged
+
+
+async def _stage(run: Run, held: list[Entry], scopes: list[Scope]) -> int:
+    """Copy what is held, with the scopes that ended badly; both are empty afterwards."""
+    bad = [scope for scope in scopes if scope.outcome is not ScopeOutcome.COMPLETE]
+    with run.spending(Stage.STAGE):
+        async with run.transaction() as tx:
+            arrived = await staging.add_entries(tx, run.claimed.run_no, held)
+            await staging.add_scopes(tx, run.claimed.run_id, bad)
+    held.clear()
+    scopes.clear()
+    run.progress(Stage.LIST, run.report.numbers[Count.LISTED] + arrived, None)
+    return arrived
+
+
+def _scope_hash(run: Run) -> str:
+    """Ties a stage to the mapping it was listed under."""
+    text = "\n".join((run.mapping.hash, run.mapping.base_pair, *run.rules.list_prefixes()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
+    """Write the work list; its length, and the numbers for the guards."""
+    claimed = run.claimed
+    async with run.transaction() as tx:
+        counts = await staging.diff(tx, run.spec.id, claimed.run_id, claimed.run_no, staged)
+        blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
+        waiting = await staging.quarantined(tx, run.spec.id)
+        await queue.record_todo(tx, claimed.run_id, counts.todo)
+    for path, outcome, reason in blinded:
+        denied = outcome is ScopeOutcome.DENIED
+        run.skip(path, SkipReason.DENIED if denied else SkipReason.UNLISTED, reason)
+    seen = {path for path, _, _ in blinded}
+    for path, reason in waiting:
+        if path not in seen:
+            run.skip(path, SkipReason.QUARANTINED, reason)
+    run.report.add(Count.UNLISTED, counts.unlisted)
+    run.report.add(
+        Count.UNCHANGED, max(0, counts.known - counts.touched - len(blinded) - len(waiting))
+    )
+    return counts.todo, GuardNumbers(
+        known=counts.known,
+        listed=staged,
+        unlisted=counts.unlisted,
+        listed_gone=counts.listed_gone,
+        backwards=counts.backwards,
+        changed=counts.changed,
+    )
+
+
+async def name_paths(run: Run, globs: Sequence[str]) -> int:
+    """A targeted run's work list: the paths named, each to be asked by name.
+
+    A glob stands for the paths already known; an unknown path is found by its
+    literal name. What no rule federates is skipped and reported.
+    """
+    names: dict[RemotePath, None] = {}
+    for glob in globs:
+        if mapping.is_literal(glob):
+            mapped = run.rules.to_remote(LocalPath(glob))
+            if isinstance(mapped, Mapped):
+                names[mapped.remote] = None
+            else:
+                run.skip(glob, SkipReason.of(str(mapped.reason)), mapped.detail)
+            continue
+        async for path in _known_matching(run, glob):
+            names[path] = None
+    async with run.transaction() as tx:
+        await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
+        ordered = list(names)
+        for at in range(0, len(ordered), _PAGE):
+            piece = ordered[at : at + _PAGE]
+            await staging.add_named(tx, run.spec.id, run.claimed.run_no, at + 1, piece)
+        await queue.record_todo(tx, run.claimed.run_id, len(ordered))
+    run.report.add(Count.LISTED, len(names))
+    return len(names)
+
+
+async def _known_matching(run: Run, glob: str) -> AsyncIterator[RemotePath]:
+    matches = mapping.glob(glob)
+    after = LocalPath("")
+    while True:
+        async with run.transaction() as tx:
+            rows = await pairs.active_below(tx, run.spec.id, after, matches.literal_prefix, _PAGE)
+        for row in rows:
+            if matches(row["path"]):
+                yield row["remote_path"]
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]["path"]
+
+
+async def changes(run: Run, todo: int) -> AsyncIterator[list[Change]]:
+    """The work list in batches, each change with its pair as it stands now.
+
+    Raises:
+        StageLostError: the work list is not the one that was written.
+    """
+    for at in range(0, todo, BATCH):
+        claimed = run.claimed
+        async with run.transaction() as tx:
+            await queue.advance(tx, claimed.run_id, at, BATCH)
+            rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
+        yield await pair_up(run, rows)
+        run.progress(Stage.FETCH, min(at + BATCH, todo), todo)
+
+
+async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:
+    """Rows of the work list as changes: known pairs as they are, new names mapped."""
+    known: dict[RemotePath, Change] = {}
+    fresh: dict[RemotePath, Row] = {}
+    for row in rows:
+        if row["path"] is None:
+            fresh[row["remote_path"]] = row
+        else:
+            pair = pairs.pair_of(row)
+            known[pair.remote_path] = Change(_kind(row["kind"]), pair, _entry(row))
+    return [*known.values(), *await _map_new(run, fresh)]
+
+
+async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
+    mapped: list[Mapped] = []
+    for remote, result in zip(fresh, run.rules.map_batch(fresh), strict=True):
+        if isinstance(result, Unmapped):
+            run.skip(remote, SkipReason.of(str(result.reason)), result.detail)
+        else:
+            mapped.append(result)
+    if not mapped:
+        return []
+    async with run.transaction() as tx:
+        wanted = [(m.remote, m.local) for m in mapped]
+        states = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, wanted)
+    changes = []
+    for m in mapped:
+        row = states[m.remote]
+        if row["claimed_by"] is not None and (
+            row["claimed_by"] != run.spec.id or row["claimed_remote"] != m.remote
+        ):
+            run.skip(m.remote, SkipReason.CLAIMED_BY, row["claimed_by"])
+            continue
+        pair = Pair(m.remote, m.local, m.rule, pairs.base_of(row), pairs.local_of(row))
+        work = fresh[m.remote]
+        entry = None if work["kind"] == "named" else _entry(work)
+        changes.append(Change(ChangeKind.NEW, pair, entry))
+    return changes
+
+
+async def reload(run: Run, paths: Sequence[tuple[RemotePath, LocalPath, int]]) -> list[Change]:
+    """Pairs whose local row moved under a decision, read again."""
+    async with run.transaction() as tx:
+        states = await pairs.load(tx, run.spec.id, [remote for remote, _, _ in paths])
+        missing = [(remote, local) for remote, local, _ in paths if remote not in states]
+        unknown = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, missing)
+    again = []
+    for remote, local, rule in paths:
+        if remote in states:
+            pair = pairs.pair_of(states[remote])
+        else:
+            row = unknown[remote]
+            pair = Pair(remote, local, rule, pairs.base_of(row), pairs.local_of(row))
+        again.append(Change(ChangeKind.CHANGED, pair, None))
+    return again
+
+
+def _kind(word: str) -> ChangeKind:
+    """A named path is looked at whatever its tokens say, so it counts as changed."""
+    return ChangeKind.CHANGED if word == "named" else ChangeKind(word)
+
+
+def _entry(row: Row) -> Entry | None:
+    if row["kind"] in ("unlisted", "named"):
+        return None
+    return Entry(
+        remote_path=row["remote_path"],
+        value_token=row["value_token"],
+        meta_token=row["meta_token"],
+        order=row["ord"],
+        gone=row["gone"],
+        tags=pairs.tags_of(row["tags"]),
+    )
