@@ -456,16 +456,16 @@ def number_would_change(payload: Payload) -> str | None:
 
 
 def _is_altered(number: str) -> bool:
-    """Called for each number; leaves True in the place of an altered one."""
     value = float(number)
     if value == 0:  # asked apart: Decimal has no exponent as small as text may hold
         return re.search("[1-9]", re.split("[eE]", number)[0]) is not None
     return Decimal(number) != Decimal(repr(value))
 
 
+# Leaves a mark in the place of each altered number; 15 digits always come back.
 _ALTERED: Final = object()
 _decode_altered = json.JSONDecoder(
-    parse_int=lambda number: _ALTERED if _is_altered(number) else None,
+    parse_int=lambda number: _ALTERED if len(number) > 15 and _is_altered(number) else None,
     parse_float=lambda number: _ALTERED if _is_altered(number) else None,
 ).decode
 
