@@ -49,7 +49,7 @@ class Purpose(StrEnum):
     """The exact remote text kept with base."""
     OVERWRITTEN = "overwritten"
     """A remote value read before a push that has no condition."""
-    WEBHOOK_SECRET = "webhook_secret"  # noqa: S105 - the name of a purpose
+    WEBHOOK_SECRET = "webhook_secret"
     DATA_KEY = "data_key"
     ROOT_KEY = "root_key"
 
@@ -151,7 +151,7 @@ def unpadded(text: bytes) -> bytes:
     return plaintext
 
 
-def wrap_key(  # noqa: PLR0917 - the columns of the row, then the key
+def wrap_key(
     root: AESGCM,
     nonce: bytes,
     tenant_id: TenantId,

@@ -1,11 +1,11 @@
 """Secret values: their exact bytes, their JSON text, and what makes two of them equal.
 
-A value is kept twice over in meaning, once in bytes. Its **exact text** is what
-was read: it is sealed, served and written back byte for byte, so that no number
-and no space changes on the way. Its **canonical form** (RFC 8785, numbers as
-doubles) exists for a moment only, under a keyed hash: a backend that stores
-`1.10` as `1.1` has not changed the secret. Equality is asked of fingerprints,
-content of the exact text, and neither is ever derived from the other.
+A value's **exact text** is what was read: it is sealed, served and written back
+byte for byte, so that no number and no space changes on the way. Its **canonical
+form** (RFC 8785, numbers as doubles) exists for a moment only, under a keyed
+hash: a backend that stores `1.10` as `1.1` has not changed the secret. Equality
+is asked of fingerprints, content of the exact text, and nothing is ever written
+from a canonical form.
 
 Everything here that holds a value is a `Secret`: it cannot be printed, logged,
 pickled or dumped by accident; `reveal` is the word to search for.
@@ -15,21 +15,27 @@ import base64
 import binascii
 import hmac
 import json
-import math
-import re
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, NoReturn, Self, SupportsIndex, final
-
-import rfc8785
+from typing import Final, NoReturn, Self, SupportsIndex, final
 
 from svsync.domain.errors import ConfigError, UndecodableError
+from svsync.domain.json_text import altered_number, canonical_json, is_plain_object, slice_members
 
-MAX_DEPTH: Final = 64
-"""Deepest nesting of a JSON value; a deeper one is refused as `too_deep`."""
+__all__ = [
+    "Credential",
+    "Encoding",
+    "Fingerprinter",
+    "Payload",
+    "Secret",
+    "SecretValue",
+    "canonical",
+    "check_limits",
+    "fingerprint",
+    "number_would_change",
+    "slice_members",
+]
 
-_MAX_EXACT: Final = 2**53
 _SHOWN: Final = "<secret>"
 
 
@@ -146,7 +152,7 @@ class Payload(Secret):
                 text = raw.decode()
             except UnicodeDecodeError:
                 return cls(Encoding.BINARY, raw)
-        return cls(Encoding.JSON if _is_plain_object(text) else Encoding.TEXT, raw)
+        return cls(Encoding.JSON if is_plain_object(text) else Encoding.TEXT, raw)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -224,188 +230,13 @@ def _encoded(text: str) -> bytes:
         raise UndecodableError("the value holds a lone surrogate, which no UTF-8 has") from None
 
 
-# --- is it a JSON object, by our rules? -------------------------------------------
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("two equal keys")
-    return members
-
-
-def _double(number: str) -> float:
-    value = float(number)
-    if math.isinf(value):
-        raise ValueError("a number outside the range of doubles")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-_strict = json.JSONDecoder(
-    object_pairs_hook=_unique_keys,
-    parse_int=_double,
-    parse_float=_double,
-    parse_constant=_no_constant,
-)
-_starts_object = re.compile(r"[ \t\n\r]*\{").match
-_maybe_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
-# A string that does not end takes the rest, so that a scan stays linear.
-_structure = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL).finditer
-
-
-def _is_plain_object(text: str) -> bool:
-    if not _starts_object(text):
-        return False
-    limit = _opens_too_deep(text)
-    try:
-        members = _strict.decode(text if limit is None else text[:limit])
-    except json.JSONDecodeError as error:
-        # Cut where level 65 opens, JSON lacks its value exactly there. Any other
-        # error comes earlier: then this is some other text with many brackets.
-        if error.pos == limit:
-            raise UndecodableError(
-                f"the value is nested deeper than {MAX_DEPTH} levels", code="too_deep"
-            ) from None
-        return False
-    except ValueError:
-        return False
-    if _maybe_surrogate(text):
-        try:
-            json.dumps(members, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return False
-    return True
-
-
-def _opens_too_deep(text: str) -> int | None:
-    """Where the 65th level opens outside of strings, or None."""
-    if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return None
-    depth = 0
-    for token in _structure(text):
-        match token[0]:
-            case "{" | "[":
-                depth += 1
-                if depth > MAX_DEPTH:
-                    return token.start()
-            case "}" | "]":
-                depth -= 1
-    return None
-
-
-# --- exact slices of an answer ----------------------------------------------------
-
-_skip = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant).raw_decode
-# A member's name and, where it is a number, a literal or a string without
-# escapes, its value and what follows: one match for most members of an answer.
-_SPACE: Final = r"[ \t\n\r]*+"
-_SCALAR: Final = (
-    r'"[^"\\\x00-\x1f]*+"|true|false|null'
-    r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
-)
-_member = re.compile(
-    rf'{_SPACE}"((?:[^"\\\x00-\x1f]++|\\.)*+)"{_SPACE}:{_SPACE}({_SCALAR})?+{_SPACE}([,}}]?)'
-).match
-_opening = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
-_separator = re.compile(rf"{_SPACE}([,}}]?)").match
-_only_space = re.compile(_SPACE).fullmatch
-
-
-def slice_members(text: str, start: int = 0, end: int | None = None) -> dict[str, tuple[int, int]]:
-    """Where the value of each member of a JSON object stands in its text.
-
-    `text[a:b]` is then the value exactly as it was sent, numbers and spaces
-    included. With `start` and `end` from an outer answer one goes inward
-    without copying: offsets are always those of `text`.
-
-    Raises:
-        ValueError: not one JSON object from start to end, or two equal keys.
-        UndecodableError: nested too deeply to be looked through (`too_deep`).
-    """
-    end = len(text) if end is None else end
-    members: dict[str, tuple[int, int]] = {}
-    if not (opening := _opening(text, start, end)):
-        raise ValueError("not a JSON object")
-    at, follows = opening.end(), opening[1] or ","
-    while follows == ",":
-        if not (member := _member(text, at, end)):
-            raise ValueError("a member without a name")
-        key, scalar, follows = member.groups()
-        if "\\" in key:
-            key, _ = _value_at(f'"{key}"', 0)
-        if key in members:
-            raise ValueError("two equal keys")
-        if scalar is None:
-            first = member.start(3)
-            _, last = _value_at(text, first)
-            separator = _separator(text, last, end)
-            if separator is None:
-                raise ValueError("the object ends within a value")
-            members[key], at, follows = (first, last), separator.end(), separator[1]
-        else:
-            members[key], at = member.span(2), member.end()
-    if follows != "}" or not _only_space(text, at, end):
-        raise ValueError("the object does not end where it should")
-    return members
-
-
-def _value_at(text: str, at: int) -> tuple[Any, int]:
-    """The value that starts there, numbers as text, and where it ends."""
-    try:
-        return _skip(text, at)
-    except json.JSONDecodeError:  # it holds the whole text
-        raise ValueError("not JSON") from None
-    except RecursionError:
-        raise UndecodableError("the answer is nested too deeply", code="too_deep") from None
-
-
 # --- canonical form and fingerprint -----------------------------------------------
 
 
-class _NotPlainError(Exception):
-    """A number that only the full canonical form gets right."""
-
-
-def _plain_int(number: str) -> int:
-    if len(number) > 15:
-        raise _NotPlainError
-    return int(number)
-
-
-def _not_plain(_number: str) -> NoReturn:
-    raise _NotPlainError
-
-
-_decode_plain = json.JSONDecoder(parse_int=_plain_int, parse_float=_not_plain).decode
-_encode_plain = json.JSONEncoder(
-    sort_keys=True, ensure_ascii=False, separators=(",", ":"), check_circular=False
-).encode
-_decode_doubles = json.JSONDecoder(parse_int=_double, parse_float=_double).decode
-_beyond_order = re.compile("[\ud800-\U0010ffff]").search
-
-
 def canonical(payload: Payload) -> bytes:
-    """RFC 8785 of a JSON value, with every number a double; other values as they are.
-
-    Where all numbers are short integers and all characters lie below the
-    surrogates (there the order of UTF-16, which RFC 8785 asks for, is that of
-    code points) the standard encoder gives the same bytes, five times faster.
-    """
+    """RFC 8785 of a JSON value, with every number a double; other values as they are."""
     raw = payload.reveal()
-    if payload.encoding is not Encoding.JSON:
-        return raw
-    text = raw.decode()
-    try:
-        plain = _encode_plain(_decode_plain(text))
-    except _NotPlainError:
-        return rfc8785.dumps(_decode_doubles(text))
-    if plain.isascii() or not _beyond_order(plain):
-        return plain.encode()
-    return rfc8785.dumps(_decode_doubles(text))
+    return canonical_json(raw.decode()) if payload.encoding is Encoding.JSON else raw
 
 
 @final
@@ -440,45 +271,13 @@ def fingerprint(key: bytes, payload: Payload) -> bytes:
     return Fingerprinter(key).fingerprint(payload)
 
 
-# --- numbers that a backend would alter -------------------------------------------
-
-
 def number_would_change(payload: Payload) -> str | None:
-    """JSON pointer (RFC 6901) of the first number that doubles cannot carry, or None.
-
-    A backend with double numbers writes the shortest decimal that reads back as
-    the same double. Where that is the same number, `1.10` as `1.1`, nothing is
-    altered; `12345678901234567890123` would come back as another number.
+    """JSON pointer of the first number that a backend with double numbers would
+    give back as another number, or None. `1.10` given back as `1.1` is the same.
     """
     if payload.encoding is not Encoding.JSON:
         return None
-    return next(_altered_at(_decode_altered(payload.reveal().decode()), ""), None)
-
-
-def _is_altered(number: str) -> bool:
-    value = float(number)
-    if value == 0:  # asked apart: Decimal has no exponent as small as text may hold
-        return re.search("[1-9]", re.split("[eE]", number)[0]) is not None
-    return Decimal(number) != Decimal(repr(value))
-
-
-# Leaves a mark in the place of each altered number; 15 digits always come back.
-_ALTERED: Final = object()
-_decode_altered = json.JSONDecoder(
-    parse_int=lambda number: _ALTERED if len(number) > 15 and _is_altered(number) else None,
-    parse_float=lambda number: _ALTERED if _is_altered(number) else None,
-).decode
-
-
-def _altered_at(node: object, pointer: str) -> Iterator[str]:
-    if node is _ALTERED:
-        yield pointer
-    elif isinstance(node, dict):
-        for key, member in node.items():
-            yield from _altered_at(member, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
-    elif isinstance(node, list):
-        for index, member in enumerate(node):
-            yield from _altered_at(member, f"{pointer}/{index}")
+    return altered_number(payload.reveal().decode())
 
 
 # --- credentials ------------------------------------------------------------------
