@@ -223,3 +223,14 @@ def _copy(install: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         if not target.exists():  # another process may have been faster
             raise
+
+
+def user_name(uid: int) -> str:
+    """An account's name, which PostgreSQL needs to know who connects."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        raise SetupError(
+            f"The user id {uid} has no name on this machine, which PostgreSQL needs: "
+            "add it to /etc/passwd, or set DATABASE_URL."
+        ) from None
