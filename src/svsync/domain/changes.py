@@ -1,12 +1,13 @@
 """The records that travel from a backend into the store, in order of appearance.
 
-    Entry → MappedEntry → Change → Fetched → Decision (in decide.py) → SealedVersion
+    Entry → Change → Fetched → Decision (in `decide.py`)
 
-Each stage of a cycle takes an async iterator of one and yields the next.
+Each stage of a cycle takes an async iterator of one and yields the next. What is
+sealed and stored of a decision has the shape of its rows (`store/`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -71,18 +72,6 @@ class ListingPage:
     scopes: tuple[Scope, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     """Names the listing gave that may not be used: (shown form, reason code)."""
-
-
-# --- map ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class MappedEntry:
-    """An entry with the local path and rule that claim it (rule index from 0)."""
-
-    entry: Entry
-    local_path: LocalPath
-    rule: int
 
 
 # --- diff -----------------------------------------------------------------------
@@ -165,6 +154,7 @@ class Pair:
     local: Local = Local()
     status: PairStatus = PairStatus.INITIAL
     failures: int = 0
+    recheck: bool = False
     conflict_open: bool = False
     push_unfinished: bool = False
 
@@ -225,6 +215,14 @@ RemoteRead = RemoteValue | RemoteGone | RemoteUnknown
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteMetadata:
+    """Only tags were looked at: the value token of the listing is base's."""
+
+    meta_token: str
+    tags: Tags
+
+
+@dataclass(frozen=True, slots=True)
 class HistoricVersion:
     """One earlier remote version that can still be read, for history import."""
 
@@ -238,25 +236,5 @@ class Fetched:
     """A change with what its point read said; input of the decision."""
 
     change: Change
-    remote: RemoteRead
+    remote: RemoteRead | RemoteMetadata
     history: tuple[HistoricVersion, ...] = ()
-
-
-# --- seal -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SealedVersion:
-    """One version ready to be stored: ciphertext, fingerprint, no plaintext."""
-
-    secret_id: SecretId
-    version: int
-    key_id: KeyId
-    nonce: bytes
-    sealed: bytes
-    fingerprint: bytes
-    fingerprint_key: KeyId
-    origin: str
-    remote_version: str | None = None
-    created_at: datetime | None = None
-    tags: tuple[str, ...] = field(default=())

@@ -174,6 +174,17 @@ class BackendSpec:
         )
 
 
+_STORE_KEYS = (
+    "endpoint", "namespace", "region", "endpoint_url", "vault_url", "project_id", "location",
+)  # fmt: skip
+
+
+def store_of(spec: BackendSpec) -> str:
+    """Names the remote store that a base speaks of: another endpoint, another base."""
+    named = {key: spec.config[key] for key in _STORE_KEYS if spec.config.get(key)}
+    return json.dumps({"type": spec.type, **named}, sort_keys=True)
+
+
 def to_json(spec: BackendSpec) -> str:
     """The specification as JSON text, rules in order, for the store."""
     return json.dumps(dataclasses.asdict(spec), ensure_ascii=False)
@@ -197,7 +208,8 @@ def _build(kind: Any, raw: Any) -> Any:
         return None if raw is None else _build(kinds[0], raw)
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{k: _build(hints[k], v) for k, v in raw.items() if k in hints})
+        make: Any = kind
+        return make(**{k: _build(hints[k], v) for k, v in raw.items() if k in hints})
     if get_origin(kind) is tuple:
         return tuple(_build(get_args(kind)[0], item) for item in raw)
     if isinstance(kind, type) and issubclass(kind, StrEnum):

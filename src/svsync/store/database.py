@@ -29,8 +29,6 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, Fence, TenantId
 
 Row = asyncpg.Record
-BATCH_TIMEOUT_S = 30.0
-"""Longest a run's batch transaction may take before it is given up, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +104,21 @@ class Database:
             StoreError: Postgres refused a statement; the code is its SQLSTATE's name.
         """
         with translated():
-            async with self._pool.acquire() as connection:
-                async with connection.transaction(readonly=read_only):
-                    if held is None:
-                        await connection.execute(
-                            "SELECT set_config('svsync.tenants', $1, true)", str(tenant)
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(readonly=read_only),
+            ):
+                if held is None:
+                    name = "SELECT set_config('svsync.tenants', $1, true)"
+                    await connection.execute(name, str(tenant))
+                else:
+                    enter = "SELECT svsync_enter($1, $2, $3)"
+                    alive = await connection.fetchval(enter, held.tenant, held.backend, held.fence)
+                    if not alive:
+                        raise FenceLostError(
+                            f"the run of {held.backend} was taken over or reconfigured: it stops"
                         )
-                    else:
-                        alive = await connection.fetchval(
-                            "SELECT svsync_enter($1, $2, $3)", held.tenant, held.backend, held.fence
-                        )
-                        if not alive:
-                            raise FenceLostError(
-                                f"the run of {held.backend} was taken over or reconfigured: it stops here"
-                            )
-                    yield Transaction(connection, tenant)
+                yield Transaction(connection, tenant)
 
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
         """A statement on the few tables that belong to no tenant."""
@@ -169,11 +167,9 @@ class translated:
                     "the connection to the database was lost: start it, or check DATABASE_URL"
                 ) from None
             case asyncpg.PostgresError():
-                raise StoreError(
-                    f"the database refused a statement ({type(error).__name__}, SQLSTATE {error.sqlstate})",
-                    code="store_error",
-                ) from None
-            case asyncpg.InterfaceError():
+                kind = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
+                raise StoreError(f"the database refused a statement ({kind})") from None
+            case asyncpg.InterfaceError() | UnicodeError():
                 raise StoreError(
                     f"a statement could not be sent ({type(error).__name__})"
                 ) from None
@@ -224,7 +220,8 @@ async def _connect(dsn: str, size: int) -> asyncpg.Pool[Row]:
         ) from None
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise StoreUnavailableError(
-            f"the database cannot be reached ({type(error).__name__}): start it, or check DATABASE_URL"
+            f"the database cannot be reached ({type(error).__name__}): start it, or check"
+            " DATABASE_URL"
         ) from None
     except ValueError:
         raise StoreUnavailableError(
@@ -237,7 +234,7 @@ async def _refuse_powerful_role(pool: asyncpg.Pool[Row]) -> None:
     assert row is not None
     if row["powerful"]:
         raise SchemaError(
-            f"the database role {row['name']!r} is superuser or has BYPASSRLS and could read across "
-            "tenants: use an ordinary role that owns the database",
+            f"the database role {row['name']!r} is superuser or has BYPASSRLS and could read"
+            " across tenants: use an ordinary role that owns the database",
             code="role_too_powerful",
         )

@@ -6,6 +6,7 @@ from svsync.domain.errors import ConfigError, NotFoundError
 from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
 from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
+from svsync.store.pairs import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class StoredBackend:
     spec: BackendSpec
     mapping_hash: str
     applied_hash: str | None
+    applied_pair: str | None
     identity: str | None
     state: str
     rev: int
@@ -67,7 +69,8 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     if row["spec"] == text and row["mapping_hash"] == mapping_hash and row["state"] != "deleting":
         return False
     await tx.execute(
-        "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash, row["state"]
+        "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
+        row["state"],
     )  # fmt: skip
     return True
 
@@ -105,15 +108,16 @@ def _stored(row: Row) -> StoredBackend:
         spec=from_json(row["spec"]),
         mapping_hash=row["mapping_hash"],
         applied_hash=row["applied_hash"],
+        applied_pair=row["applied_pair"],
         identity=row["identity"],
         state=row["state"],
         rev=row["rev"],
     )
 
 
-async def set_applied(tx: Transaction, backend: BackendId, mapping_hash: str) -> None:
+async def set_applied(tx: Transaction, backend: BackendId, mapping: Mapping) -> None:
     """A full run has brought every pair under this mapping."""
-    await tx.execute("federation.set_applied", tx.tenant, backend, mapping_hash)
+    await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash, mapping.base_pair)
 
 
 async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:

@@ -71,7 +71,8 @@ async def migrate(dsn: str, *, apply: bool = True) -> list[Migration]:
         ValueError,
     ) as error:
         raise StoreUnavailableError(
-            f"the database cannot be reached ({type(error).__name__}): start it, or check DATABASE_URL"
+            f"the database cannot be reached ({type(error).__name__}): start it, or check"
+            " DATABASE_URL"
         ) from None
     try:
         with translated():
@@ -85,7 +86,7 @@ async def _migrate(
 ) -> list[Migration]:
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
-        applied = await _applied(connection)
+        applied = await _applied(connection, create=apply)
         _refuse_mismatch(applied)
         pending = [m for m in migrations() if m.number not in applied]
         if pending and not apply:
@@ -98,7 +99,8 @@ async def _migrate(
             async with connection.transaction():
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO schema_migrations (n, name, sha256, min_code) VALUES ($1, $2, $3, $4)",
+                    "INSERT INTO schema_migrations (n, name, sha256, min_code)"
+                    " VALUES ($1, $2, $3, $4)",
                     migration.number, migration.name, migration.digest, migration.min_code,
                 )  # fmt: skip
         return pending
@@ -107,12 +109,16 @@ async def _migrate(
 
 
 async def _applied(
-    connection: asyncpg.Connection[asyncpg.Record],
+    connection: asyncpg.Connection[asyncpg.Record], *, create: bool
 ) -> dict[int, asyncpg.Record]:
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (n int PRIMARY KEY, name text NOT NULL, "
-        "sha256 text NOT NULL, min_code int NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-    )
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        if create:
+            await connection.execute(
+                "CREATE TABLE schema_migrations (n int PRIMARY KEY, name text NOT NULL,"
+                " sha256 text NOT NULL, min_code int NOT NULL,"
+                " applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+        return {}
     rows = await connection.fetch("SELECT n, name, sha256, min_code FROM schema_migrations")
     return {row["n"]: row for row in rows}
 

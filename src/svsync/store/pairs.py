@@ -42,16 +42,20 @@ class PairRow:
     value_token: str | None
     meta_token: str | None
     order: int | None
-    moves: bool
+    tokens_left: str | None
+    moved_at: datetime | None
+    remote_tags: str | None
+    settled_version: int | None
     raw_sealed: bytes | None
     raw_key: int | None
     raw_nonce: bytes | None
-    remote_tags: str | None
-    settled_version: int | None
-    failures: int
-    retry_s: float | None
+    recheck: bool
     reason: str | None
-    synced: bool
+
+
+def tags_text(tags: Tags | None) -> str | None:
+    """Raw tags as JSON text of ASCII: a character that Postgres has none of stays escaped."""
+    return None if tags is None else json.dumps(dict(tags), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,7 @@ def pair_of(row: Row) -> Pair:
         local=local_of(row),
         status=PairStatus(row["status"]),
         failures=row["failures"],
+        recheck=row["recheck"],
         conflict_open=row["conflict_id"] is not None,
     )
 

@@ -90,9 +90,12 @@ async def claim(
 
 async def renew(tx: Transaction, held: Held, holder: str) -> bool:
     """Is the lease still ours? Then for LEASE_S more."""
-    return await tx.execute(
-        "queue.renew_lease", held.tenant, held.backend, held.fence, holder, LEASE_S
-    ) == 1
+    return (
+        await tx.execute(
+            "queue.renew_lease", held.tenant, held.backend, held.fence, holder, LEASE_S
+        )
+        == 1
+    )
 
 
 async def release(tx: Transaction, held: Held) -> None:
@@ -161,3 +164,8 @@ async def skips(tx: Transaction, run: RunId) -> list[Row]:
 async def recent(tx: Transaction, backend: BackendId, limit: int) -> list[Row]:
     """The backend's last runs, newest first."""
     return await tx.fetch("queue.recent", tx.tenant, backend, limit)
+
+
+async def supersede(tx: Transaction, run: RunId, fence: Fence) -> None:
+    """End a run that lost its fence, unless somebody has ended it already."""
+    await tx.execute("queue.supersede", tx.tenant, run, fence)

@@ -5,8 +5,7 @@ is logged, holds how many rows there are to be, and nothing is concluded from a
 stage or a list that holds another number.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from svsync.domain.changes import Entry, Scope, ScopeOutcome
@@ -14,6 +13,7 @@ from svsync.domain.errors import StoreError
 from svsync.domain.ids import BackendId, RemotePath, RunId
 from svsync.store.columns import columns
 from svsync.store.database import Row, Transaction
+from svsync.store.pairs import tags_text
 
 _STAGE = ("run_no", "remote_path", "value_token", "meta_token", "ord", "gone", "tags")
 
@@ -63,7 +63,7 @@ async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) ->
                 e.meta_token,
                 e.order,
                 e.gone,
-                json.dumps(dict(e.tags), ensure_ascii=False) if e.tags else None,
+                tags_text(e.tags),
             )
             for e in entries
         ],
@@ -77,9 +77,16 @@ async def add_scopes(tx: Transaction, run: RunId, scopes: Sequence[Scope]) -> No
 
 
 async def diff(
-    tx: Transaction, backend: BackendId, run: RunId, run_no: int, staged: int
+    tx: Transaction,
+    backend: BackendId,
+    run: RunId,
+    run_no: int,
+    staged: int,
+    leaving: Collection[RemotePath] = (),
 ) -> GuardCounts:
     """Compare the stage with what is known and write the run's work list.
+
+    `leaving` are pairs that a dry run would detach first; they are not counted.
 
     Raises:
         StageLostError: the stage does not hold `staged` rows.
@@ -87,15 +94,11 @@ async def diff(
     made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend, staged)
     if await tx.fetchval("staging.count", run_no) != staged:
         raise StageLostError("the staged listing was lost in the database; the run lists again")
-    counts = await guard_counts(tx, backend, run_no)
+    row = await tx.fetchrow("staging.guard_numbers", tx.tenant, backend, run_no, list(leaving))
+    assert row is not None
+    counts = GuardCounts(**dict(row))
     assert counts.todo == made
     return counts
-
-
-async def guard_counts(tx: Transaction, backend: BackendId, run_no: int) -> GuardCounts:
-    row = await tx.fetchrow("staging.guard_numbers", tx.tenant, backend, run_no)
-    assert row is not None
-    return GuardCounts(**dict(row))
 
 
 async def add_named(
@@ -132,3 +135,8 @@ async def quarantined(tx: Transaction, backend: BackendId) -> list[tuple[RemoteP
     """Pairs that wait for their next try, with the reason, at most 10,001 of them."""
     rows = await tx.fetch("staging.quarantined", tx.tenant, backend)
     return [(r["remote_path"], r["reason"] or "") for r in rows]
+
+
+async def mark_blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:
+    """Known pairs below denied folders are denied, and due as soon as they are not."""
+    await tx.execute("staging.mark_blinded", tx.tenant, run, run_no, backend)

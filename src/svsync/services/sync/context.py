@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from svsync.domain.federation import BackendSpec, PathSettings
@@ -11,7 +12,7 @@ from svsync.domain.guards import Allow
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.runs import Report, SkipReason, Stage
-from svsync.ports import Backend
+from svsync.ports import Backend, Connection
 from svsync.services.sealing import TenantKeys
 from svsync.store.database import Database, Transaction
 from svsync.store.pairs import Mapping
@@ -41,8 +42,10 @@ class Run:
     Attributes:
         dry: decide and count, write nothing but the work tables.
         plan: what a dry run would do, at most PLAN_LIMIT entries.
+        leaving: remote paths of pairs that a dry run would detach.
         first: no pair of this backend has a base yet.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
+        now: the database's time, carried on by the monotonic clock.
     """
 
     db: Database
@@ -50,17 +53,20 @@ class Run:
     spec: BackendSpec
     rules: RuleSet
     mapping: Mapping
-    backend: Backend
+    backend: Backend = field(init=False)
     keys: TenantKeys
     allow: Allow
     ids: Callable[[str], str]
+    now: Callable[[], datetime]
     random: Callable[[], float]
     progress: Progress
     dry: bool = False
     first: bool = False
     report: Report = field(default_factory=Report)
     plan: list[Planned] = field(default_factory=list)
-    stage: Stage = Stage.CONNECT
+    leaving: set[RemotePath] = field(default_factory=set)
+    connection: Connection | None = None
+    failed_in: Stage | None = None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -71,14 +77,19 @@ class Run:
 
     @contextmanager
     def spending(self, stage: Stage) -> Iterator[None]:
-        """Count the time of the block to a stage; an error in it is of that stage."""
-        before, self.stage = self.stage, stage
+        """Count the time of the block to a stage; the first error is of the stage it broke.
+
+        Stages overlap (one batch is fetched while another is committed), so the
+        times of a run add up to more than its duration.
+        """
         began = time.perf_counter()
         try:
             yield
+        except Exception:
+            self.failed_in = self.failed_in or stage
+            raise
         finally:
             self.report.spend(stage, (time.perf_counter() - began) * 1000)
-        self.stage = before
 
     def skip(self, remote_path: RemotePath | str, reason: SkipReason, detail: str = "") -> None:
         self.report.skip(remote_path, reason, detail)

@@ -9,9 +9,9 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from svsync.domain import mapping
 from svsync.domain.changes import Change, ChangeKind, Entry, Pair, Scope, ScopeOutcome
-from svsync.domain.errors import ListingError
+from svsync.domain.errors import FenceLostError, ListingError, StoreError, StoreUnavailableError
+from svsync.domain.globs import Glob
 from svsync.domain.guards import GuardNumbers
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped, Unmapped
@@ -46,13 +46,14 @@ async def list_and_stage(run: Run) -> int:
         scopes.extend(page.scopes)
         if staged + len(held) > run.spec.max_secrets:
             raise ListingError(
-                f"the listing has more than max_secrets = {run.spec.max_secrets} entries: raise it, "
-                "or narrow the mapping",
+                f"the listing has more than max_secrets = {run.spec.max_secrets} entries: raise it,"
+                " or narrow the mapping",
                 operation="list",
                 code="listing_unbounded",
             )
         if len(held) >= STAGE_ROWS:
             staged += await _stage(run, held, scopes)
+            run.progress(Stage.LIST, staged, None)
     staged += await _stage(run, held, scopes)
     async with run.transaction() as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
@@ -64,13 +65,32 @@ async def _stage(run: Run, held: list[Entry], scopes: list[Scope]) -> int:
     """Copy what is held, with the scopes that ended badly; both are empty afterwards."""
     bad = [scope for scope in scopes if scope.outcome is not ScopeOutcome.COMPLETE]
     with run.spending(Stage.STAGE):
-        async with run.transaction() as tx:
-            arrived = await staging.add_entries(tx, run.claimed.run_no, held)
-            await staging.add_scopes(tx, run.claimed.run_id, bad)
+        arrived = await _copy_or_halve(run, held)
+        if bad:
+            async with run.transaction() as tx:
+                await staging.add_scopes(tx, run.claimed.run_id, bad)
     held.clear()
     scopes.clear()
-    run.progress(Stage.LIST, run.report.numbers[Count.LISTED] + arrived, None)
     return arrived
+
+
+async def _copy_or_halve(run: Run, entries: list[Entry]) -> int:
+    """COPY; where the database refuses it, halve until the one entry that it refuses is
+    alone, and skip that one: an odd name stops no other."""
+    if not entries:
+        return 0
+    try:
+        async with run.transaction() as tx:
+            return await staging.add_entries(tx, run.claimed.run_no, entries)
+    except (FenceLostError, StoreUnavailableError):
+        raise
+    except StoreError:
+        if len(entries) == 1:
+            run.skip(ascii(entries[0].remote_path), SkipReason.NAME_NOT_ALLOWED)
+            return 0
+        middle = len(entries) // 2
+        first = await _copy_or_halve(run, entries[:middle])
+        return first + await _copy_or_halve(run, entries[middle:])
 
 
 def _scope_hash(run: Run) -> str:
@@ -83,9 +103,13 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     """Write the work list; its length, and the numbers for the guards."""
     claimed = run.claimed
     async with run.transaction() as tx:
-        counts = await staging.diff(tx, run.spec.id, claimed.run_id, claimed.run_no, staged)
+        counts = await staging.diff(
+            tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.leaving
+        )
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         waiting = await staging.quarantined(tx, run.spec.id)
+        if not run.dry:
+            await staging.mark_blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         await queue.record_todo(tx, claimed.run_id, counts.todo)
     for path, outcome, reason in blinded:
         denied = outcome is ScopeOutcome.DENIED
@@ -108,7 +132,7 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     )
 
 
-async def name_paths(run: Run, globs: Sequence[str]) -> int:
+async def name_paths(run: Run, globs: Sequence[Glob]) -> int:
     """A targeted run's work list: the paths named, each to be asked by name.
 
     A glob stands for the paths already known; an unknown path is found by its
@@ -116,12 +140,12 @@ async def name_paths(run: Run, globs: Sequence[str]) -> int:
     """
     names: dict[RemotePath, None] = {}
     for glob in globs:
-        if mapping.is_literal(glob):
-            mapped = run.rules.to_remote(LocalPath(glob))
+        if glob.is_literal:
+            mapped = run.rules.to_remote(LocalPath(glob.text))
             if isinstance(mapped, Mapped):
                 names[mapped.remote] = None
             else:
-                run.skip(glob, SkipReason.of(str(mapped.reason)), mapped.detail)
+                run.skip(glob.text, SkipReason.of(str(mapped.reason)), mapped.detail)
             continue
         async for path in _known_matching(run, glob):
             names[path] = None
@@ -136,22 +160,23 @@ async def name_paths(run: Run, globs: Sequence[str]) -> int:
     return len(names)
 
 
-async def _known_matching(run: Run, glob: str) -> AsyncIterator[RemotePath]:
-    matches = mapping.glob(glob)
+async def _known_matching(run: Run, glob: Glob) -> AsyncIterator[RemotePath]:
     after = LocalPath("")
     while True:
         async with run.transaction() as tx:
-            rows = await pairs.active_below(tx, run.spec.id, after, matches.literal_prefix, _PAGE)
+            rows = await pairs.active_below(tx, run.spec.id, after, glob.literal_prefix, _PAGE)
         for row in rows:
-            if matches(row["path"]):
+            if glob(row["path"]):
                 yield row["remote_path"]
         if len(rows) < _PAGE:
             return
         after = rows[-1]["path"]
 
 
-async def changes(run: Run, todo: int) -> AsyncIterator[list[Change]]:
+async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncIterator[list[Change]]:
     """The work list in batches, each change with its pair as it stands now.
+
+    With `known_only` names that no pair knows are left out, unmapped and unreported.
 
     Raises:
         StageLostError: the work list is not the one that was written.
@@ -161,7 +186,10 @@ async def changes(run: Run, todo: int) -> AsyncIterator[list[Change]]:
         async with run.transaction() as tx:
             await queue.advance(tx, claimed.run_id, at, BATCH)
             rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
-        yield await pair_up(run, rows)
+        staying = [row for row in rows if row["remote_path"] not in run.leaving]
+        if known_only:
+            staying = [row for row in staying if row["path"] is not None]
+        yield await pair_up(run, staying)
         run.progress(Stage.FETCH, min(at + BATCH, todo), todo)
 
 

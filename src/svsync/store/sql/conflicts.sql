@@ -18,7 +18,7 @@ WHERE excluded.state = 'open' AND c.state <> 'open'
 RETURNING c.conflict_id, c.path, c.kind, c.state;
 
 -- name: get_open
-SELECT conflict_id, local_version, local_state, remote_token, remote_fp FROM conflicts
+SELECT conflict_id, path, local_version, local_state, remote_token FROM conflicts
 WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[]) AND state = 'open' FOR UPDATE;
 
 -- name: keep_sides

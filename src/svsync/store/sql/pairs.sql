@@ -25,42 +25,40 @@ JOIN unnest($2::bigint[], $3::int[], $4::bigint[]) AS x(secret_id, version, row_
 FOR UPDATE OF s;
 
 -- name: upsert
--- Where each pair stands after its decision. A base that is not moved keeps what it has; the token it leaves is remembered.
+-- Where each pair stands after its decision. The exact remote text of base is replaced when base moved.
 INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, base_kind,
-  base_fp, base_fp_key, base_value_token, base_meta_token, base_order, base_moved_at, base_raw_sealed, base_raw_key, base_raw_nonce,
-  remote_tags, settled_version, recheck, failures, retry_at, reason, synced_at)
+  base_fp, base_fp_key, base_value_token, base_meta_token, base_order, base_tokens_left, base_moved_at, remote_tags, settled_version,
+  base_raw_sealed, base_raw_key, base_raw_nonce, recheck, failures, retry_at, reason, synced_at)
 SELECT $1, $2, x.remote_path, x.path, x.secret_id, x.rule_ord, $3, $4, x.status, x.base_kind, x.base_fp, x.base_fp_key,
-  x.value_token, x.meta_token, x.ord, CASE WHEN x.moves THEN now() END, x.raw_sealed, x.raw_key, x.raw_nonce,
-  x.remote_tags, x.settled, false, x.failures, now() + make_interval(secs => x.retry_s), x.reason, CASE WHEN x.synced THEN now() END
+  x.value_token, x.meta_token, x.ord, coalesce(string_to_array(x.tokens_left, E'\n'), '{}'), x.moved_at, x.remote_tags, x.settled,
+  x.raw_sealed, x.raw_key, x.raw_nonce, x.recheck, 0, NULL, x.reason, now()
 FROM unnest($5::text[], $6::text[], $7::bigint[], $8::int[], $9::text[], $10::text[], $11::bytea[], $12::int[], $13::text[], $14::text[],
-  $15::bigint[], $16::bool[], $17::bytea[], $18::int[], $19::bytea[], $20::text[], $21::int[], $22::int[], $23::float8[], $24::text[], $25::bool[])
+  $15::bigint[], $16::text[], $17::timestamptz[], $18::text[], $19::int[], $20::bytea[], $21::int[], $22::bytea[], $23::bool[], $24::text[])
   AS x(remote_path, path, secret_id, rule_ord, status, base_kind, base_fp, base_fp_key, value_token, meta_token,
-       ord, moves, raw_sealed, raw_key, raw_nonce, remote_tags, settled, failures, retry_s, reason, synced)
+       ord, tokens_left, moved_at, remote_tags, settled, raw_sealed, raw_key, raw_nonce, recheck, reason)
 ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
   secret_id = excluded.secret_id, rule_ord = excluded.rule_ord, mapping_hash = excluded.mapping_hash, base_pair = excluded.base_pair,
   status = excluded.status, base_kind = excluded.base_kind, base_fp = excluded.base_fp, base_fp_key = excluded.base_fp_key,
-  base_tokens_left = CASE WHEN excluded.base_value_token IS DISTINCT FROM p.base_value_token AND p.base_value_token IS NOT NULL
-    THEN (ARRAY[p.base_value_token] || p.base_tokens_left)[1:8] ELSE p.base_tokens_left END,
   base_value_token = excluded.base_value_token, base_meta_token = excluded.base_meta_token, base_order = excluded.base_order,
-  base_moved_at = coalesce(excluded.base_moved_at, p.base_moved_at),
-  base_raw_sealed = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_sealed ELSE excluded.base_raw_sealed END,
-  base_raw_key = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_key ELSE excluded.base_raw_key END,
-  base_raw_nonce = CASE WHEN excluded.base_moved_at IS NULL THEN p.base_raw_nonce ELSE excluded.base_raw_nonce END,
-  remote_tags = excluded.remote_tags, settled_version = excluded.settled_version, recheck = false,
-  failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason,
-  synced_at = coalesce(excluded.synced_at, p.synced_at),
+  base_tokens_left = excluded.base_tokens_left, base_moved_at = excluded.base_moved_at, remote_tags = excluded.remote_tags,
+  settled_version = excluded.settled_version,
+  base_raw_sealed = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_sealed ELSE excluded.base_raw_sealed END,
+  base_raw_key = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_key ELSE excluded.base_raw_key END,
+  base_raw_nonce = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_nonce ELSE excluded.base_raw_nonce END,
+  recheck = excluded.recheck, failures = 0, retry_at = NULL, reason = excluded.reason, synced_at = excluded.synced_at,
   detached_at = NULL, detached_version = NULL, detached_state = NULL, moved_to = NULL;
 
 -- name: skip
 -- What could not be looked at this time: base, value and local side stay as they are; the reason and the count of
--- failures are kept, and when to try again.
-INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, rule_ord, mapping_hash, base_pair, status, failures, retry_at, reason)
-SELECT $1, $2, x.remote_path, x.path, x.rule_ord, $3, $4, x.status, x.failures, now() + make_interval(secs => x.retry_s), x.reason
+-- failures are kept, and when to try again. It is looked at again whatever its tokens say, so that its state does not lie.
+INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, rule_ord, mapping_hash, base_pair, status, failures, retry_at, reason,
+  recheck)
+SELECT $1, $2, x.remote_path, x.path, x.rule_ord, $3, $4, x.status, x.failures, now() + make_interval(secs => x.retry_s), x.reason, true
 FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::int[], $10::float8[], $11::text[])
   AS x(remote_path, path, rule_ord, status, failures, retry_s, reason)
 ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
   status = CASE WHEN p.status IN ('conflict', 'pending_push') THEN p.status ELSE excluded.status END,
-  failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason;
+  failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason, recheck = true;
 
 -- name: forget_unsettled
 -- Quarantined before their first value, and gone now: nothing was ever settled, so nothing is kept.
@@ -120,7 +118,7 @@ FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('det
 -- name: load
 -- Active pairs as they stand now, each with its local secret.
 SELECT p.remote_path, p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token,
-       p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures,
+       p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
        s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,

@@ -90,3 +90,8 @@ SELECT remote_path, reason, detail FROM run_skips WHERE tenant_id = $1 AND run_i
 SELECT run_id, backend_id, kind, trigger, state, result, started_at, ended_at, counts::text AS counts, calls::text AS calls,
   stages_ms::text AS stages_ms, error_code, error_stage, error_message
 FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT $3;
+
+-- name: supersede
+-- A run that lost its fence and that nobody has ended yet.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp()
+WHERE tenant_id = $1 AND run_id = $2 AND fence = $3 AND state = 'running';

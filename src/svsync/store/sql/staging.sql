@@ -62,6 +62,14 @@ WHERE p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 's
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
 LIMIT 10001;
 
+-- name: mark_blinded
+-- Their state says so, and they are looked at again as soon as the folder can be listed.
+UPDATE sync_state p SET status = 'denied', reason = 'denied', recheck = true
+FROM stage_scopes b
+WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.outcome = 'denied' AND starts_with(p.remote_path, b.prefix)
+  AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status IN ('initial', 'in_sync', 'diverged', 'retained')
+  AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path);
+
 -- name: add_named
 -- A targeted run's work list: paths by name, never a listing.
 INSERT INTO todo (run_no, n, kind, remote_path, based)
@@ -71,9 +79,9 @@ SELECT $1, x.n, 'named', x.remote_path,
 FROM unnest($4::bigint[], $5::text[]) AS x(n, remote_path);
 
 -- name: guard_numbers
--- What the guards look at, before anything is fetched or asked.
+-- What the guards look at, before anything is fetched or asked; without the pairs that a dry run would detach first.
 SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'value'
-          AND status NOT IN ('detached', 'standby')) AS known,
+          AND status NOT IN ('detached', 'standby') AND NOT (remote_path = ANY ($4::text[]))) AS known,
        count(*) FILTER (WHERE t.kind = 'unlisted' AND t.based) AS unlisted,
        count(*) FILTER (WHERE t.gone AND t.based) AS listed_gone,
        count(*) FILTER (WHERE t.kind = 'changed' AND t.based AND NOT t.gone AND t.value_token IS NOT NULL) AS changed,
@@ -81,8 +89,8 @@ SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2
        count(*) FILTER (WHERE t.based AND t.ord IS NOT NULL
                           AND t.ord < (SELECT p.base_order FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2
                                        AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby'))) AS backwards,
-       count(*) AS todo
-FROM todo t WHERE t.run_no = $3;
+       (SELECT count(*) FROM todo WHERE run_no = $3) AS todo
+FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 
 -- name: quarantined
 -- Pairs left out because their time has not come again.
@@ -93,7 +101,7 @@ WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN 
 -- The next piece of the work list, each with its pair as it stands now.
 SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
        p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
-       p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures,
+       p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
        s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,

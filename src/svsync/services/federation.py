@@ -1,0 +1,174 @@
+"""Backends: brought in from the file, listed, shown, tested; and their status."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from svsync.domain.errors import MappingError
+from svsync.domain.federation import BackendSpec, to_json
+from svsync.domain.ids import BackendId, TenantId
+from svsync.domain.languages import overlap
+from svsync.domain.mapping import RuleSet
+from svsync.ports import Connection
+from svsync.services.runs import Backends
+from svsync.store import conflicts, federation, pairs, queue
+from svsync.store.database import Database, Row
+
+
+class Federation:
+    """Backends of every tenant."""
+
+    def __init__(self, db: Database, backends: Backends) -> None:
+        self._db = db
+        self._backends = backends
+
+    async def apply(self, specs: Sequence[BackendSpec]) -> list[BackendId]:
+        """Bring the file's backends into the store; those that changed.
+
+        A change raises the backend's revision and its fence, so a run that works by
+        the old configuration loses its next commit. One that vanished from the file
+        is paused, never deleted.
+
+        Raises:
+            MappingError: a rule that cannot be used, or two backends claim one path.
+        """
+        compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
+        refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
+        changed: list[BackendId] = []
+        for slug in sorted({spec.tenant for spec in specs} | {"default"}):
+            tenant = await federation.tenant(self._db, slug)
+            own = [(spec, mapping) for spec, _, mapping in compiled if spec.tenant == slug]
+            async with self._db.transaction(tenant) as tx:
+                for spec, mapping in own:
+                    if await federation.apply(tx, spec, mapping.hash):
+                        await queue.raise_fence(tx, spec.id)
+                        await pairs.recheck_all(tx, spec.id)
+                        changed.append(spec.id)
+                if specs:
+                    kept = {spec.id for spec, _ in own}
+                    for vanished in await federation.pause_vanished(tx, kept):
+                        await queue.raise_fence(tx, vanished)
+        return changed
+
+    async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:
+        """Every backend with the heart of its status."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            found = await federation.list_backends(tx)
+            rows = [(b, await federation.health(tx, b.spec.id)) for b in found]
+        return [
+            {
+                "id": b.spec.id,
+                "name": b.spec.name,
+                "type": b.spec.type,
+                "mode": str(b.spec.mode),
+                "state": b.state,
+                **status_json(b.spec, b.state, health),
+            }
+            for b, health in rows
+        ]
+
+    async def show(self, tenant: TenantId, backend: str) -> dict[str, Any]:
+        """The configuration as it is in force; references, never a credential."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+        shown: dict[str, Any] = json.loads(to_json(stored.spec))
+        return {**shown, "state": stored.state, "rev": stored.rev}
+
+    async def spec(self, tenant: TenantId, backend: str) -> BackendSpec:
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            return (await federation.get(tx, backend)).spec
+
+    async def status(self, tenant: TenantId, backend: str) -> dict[str, object]:
+        """One backend's status; one indexed row, no scan."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+            health = await federation.health(tx, stored.spec.id)
+        return status_json(stored.spec, stored.state, health)
+
+    async def test(self, tenant: TenantId, backend: str) -> Connection:
+        """A real connection test.
+
+        Raises:
+            BackendError: unreachable, login refused, or not this kind of backend.
+        """
+        spec = await self.spec(tenant, backend)
+        rules, _ = self._backends.rules(spec)
+        async with self._backends.open(spec, tenant) as opened:
+            return await opened.backend.connect(rules.list_prefixes())
+
+    async def list_conflicts(
+        self, tenant: TenantId, backend: str, *, closed: bool = False, limit: int = 1000
+    ) -> dict[str, object]:
+        """Conflicts of a backend, without any value."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+            rows = await conflicts.list_conflicts(
+                tx, stored.spec.id, closed=closed, after="", limit=limit
+            )
+        return {"backend_id": stored.spec.id, "conflicts": [_conflict(row) for row in rows]}
+
+
+def refuse_overlaps(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
+    """Two backends of one tenant may not claim one local path."""
+    for at, (spec, rules) in enumerate(compiled):
+        for other, others in compiled[:at]:
+            if other.tenant != spec.tenant:
+                continue
+            witness = overlap(others, rules)
+            if witness is not None and spec.extra.get("standby_for") != other.id:
+                raise MappingError(
+                    f"the backends {other.id} and {spec.id} both claim {witness}: narrow one of"
+                    " them, or exclude the path in it",
+                    code="mapping_overlap",
+                )
+
+
+def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]:
+    """The status of a backend as the API gives it."""
+    staleness = health["staleness_s"]
+    return {
+        "id": spec.id,
+        "status": health["status"],
+        "mode": str(spec.mode),
+        "paused": state == "paused",
+        "last_sync_at": _time(health["last_sync_at"]),
+        "last_success_at": _time(health["last_success_at"]),
+        "next_sync_at": _time(health["next_due_at"]),
+        "staleness_s": None if staleness is None else round(float(staleness), 1),
+        "secrets_synced": health["secrets_synced"],
+        "secrets_proxied": None,
+        "connection_latency_ms": health["latency_ms"],
+        "consecutive_failures": health["failures"],
+        "unreachable_since": _time(health["unreachable_since"]),
+        "conflicts_open": health["conflicts_now"],
+        "diverged": health["diverged"],
+        "skipped": health["skipped"],
+        "quarantined": health["quarantined"],
+        "pending_pushes": 0,
+        "last_run": health["last_run_id"],
+        "last_error": health["last_error"],
+        "calls_per_cycle": health["calls_per_cycle"],
+        "lease": None
+        if health["holder"] is None
+        else {"holder": health["holder"], "expires_at": _time(health["lease_until"])},
+    }
+
+
+def _conflict(row: Row) -> dict[str, object]:
+    return {
+        "conflict_id": row["conflict_id"],
+        "path": row["path"],
+        "remote_path": row["remote_path"],
+        "kind": row["kind"],
+        "state": row["state"],
+        "local_version": row["local_version"],
+        "local": row["local_state"],
+        "remote": "deleted" if row["remote_gone"] else "live",
+        "detected_at": _time(row["detected_at"]),
+        "updated_at": _time(row["updated_at"]),
+        "closed_at": _time(row["closed_at"]),
+    }
+
+
+def _time(moment: Any) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

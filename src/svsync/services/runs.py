@@ -1,0 +1,399 @@
+"""Runs from beginning to end: claimed, worked, and ended with exactly one event.
+
+The row, the health of the backend and the event of a run's end are written in one
+transaction under its fence, and the lease is given back in it. A run that lost its
+lease writes none of that: whoever took over has ended it.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    ConfigError,
+    DeniedError,
+    FenceLostError,
+    GuardError,
+    LoginError,
+    SvsyncError,
+)
+from svsync.domain.federation import BackendSpec, Mode
+from svsync.domain.globs import Glob
+from svsync.domain.guards import Allow
+from svsync.domain.ids import BackendId, RunId, TenantId
+from svsync.domain.mapping import RuleSet
+from svsync.domain.runs import (
+    Report,
+    RunError,
+    RunKind,
+    RunResult,
+    RunState,
+    Skipped,
+    SkipReason,
+    Stage,
+    Trigger,
+    run_json,
+)
+from svsync.domain.runs import Run as RunRecord
+from svsync.ports import Backend
+from svsync.services.sealing import Sealing
+from svsync.services.sync.context import Planned, Progress, Run
+from svsync.services.sync.cycle import cycle
+from svsync.services.sync.lease import held_lease
+from svsync.store import conflicts, federation, outbox, pairs, queue, staging
+from svsync.store.database import Database, Row, Transaction
+from svsync.store.federation import RunEnd, StoredBackend
+from svsync.store.outbox import Event
+from svsync.store.pairs import Mapping
+from svsync.store.queue import Claimed, Ending
+
+_ALLOW_NOTHING: Final = Allow()
+
+
+class OpenBackend(Protocol):
+    """A backend ready to be called, with its own count of calls."""
+
+    backend: Backend
+
+    def calls(self) -> dict[str, int]: ...
+
+    def throttled(self) -> int: ...
+
+
+class Backends(Protocol):
+    """What the registry offers the services: types of backends, opened on demand."""
+
+    def rules(self, spec: BackendSpec) -> tuple[RuleSet, Mapping]:
+        """The compiled rules, and the hash under which pairs are attached."""
+        ...
+
+    def open(
+        self, spec: BackendSpec, tenant: TenantId
+    ) -> AbstractAsyncContextManager[OpenBackend]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks a run to do."""
+
+    backend: str
+    trigger: Trigger = Trigger.RUN_ONCE
+    paths: tuple[Glob, ...] | None = None
+    dry: bool = False
+    allow: Allow = _ALLOW_NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that came to its end, with what a dry one would have done."""
+
+    record: RunRecord
+    report: Report
+    plan: tuple[Planned, ...]
+    conflicts_open: int
+    cause: SvsyncError | None
+
+    def to_json(self) -> dict[str, object]:
+        """The run as the API gives it; a dry one with its plan."""
+        found = self.report.to_run_json(self.record)
+        if self.record.kind is RunKind.DRY:
+            found["plan"] = [
+                {
+                    "path": p.path,
+                    "remote_path": p.remote_path,
+                    "action": p.action,
+                    "detail": p.detail,
+                }
+                for p in self.plan
+            ]
+        return found
+
+
+class Runs:
+    """Runs of one tenant's backends, worked in this process."""
+
+    def __init__(
+        self,
+        db: Database,
+        sealing: Sealing,
+        backends: Backends,
+        *,
+        holder: str,
+        ids: Callable[[str], str],
+        random: Callable[[], float],
+    ) -> None:
+        """`holder` names this process to others; `ids` draws an id with a prefix."""
+        self._db = db
+        self._sealing = sealing
+        self._backends = backends
+        self._holder = holder
+        self._ids = ids
+        self._random = random
+
+    async def run(self, tenant: TenantId, request: Request, progress: Progress) -> Ended:
+        """Claim a run, work it, and end it.
+
+        Raises:
+            BackendBusyError: somebody else runs this backend now.
+            NotFoundError: there is no such backend.
+            FenceLostError: the run was taken over or reconfigured while it worked.
+        """
+        stored = await self._stored(tenant, request.backend)
+        rules, mapping = self._backends.rules(stored.spec)
+        claimed, first = await self._claim(tenant, stored.spec, request)
+        began = time.monotonic()
+        run = Run(
+            db=self._db,
+            claimed=claimed,
+            spec=stored.spec,
+            rules=rules,
+            mapping=mapping,
+            keys=await self._sealing.for_tenant(tenant),
+            allow=request.allow,
+            ids=self._ids,
+            now=lambda: claimed.started_at + timedelta(seconds=time.monotonic() - began),
+            random=self._random,
+            progress=progress,
+            dry=request.dry,
+            first=first,
+        )
+        try:
+            error = await self._work(run, stored, request.paths)
+        except FenceLostError:
+            await self._superseded(run)
+            raise
+        except asyncio.CancelledError:
+            await asyncio.shield(self._end(run, _INTERRUPTED))
+            raise
+        return await self._end(run, error)
+
+    async def _stored(self, tenant: TenantId, backend: str) -> StoredBackend:
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+        if stored.state != "active":
+            raise ConfigError(
+                f"the backend {stored.spec.id} is {stored.state}: name it in the configuration"
+                " file again, or resume it",
+                code="backend_paused",
+            )
+        rules = [stored.spec.for_rule(rule) for rule in stored.spec.rules if not rule.exclude]
+        if all(rule.mode is Mode.PROXY for rule in rules):
+            raise ConfigError(
+                f"the backend {stored.spec.id} is in proxy mode, so there is nothing to run:"
+                " set `mode: sync`",
+                code="not_synced",
+            )
+        return stored
+
+    async def _claim(
+        self, tenant: TenantId, spec: BackendSpec, request: Request
+    ) -> tuple[Claimed, bool]:
+        """The claimed run, and whether no pair of this backend has a base yet."""
+        kind = RunKind.DRY if request.dry else RunKind.FULL
+        if request.paths is not None and not request.dry:
+            kind = RunKind.TARGETED
+        allow = request.allow
+        async with self._db.transaction(tenant) as tx:
+            claimed, lost = await queue.claim(
+                tx,
+                spec.id,
+                RunId(self._ids("run")),
+                kind=str(kind),
+                trigger=str(request.trigger),
+                holder=self._holder,
+                allow=[
+                    name
+                    for name, given in (
+                        ("mass_delete", allow.mass_delete),
+                        ("mass_overwrite", allow.mass_overwrite),
+                        ("mass_regression", allow.regression),
+                    )
+                    if given
+                ],
+                paths=None if request.paths is None else [g.text for g in request.paths],
+            )
+            for row in lost:
+                await self._emit(tx, spec, _record(spec.id, row, RunState.FAILED), Report())
+            counts = await pairs.counts(tx, spec.id)
+        return claimed, counts["synced"] == 0
+
+    async def _work(
+        self, run: Run, stored: StoredBackend, paths: Sequence[Glob] | None
+    ) -> SvsyncError | None:
+        """Run the cycle; the error that ended it, if any."""
+        opened: OpenBackend | None = None
+        try:
+            async with (
+                held_lease(self._db, run.claimed, time.monotonic),
+                self._backends.open(run.spec, run.claimed.held.tenant) as opened,
+            ):
+                run.backend = opened.backend
+                await cycle(run, stored, paths)
+        except FenceLostError:
+            raise
+        except GuardError as error:
+            run.report.plan = error.plan
+            return error
+        except SvsyncError as error:
+            return error
+        finally:
+            if opened is not None:
+                run.report.calls.update(opened.calls())
+                run.report.throttled = opened.throttled()
+        return None
+
+    async def _end(self, run: Run, error: SvsyncError | None) -> Ended:
+        failure = None if error is None else RunError.of(error, run.failed_in or Stage.CONNECT)
+        result, failure = run.report.result(failure, run.spec.max_error_ratio)
+        failed = result is RunResult.FAILED
+        ending = Ending(
+            state=str(RunState.FAILED if failed else RunState.COMPLETED),
+            result=str(result),
+            stage=str(failure.stage if failure else Stage.EMIT),
+            counts=run.report.counts(),
+            calls=run.report.api_calls(),
+            stages_ms={str(stage): round(ms) for stage, ms in run.report.stages_ms.items()},
+            error=None if failure is None else (failure.code, failure.stage, failure.message),
+            skips=[(s.remote_path, str(s.reason), s.detail) for s in run.report.skipped],
+        )
+        async with run.transaction() as tx:
+            times = await queue.finish(tx, run.claimed.run_id, ending)
+            record = RunRecord(
+                run_id=run.claimed.run_id,
+                backend_id=run.spec.id,
+                kind=RunKind(run.claimed.kind),
+                trigger=Trigger(run.claimed.trigger),
+                state=RunState(ending.state),
+                result=result,
+                started_at=times["started_at"],
+                ended_at=times["ended_at"],
+                error=failure,
+            )
+            waiting = await conflicts.count_open(tx, run.spec.id)
+            if not run.dry:
+                await self._settle(
+                    tx, run, failed=failed, error=error, code=failure, waiting=waiting
+                )
+                await self._emit(tx, run.spec, record, run.report)
+            await queue.release(tx, run.claimed.held)
+        async with self._db.transaction(run.claimed.held.tenant) as tx:
+            await staging.drop(tx, run.claimed.run_no)
+        return Ended(record, run.report, tuple(run.plan), waiting, error)
+
+    async def _settle(
+        self,
+        tx: Transaction,
+        run: Run,
+        *,
+        failed: bool,
+        error: SvsyncError | None,
+        code: RunError | None,
+        waiting: int,
+    ) -> None:
+        """What `status` shows, in the transaction that ends the run."""
+        if not failed and run.claimed.kind == RunKind.FULL:
+            await federation.set_applied(tx, run.spec.id, run.mapping)
+        counts = await pairs.counts(tx, run.spec.id)
+        await federation.run_ended(
+            tx,
+            run.spec.id,
+            RunEnd(
+                run_id=run.claimed.run_id,
+                succeeded=not failed,
+                status=_health(run, error),
+                error=None if code is None else code.code,
+                next_in_s=run.spec.sync_interval * (1 - 0.1 * self._random()),
+                synced=counts["synced"],
+                diverged=counts["diverged"],
+                quarantined=counts["quarantined"],
+                retained=counts["retained"],
+                conflicts=waiting,
+                skipped=run.report.skips,
+                calls=None if failed else sum(run.report.api_calls().values()),
+                latency_ms=run.connection.latency_ms if run.connection else None,
+            ),
+        )
+
+    async def _emit(
+        self, tx: Transaction, spec: BackendSpec, record: RunRecord, report: Report
+    ) -> None:
+        """The one event that closes a cycle. `sequence` is set where it is stored."""
+        data = report.to_event(record, backend_name=spec.name, tenant=spec.tenant, sequence=0)
+        ended = "failed" if record.result is RunResult.FAILED else "completed"
+        event = Event(f"federation.sync.{ended}", data)
+        await outbox.add(tx, spec.id, [event], event_ids=lambda: self._ids("evt"))
+
+    async def _superseded(self, run: Run) -> None:
+        """Nothing of the run's end is written but that it was superseded, and only if
+        nobody has ended it yet."""
+        async with self._db.transaction(run.claimed.held.tenant) as tx:
+            await queue.supersede(tx, run.claimed.run_id, run.claimed.held.fence)
+            await staging.drop(tx, run.claimed.run_no)
+
+    # --- looking back -------------------------------------------------------------
+
+    async def recent(self, tenant: TenantId, backend: str, limit: int) -> list[dict[str, object]]:
+        """The backend's last runs, newest first, without their skipped paths."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+            rows = await queue.recent(tx, stored.spec.id, limit)
+        return [_stored_json(row, []) for row in rows]
+
+    async def holder_of(self, tenant: TenantId, backend: BackendId) -> Row | None:
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            return await tx.fetchrow("queue.holder", tx.tenant, backend)
+
+
+def _health(run: Run, error: SvsyncError | None) -> str:
+    match error:
+        case BackendUnreachableError():
+            return "unreachable"
+        case LoginError() | DeniedError():
+            return "denied"
+    denied = run.report.reasons[SkipReason.DENIED]
+    connected = run.connection.status if run.connection else "healthy"
+    return "degraded" if denied and connected == "healthy" else connected
+
+
+def _record(backend: BackendId, row: Row, state: RunState) -> RunRecord:
+    error = None
+    if row["error_code"] is not None:
+        error = RunError(row["error_code"], row["error_stage"] or "", row["error_message"] or "")
+    result = RunResult.FAILED if state is RunState.FAILED else None
+    return RunRecord(
+        run_id=RunId(row["run_id"]),
+        backend_id=backend,
+        kind=RunKind(row["kind"]),
+        trigger=Trigger(row["trigger"]),
+        state=state,
+        result=result,
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        error=error,
+    )
+
+
+def _stored_json(row: Row, skipped: Sequence[Skipped]) -> dict[str, object]:
+    """A run of the past, from its row."""
+    record = _record(BackendId(row["backend_id"]), row, RunState(row["state"]))
+    record = replace(record, result=None if row["result"] is None else RunResult(row["result"]))
+
+    def stored(column: str) -> dict[str, Any]:
+        return json.loads(row[column]) if row[column] else {}
+
+    return run_json(
+        record,
+        counts=stored("counts"),
+        api_calls=stored("calls"),
+        stages_ms=stored("stages_ms"),
+        skipped=skipped,
+    )
+
+
+_INTERRUPTED = SvsyncError("the run was interrupted; the next one goes on", code="interrupted")

@@ -1,0 +1,196 @@
+"""Decide, seal, commit: what was fetched becomes rows, or stays as it is.
+
+A decision holds only for the local state it was made for. The commit locks each
+local row on condition that it still stands where it was seen; what was overtaken
+is read again, with a new point read, and decided again, three times at most.
+Then it is left to the next run. Nothing here deletes a value.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from svsync.domain.changes import (
+    BaseKind,
+    Fetched,
+    PairStatus,
+    RemoteGone,
+    RemoteValue,
+)
+from svsync.domain.decide import BaseMove, Effect
+from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
+from svsync.domain.runs import FAILURES, Count, SkipReason, Stage, quarantine_delay
+from svsync.services.sync.commit import commit
+from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
+from svsync.services.sync.fetch import fetch_batch
+from svsync.services.sync.intake import reload
+from svsync.services.sync.judge import Outcome, judge
+from svsync.store import pairs
+from svsync.store.pairs import SkipRow
+
+TRIES: Final = 3
+"""How often an overtaken path is decided again within one run."""
+
+
+async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
+    """Bring every batch to its end, in order.
+
+    Raises:
+        FenceLostError: the run is somebody else's now.
+        StoreError, BackendError: what concerns the store or the backend as a whole.
+    """
+    async for fetched in batches:
+        await apply_batch(run, fetched)
+
+
+async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
+    """Decide and commit one batch, again for what was overtaken."""
+    for _ in range(TRIES + 1):
+        with run.spending(Stage.DECIDE):
+            outcomes = [judge(run, one, run.now()) for one in fetched]
+        if run.dry:
+            _plan(run, outcomes)
+            return
+        skipped = [o for o in outcomes if o.decision.skip_reason is not None]
+        moving = [o for o in outcomes if o.decision.skip_reason is None and _moves(o)]
+        for idle in outcomes:
+            if idle.decision.skip_reason is None and not _moves(idle):
+                _count(run, idle)
+        overtaken = await _commit_or_halve(run, moving)
+        left = set(map(id, overtaken))
+        for done in moving:
+            if id(done) not in left:
+                _count(run, done)
+        await _record_skips(run, skipped)
+        if not overtaken:
+            return
+        again = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
+        fetched = await fetch_batch(run, await reload(run, again))
+    for late in fetched:
+        run.skip(late.change.pair.remote_path, SkipReason.OVERTAKEN)
+
+
+def _moves(o: Outcome) -> bool:
+    """Is there anything to write? A second run on a still backend writes nothing."""
+    pair, decision = o.pair, o.decision
+    if pair.base.kind is BaseKind.NONE and decision.base_move is BaseMove.KEEP:
+        known = pair.status is not PairStatus.INITIAL
+        return known or decision.conflict is not None or decision.push is not None
+    return (
+        decision.effect is not Effect.NOTHING
+        or o.base != pair.base
+        or decision.conflict is not None
+        or decision.conflict_state is not None
+        or (decision.status is not None and decision.status is not pair.status)
+        or o.tags is not None
+        or pair.failures > 0
+        or pair.recheck
+    )
+
+
+async def _commit_or_halve(run: Run, outcomes: list[Outcome]) -> list[Outcome]:
+    """Commit; where the database refuses a batch, halve it until the one path that it
+    refuses is alone, and skip that one. So one odd secret stops no other."""
+    if not outcomes:
+        return []
+    try:
+        return await commit(run, outcomes)
+    except (FenceLostError, StoreUnavailableError):
+        raise
+    except StoreError as refused:
+        if len(outcomes) == 1:
+            only = outcomes[0].pair
+            run.skip(only.remote_path, SkipReason.UNREADABLE, refused.message)
+            return []
+        middle = len(outcomes) // 2
+        first = await _commit_or_halve(run, outcomes[:middle])
+        return first + await _commit_or_halve(run, outcomes[middle:])
+
+
+def _count(run: Run, o: Outcome) -> None:
+    report, decision = run.report, o.decision
+    if decision.count is not None:
+        report.add(decision.count)
+    if o.rolled_back:
+        report.add(Count.ROLLED_BACK)
+    if decision.base_move is BaseMove.RETOKEN and o.base.value_token != o.pair.base.value_token:
+        report.add(Count.RETOKENED)
+    if o.tags is not None and not o.writes_value:
+        report.add(Count.METADATA_UPDATED)
+    if o.writes_value:
+        report.add(Count.IMPORTED_VERSIONS, len(o.fetched.history))
+        remote = o.fetched.remote
+        if isinstance(remote, RemoteValue):
+            report.add(Count.FIELDS_DROPPED, len(remote.dropped_fields))
+
+
+async def _record_skips(run: Run, skipped: Sequence[Outcome]) -> None:
+    """Report what was left as it is, and remember it: what fails again and again waits
+    longer each time."""
+    rows = []
+    for o in skipped:
+        reason = o.decision.skip_reason
+        assert reason is not None
+        pair = o.pair
+        run.skip(pair.remote_path, reason, o.detail)
+        if reason is SkipReason.LOCAL_LOST:
+            continue
+        fails = reason in FAILURES and reason not in (SkipReason.DENIED, SkipReason.QUARANTINED)
+        failures = pair.failures + 1 if fails else pair.failures
+        delay = quarantine_delay(failures, run.random()) if fails else 0.0
+        status = o.decision.status or pair.status
+        if delay:
+            status = PairStatus.QUARANTINED
+        rows.append(
+            SkipRow(
+                remote_path=pair.remote_path,
+                path=pair.local_path,
+                rule=pair.rule,
+                status=str(status),
+                failures=failures,
+                retry_s=delay or None,
+                reason=str(reason),
+            )
+        )
+    if rows:
+        async with run.transaction() as tx:
+            await pairs.skip(tx, run.spec.id, run.mapping, rows)
+
+
+def _plan(run: Run, outcomes: Sequence[Outcome]) -> None:
+    """What a dry run would do, counted as a run counts it."""
+    for o in outcomes:
+        decision, pair = o.decision, o.pair
+        if decision.skip_reason is not None:
+            run.skip(pair.remote_path, decision.skip_reason, o.detail)
+            continue
+        _count(run, o)
+        if decision.conflict is not None:
+            run.report.add(Count.CONFLICTS)
+        action = _action(o)
+        if action is not None and len(run.plan) < PLAN_LIMIT:
+            run.plan.append(Planned(pair.local_path, pair.remote_path, *action))
+
+
+def _action(o: Outcome) -> tuple[str, str] | None:
+    decision, remote = o.decision, o.fetched.remote
+    if decision.conflict is not None:
+        return "conflict", f"{decision.conflict} ({decision.conflict_state})"
+    match decision.effect:
+        case Effect.CREATE:
+            kept = len(o.fetched.history)
+            return "create", f"version {o.version}" + (f", {kept} earlier ones" if kept else "")
+        case Effect.PULL:
+            return "update", f"version {o.pair.local.version} to {o.version}"
+        case Effect.TOMBSTONE:
+            return "delete", "gone in the backend"
+        case Effect.NOTHING:
+            pass
+    if isinstance(remote, RemoteGone) and decision.count is Count.RETAINED:
+        return "retain", "gone in the backend, the local value stays"
+    if decision.count is Count.ATTACHED:
+        return "attach", "equal on both sides"
+    if decision.status is PairStatus.DIVERGED:
+        return "diverged", "changed here, not written through"
+    if o.tags is not None:
+        return "metadata", "tags changed"
+    return None

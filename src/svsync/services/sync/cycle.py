@@ -1,0 +1,128 @@
+"""The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Final, TypeVar
+
+from svsync.domain.changes import ChangeKind, RemoteValue
+from svsync.domain.errors import ProtocolError
+from svsync.domain.globs import Glob
+from svsync.domain.guards import GuardNumbers, check_guards, overwrite_suspected
+from svsync.domain.runs import Stage
+from svsync.services.sync.apply import apply
+from svsync.services.sync.context import Run
+from svsync.services.sync.fetch import fetch, fetch_batch
+from svsync.services.sync.intake import changes, diff, list_and_stage, name_paths
+from svsync.services.sync.remap import remap
+from svsync.store import federation
+from svsync.store.federation import StoredBackend
+from svsync.store.staging import StageLostError
+
+T = TypeVar("T")
+
+AHEAD: Final = 2
+"""Fetched batches that may wait while one is committed; they bound the memory."""
+_STAGINGS: Final = 3
+
+
+async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -> None:
+    """One pass over one backend: full, or of the paths named.
+
+    Raises:
+        GuardError: a guard stopped the run before its first write.
+        BackendError, StoreError, FenceLostError: nothing half-done is left behind.
+    """
+    with run.spending(Stage.CONNECT):
+        await connect(run, stored)
+        if stored.applied_hash is not None and stored.applied_hash != run.mapping.hash:
+            await remap(run, stored.applied_pair)
+    for attempt in range(_STAGINGS):
+        try:
+            todo = await take_in(run, paths)
+            async with aclosing(ahead(fetch(run, changes(run, todo)))) as fetched:
+                await apply(run, fetched)
+            return
+        except StageLostError:
+            if attempt == _STAGINGS - 1:
+                raise
+
+
+async def connect(run: Run, stored: StoredBackend) -> None:
+    """Sign in; another store behind the same endpoint ends the run at once."""
+    connection = await run.backend.connect(run.rules.list_prefixes())
+    run.connection = connection
+    if not connection.identity:
+        return
+    if stored.identity is None:
+        async with run.transaction() as tx:
+            await federation.set_identity(tx, run.spec.id, connection.identity)
+    elif stored.identity != connection.identity:
+        raise ProtocolError(
+            f"another store answers at the endpoint of {run.spec.id} than before: if that is"
+            " meant, give this backend a new id, or its mapping would be taken for deletions",
+            operation="connect",
+            code="backend_identity_changed",
+        )
+
+
+async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
+    """The length of the work list, once the guards let it pass."""
+    if paths is not None:
+        with run.spending(Stage.DIFF):
+            return await name_paths(run, paths)
+    with run.spending(Stage.LIST):
+        staged = await list_and_stage(run)
+    with run.spending(Stage.DIFF):
+        todo, numbers = await diff(run, staged)
+        check_guards(numbers, run.spec.guard, run.allow)
+    if not run.allow.mass_overwrite and overwrite_suspected(numbers, run.spec.guard):
+        await _count_overwrites(run, todo, numbers)
+    return todo
+
+
+async def _count_overwrites(run: Run, todo: int, numbers: GuardNumbers) -> None:
+    """So many tokens moved that values are compared before any is written.
+
+    Tokens also move when an equal value is written again; only values that differ
+    count. They are read once more when they are taken, which this rare case is worth.
+    """
+    overwrites = 0
+    async for batch in changes(run, todo, known_only=True):
+        moved = [c for c in batch if c.kind is ChangeKind.CHANGED and c.pair.base.fingerprint]
+        for one in await fetch_batch(run, moved):
+            if isinstance(one.remote, RemoteValue):
+                value = run.keys.fingerprint(one.remote.payload)
+                overwrites += value != one.change.pair.base.fingerprint
+    check_guards(
+        GuardNumbers(known=numbers.known, overwrites=overwrites), run.spec.guard, run.allow
+    )
+
+
+async def ahead(batches: AsyncIterator[T]) -> AsyncGenerator[T]:
+    """The same batches, fetched while the one before is being committed.
+
+    The producer is a task of this generator: it ends with it, and its error is
+    raised where the next batch would have come.
+    """
+    queue: asyncio.Queue[T | None] = asyncio.Queue(AHEAD)
+
+    async def produce() -> None:
+        try:
+            async for batch in batches:
+                await queue.put(batch)
+        except asyncio.CancelledError:
+            raise  # nobody waits any more
+        except BaseException:
+            await queue.put(None)
+            raise
+        await queue.put(None)
+
+    producer = asyncio.create_task(produce(), name="fetch ahead")
+    try:
+        while (batch := await queue.get()) is not None:
+            yield batch
+        await producer
+    finally:
+        producer.cancel()
+        await asyncio.gather(producer, return_exceptions=True)

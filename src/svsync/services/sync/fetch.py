@@ -1,0 +1,154 @@
+"""Fetch: one point read for each change, and nothing for what did not change.
+
+Whatever a listing said, the decision uses the token and value of one point read.
+A path that the listing lacks is asked by name, without its value: only the
+backend's own "gone" is gone. A change of tags alone needs no read at all.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
+
+from svsync.domain.changes import (
+    BaseKind,
+    Change,
+    ChangeKind,
+    Entry,
+    Fetched,
+    HistoricVersion,
+    LocalKind,
+    RemoteGone,
+    RemoteMetadata,
+    RemoteRead,
+    RemoteUnknown,
+    RemoteValue,
+)
+from svsync.domain.federation import HistoryMode
+from svsync.domain.runs import Count, Stage
+from svsync.domain.values import check_limits
+from svsync.services.sync.context import Run
+
+WORKERS: Final = 32
+"""Reads asked for at once; how many are on their way is the call guard's matter."""
+
+
+async def fetch(run: Run, batches: AsyncIterator[list[Change]]) -> AsyncIterator[list[Fetched]]:
+    """Batches of changes with what was read, in the order they came."""
+    async for changes in batches:
+        with run.spending(Stage.FETCH):
+            fetched = await fetch_batch(run, changes)
+        yield fetched
+
+
+async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:
+    """Read what these changes need, several at once.
+
+    Raises:
+        BackendError: what concerns the backend as a whole.
+    """
+    waiting = deque(_pieces(changes, run.backend.features.batch_read))
+    done: list[Fetched] = []
+
+    async def work() -> None:
+        while waiting:
+            done.extend(await _fetch_piece(run, waiting.popleft()))
+
+    tasks = [asyncio.create_task(work()) for _ in range(min(WORKERS, len(waiting)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return done
+
+
+def _pieces(changes: Sequence[Change], size: int) -> Iterator[list[Change]]:
+    """Unlisted paths and mere tags alone, the rest in pieces of one batch read."""
+    values = []
+    for change in changes:
+        if change.kind in (ChangeKind.UNLISTED, ChangeKind.METADATA):
+            yield [change]
+        else:
+            values.append(change)
+    for at in range(0, len(values), size):
+        yield values[at : at + size]
+
+
+async def _fetch_piece(run: Run, piece: list[Change]) -> list[Fetched]:
+    if len(piece) == 1 and piece[0].kind in (ChangeKind.UNLISTED, ChangeKind.METADATA):
+        return [await _ask(run, piece[0])]
+    reads = await run.backend.read([change.pair.remote_path for change in piece])
+    return [
+        await _fetched(run, change, remote) for change, remote in zip(piece, reads, strict=True)
+    ]
+
+
+async def _ask(run: Run, change: Change) -> Fetched:
+    """Look a path up by name; its value is read only if it moved."""
+    pair, entry = change.pair, change.entry
+    if change.kind is ChangeKind.METADATA and entry is not None and entry.tags is not None:
+        assert entry.meta_token is not None
+        return Fetched(change, RemoteMetadata(entry.meta_token, entry.tags))
+    found = await run.backend.look_up(pair.remote_path)
+    if isinstance(found, Entry):
+        if found.gone:
+            gone = RemoteGone(found.value_token, found.meta_token, found.order, "deleted")
+            return Fetched(change, gone)
+        if change.kind is ChangeKind.UNLISTED:
+            run.report.add(Count.LISTING_MISSED)
+        same_value = found.value_token is not None and found.value_token == pair.base.value_token
+        if same_value and found.meta_token is not None and _is_clean(change):
+            return Fetched(change, RemoteMetadata(found.meta_token, found.tags or {}))
+        [read] = await run.backend.read([pair.remote_path])
+        return await _fetched(run, change, read)
+    if change.kind is ChangeKind.UNLISTED and isinstance(found, RemoteValue):
+        run.report.add(Count.LISTING_MISSED)
+    return await _fetched(run, change, found)
+
+
+async def _fetched(run: Run, change: Change, remote: RemoteRead) -> Fetched:
+    if not isinstance(remote, RemoteValue):
+        return Fetched(change, remote)
+    run.report.bytes_read += remote.payload.size
+    reason = check_limits(remote.payload.reveal(), run.spec.max_value_bytes)
+    if reason is not None:
+        return Fetched(change, RemoteUnknown(reason, f"{remote.payload.size} bytes"))
+    return Fetched(change, remote, await _history(run, change, remote))
+
+
+async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[HistoricVersion, ...]:
+    """Versions between base and this read that still exist, where history is wanted.
+
+    Only where they would become local versions: at a first sync, and where nobody
+    wrote locally since base.
+    """
+    pair = change.pair
+    below, above = remote.order, pair.base.order or 0
+    if (
+        run.spec.history is HistoryMode.CURRENT
+        or not run.backend.features.history
+        or below is None
+        or below - above <= 1
+        or pair.conflict_open
+        or not (pair.local.kind is LocalKind.NO_ROW or _is_clean(change))
+    ):
+        return ()
+    limit = max(0, run.spec.max_versions - 1)
+    found = await run.backend.read_history(pair.remote_path, above=above, below=below, limit=limit)
+    return tuple(
+        version
+        for version in found
+        if check_limits(version.payload.reveal(), run.spec.max_value_bytes) is None
+    )
+
+
+def _is_clean(change: Change) -> bool:
+    """Nobody wrote locally since base was settled with a value."""
+    base, local = change.pair.base, change.pair.local
+    return (
+        base.kind is BaseKind.VALUE
+        and local.kind is LocalKind.LIVE
+        and local.fingerprint == base.fingerprint
+    )

@@ -1,0 +1,166 @@
+"""Decide: each fetched change against the table, as values to be applied or shown."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from svsync.domain.bases import move_base, rolled_back, tags_changed
+from svsync.domain.changes import (
+    Base,
+    Fetched,
+    Pair,
+    RemoteMetadata,
+    RemoteRead,
+    RemoteUnknown,
+    RemoteValue,
+    Tags,
+)
+from svsync.domain.decide import BaseMove, Decision, Effect, decide
+from svsync.domain.federation import RemoteChanges
+from svsync.domain.runs import Count, SkipReason
+from svsync.domain.situation import ImpossibleSituation, classify
+from svsync.domain.tags import flatten, tag_problem
+from svsync.services.sync.context import Run
+from svsync.store.pairs import tags_text
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One change with its decision, and everything the commit needs to know.
+
+    `version` is the local version that is current once the effect is applied;
+    `tags` and `custom` are the metadata to set (JSON text), None to leave it.
+    """
+
+    fetched: Fetched
+    decision: Decision
+    base: Base
+    fingerprint: bytes | None
+    version: int
+    tags: str | None
+    custom: str | None
+    rolled_back: bool
+    detail: str = ""
+
+    @property
+    def pair(self) -> Pair:
+        return self.fetched.change.pair
+
+    @property
+    def writes_value(self) -> bool:
+        return self.decision.effect in (Effect.CREATE, Effect.PULL)
+
+    @property
+    def base_moved(self) -> bool:
+        return self.base.moved_at != self.pair.base.moved_at
+
+
+def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
+    """The decision for one fetched change. Awaits nothing, writes nothing."""
+    pair = fetched.change.pair
+    if isinstance(fetched.remote, RemoteMetadata):
+        return _metadata_only(run, fetched, fetched.remote)
+    remote = _checked(fetched.remote)
+    value = remote if isinstance(remote, RemoteValue) else None
+    fingerprint = run.keys.fingerprint(value.payload) if value is not None else None
+    settings = run.settings_of(pair.rule)
+    try:
+        decision = decide(classify(pair, remote, fingerprint, settings, now=now))
+    except ImpossibleSituation as problem:
+        unknown = Decision(row=0, status=None, skip_reason=SkipReason.LOCAL_LOST)
+        return _idle(fetched, unknown, problem.code)
+    history = len(fetched.history) if decision.effect in (Effect.CREATE, Effect.PULL) else 0
+    version = pair.local.version
+    if decision.effect in (Effect.CREATE, Effect.PULL):
+        version += history + 1
+    base = move_base(
+        pair.base,
+        decision,
+        remote,
+        fingerprint=fingerprint,
+        fingerprint_key=run.keys.fingerprint_key,
+        version=version,
+        now=now,
+    )
+    tags, custom = _metadata(run, pair, value, decision)
+    return Outcome(
+        fetched=Fetched(fetched.change, remote, fetched.history),
+        decision=decision,
+        base=base,
+        fingerprint=fingerprint,
+        version=version,
+        tags=tags,
+        custom=custom,
+        rolled_back=value is not None
+        and decision.effect is Effect.PULL
+        and rolled_back(pair.base, value.order),
+        detail=remote.detail if isinstance(remote, RemoteUnknown) else "",
+    )
+
+
+def _checked(remote: RemoteRead) -> RemoteRead:
+    """Tags that Postgres or a JSON reader could not carry make the secret unreadable,
+    before they reach either."""
+    if isinstance(remote, RemoteValue) and remote.tags:
+        problem = tag_problem(remote.tags)
+        if problem is not None:
+            return RemoteUnknown(SkipReason.BAD_METADATA, problem)
+    return remote
+
+
+def _metadata(
+    run: Run, pair: Pair, value: RemoteValue | None, decision: Decision
+) -> tuple[str | None, str | None]:
+    """Metadata follows the remote side where the value does, and where it alone changed."""
+    if value is None or value.tags is None:
+        return None, None
+    if decision.effect in (Effect.CREATE, Effect.PULL) or (
+        decision.base_move is BaseMove.RETOKEN
+        and tags_changed(pair.base.tags, value.tags)
+        and run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
+    ):
+        return _local_metadata(run, pair, value.tags)
+    return None, None
+
+
+def _local_metadata(run: Run, pair: Pair, raw: Tags) -> tuple[str, str]:
+    flat = flatten(raw, run.rules.spec(pair.rule).tags)
+    return json.dumps(list(flat)), tags_text(raw) or "{}"
+
+
+def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcome:
+    """Tags moved (or were only looked at): no new version, whatever the policy."""
+    pair = fetched.change.pair
+    problem = tag_problem(remote.tags)
+    if problem is not None:
+        skipped = Decision(row=0, status=None, skip_reason=SkipReason.BAD_METADATA)
+        return _idle(fetched, skipped, problem)
+    moved = tags_changed(pair.base.tags, remote.tags)
+    pulls = run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
+    tags, custom = _local_metadata(run, pair, remote.tags) if moved and pulls else (None, None)
+    return Outcome(
+        fetched=fetched,
+        decision=Decision(row=9, status=None, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED),
+        base=replace(pair.base, meta_token=remote.meta_token, tags=remote.tags),
+        fingerprint=None,
+        version=pair.local.version,
+        tags=tags,
+        custom=custom,
+        rolled_back=False,
+    )
+
+
+def _idle(fetched: Fetched, decision: Decision, detail: str) -> Outcome:
+    """Nothing moves; the reason is reported."""
+    pair = fetched.change.pair
+    return Outcome(
+        fetched=fetched,
+        decision=decision,
+        base=pair.base,
+        fingerprint=None,
+        version=pair.local.version,
+        tags=None,
+        custom=None,
+        rolled_back=False,
+        detail=detail,
+    )

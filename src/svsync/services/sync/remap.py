@@ -1,0 +1,71 @@
+"""A changed mapping is no data operation: pairs that left it are detached, and stay.
+
+Rules, filters, endpoint and namespace have one hash. When it differs from the one
+under which the last full run attached its pairs, every active pair is mapped anew
+before anything else: what falls out of scope, or moves to another local path, is
+detached with its secret untouched. Nothing is deleted on either side.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from svsync.domain.ids import LocalPath, RemotePath
+from svsync.domain.mapping import Mapped
+from svsync.domain.runs import Count
+from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
+from svsync.store import pairs
+
+_PAGE: Final = 5_000
+
+Leaving = tuple[RemotePath, LocalPath, LocalPath | None]
+"""A pair that leaves: remote path, local path, and where it moves to, if anywhere."""
+
+
+async def remap(run: Run, applied_pair: str | None) -> None:
+    """Detach what left the mapping; keep the rest under its rule's new number."""
+    async for leaving, kept in _mapped_anew(run, applied_pair):
+        _count(run, leaving)
+        if run.dry:
+            continue
+        async with run.transaction() as tx:
+            await pairs.detach(tx, run.spec.id, [(remote, to) for remote, _, to in leaving])
+            await pairs.renumber(tx, run.spec.id, run.mapping, kept)
+    if not run.dry:
+        async with run.transaction() as tx:
+            await pairs.recheck_all(tx, run.spec.id)
+
+
+async def _mapped_anew(
+    run: Run, applied_pair: str | None
+) -> AsyncIterator[tuple[list[Leaving], list[tuple[RemotePath, int]]]]:
+    """Every active pair, a page at a time: those that leave, those that stay."""
+    after = RemotePath("")
+    while True:
+        async with run.transaction() as tx:
+            rows = await pairs.active(tx, run.spec.id, after, _PAGE)
+        leaving: list[Leaving] = []
+        kept: list[tuple[RemotePath, int]] = []
+        results = run.rules.map_batch([RemotePath(row["remote_path"]) for row in rows])
+        for row, result in zip(rows, results, strict=True):
+            if not isinstance(result, Mapped):
+                leaving.append((row["remote_path"], row["path"], None))
+            elif result.local != row["path"]:
+                leaving.append((row["remote_path"], row["path"], result.local))
+            elif applied_pair != run.mapping.base_pair:
+                leaving.append((row["remote_path"], row["path"], None))
+            else:
+                kept.append((row["remote_path"], result.rule))
+        yield leaving, kept
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]["remote_path"]
+
+
+def _count(run: Run, leaving: list[Leaving]) -> None:
+    run.report.add(Count.DETACHED, len(leaving))
+    run.report.add(Count.MOVED, sum(to is not None for _, _, to in leaving))
+    for remote, local, to in leaving if run.dry else ():
+        run.leaving.add(remote)
+        if len(run.plan) < PLAN_LIMIT:
+            detail = f"moves to {to}" if to else "left the mapping, stays as an ordinary secret"
+            run.plan.append(Planned(local, remote, "detach", detail))
