@@ -1,0 +1,210 @@
+"""The connection test: who answers, and what the credential may do there.
+
+Nothing is asked that writes. Each permission is tried where it counts, because
+`sys/capabilities-self` is itself a permission that a narrow role lacks.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from svsync.backends.vault.calls import VaultCalls
+from svsync.backends.vault.kv import Mount
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    DeniedError,
+    LoginError,
+    MappingError,
+    ProtocolError,
+    ThrottledError,
+)
+from svsync.domain.federation import BackendSpec
+from svsync.ports import Check, Connection, Operation
+
+_PROBE: Final = "svsync-connection-test"
+"""A name that is asked for and need not exist: 404 says as well that it may be read."""
+
+_OWN_TOKEN: Final = (("renew-self", "update"), ("revoke-self", "update"))
+
+
+class ConnectionTest:
+    """One test. Raises what the backend as a whole fails with, and MappingError
+    for a rule whose remote side is not a path of its mount."""
+
+    def __init__(self, spec: BackendSpec, calls: VaultCalls) -> None:
+        self._spec = spec
+        self._calls = calls
+        self._checks: dict[str, Check] = {}
+        self._warnings: list[str] = []
+
+    async def run(self, prefixes: Sequence[str]) -> Connection:
+        started = time.monotonic()
+        identity, version = await self._identify()
+        latency_ms = (time.monotonic() - started) * 1000
+        await self._calls.session.sign_in()
+        for prefix in prefixes:
+            await self._check_prefix(prefix)
+        await self._check_own_token()
+        if self._spec.config.get("tls_verify") is False:
+            self._warnings.append("tls_verify is off: anybody on the way can read every secret")
+        return Connection(
+            identity,
+            self._status(prefixes),
+            version,
+            latency_ms,
+            tuple(self._checks.values()),
+            tuple(self._warnings),
+        )
+
+    async def _identify(self) -> tuple[str, str]:
+        """Cluster id and version; needs no token, in any namespace.
+
+        `sys/seal-status` before `sys/health`, whose status changes with the role
+        of the node that answers.
+        """
+        told: dict[str, Any] = {}
+        for path in ("sys/seal-status", "sys/health?standbyok=true&perfstandbyok=true"):
+            try:
+                answer = await self._calls.ask_server(path)
+            except (BackendUnreachableError, ThrottledError, ProtocolError):
+                raise
+            except BackendError:
+                continue
+            if answer.status == 200:
+                told = answer.json()
+                break
+        if told.get("sealed") is True:
+            raise BackendUnreachableError("the backend is sealed", operation="connect")
+        identity = told.get("cluster_id")
+        if not isinstance(identity, str) or not identity:
+            raise ProtocolError(
+                "the endpoint does not tell its cluster id: neither sys/seal-status nor"
+                " sys/health answers as a Vault does",
+                operation="connect",
+            )
+        return identity, str(told.get("version", ""))
+
+    async def _check_prefix(self, prefix: str) -> None:
+        try:
+            mount = await self._calls.find_mount(prefix)
+        except DeniedError:
+            self._note(f"find mount of {prefix}", missing=True, hint=_line(f"{prefix}*", "read"))
+            return
+        if not mount.holds(prefix):
+            self._refuse_rule(mount)
+        below = prefix[len(mount.root) :]
+        if mount.version == 1:
+            line = _line(f"{mount.path}/{below}*", "read", "list")
+            await self._try(f"list {prefix}", "list", "LIST", mount.url("", prefix), line)
+            await self._try(f"read {prefix}", "read", "GET", mount.url("", prefix + _PROBE), line)
+            return
+        metadata = _line(f"{mount.path}/metadata/{below}*", "read", "list")
+        data = _line(f"{mount.path}/data/{below}*", "read")
+        detailed = _line(f"{mount.path}/detailed-metadata/{below}*", "list")
+        listed = mount.url("metadata", prefix)
+        probe = mount.url("metadata", prefix + _PROBE)
+        await self._try(f"list {prefix}", "list", "LIST", listed, metadata)
+        await self._try(f"metadata of {prefix}", "metadata", "GET", probe, metadata)
+        probe = mount.url("data", prefix + _PROBE)
+        await self._try(f"read {prefix}", "read", "GET", probe, data)
+        listed = mount.url("detailed-metadata", prefix) + "?limit=1"
+        await self._try(
+            f"fast listing of {prefix} (OpenBao)", "list", "LIST", listed, detailed, optional=True
+        )
+
+    def _refuse_rule(self, mount: Mount) -> None:
+        """A KV v2 rule without `data/`: say how it has to be written."""
+        for index, rule in enumerate(self._spec.rules):
+            if rule.exclude or not rule.remote.startswith(f"{mount.path}/"):
+                continue
+            if not mount.holds(rule.remote):
+                name = rule.remote.removeprefix(f"{mount.path}/")
+                name = name.removeprefix("metadata/")
+                raise MappingError(
+                    f"{mount.path} is a KV v2 mount: write remote: {mount.root}{name}",
+                    where=f"path_mapping[{index}].remote",
+                )
+        raise MappingError(f"paths of the KV v2 mount {mount.path} begin with {mount.root}")
+
+    async def _check_own_token(self) -> None:
+        """Whether the token may look after itself, and what it costs."""
+        try:
+            answer = await self._calls.request("login", "GET", "auth/token/lookup-self", "")
+        except DeniedError:
+            self._note(
+                "look up own token",
+                missing=True,
+                optional=True,
+                hint=_line("auth/token/lookup-self", "read"),
+            )
+        else:
+            data = answer.json().get("data")
+            self._note("look up own token")
+            if isinstance(data, dict) and "default" in (data.get("policies") or ()):
+                self._warnings.append(
+                    "the token carries the policy `default`, which doubles what each read costs an"
+                    " OpenBao server: set token_no_default_policy=true on the role, and grant"
+                    " renew-self, lookup-self and revoke-self"
+                )
+        paths = [f"auth/token/{verb}" for verb, _ in _OWN_TOKEN]
+        try:
+            answer = await self._calls.request(
+                "login", "POST", "sys/capabilities-self", "", {"paths": paths}
+            )
+        except DeniedError:
+            return  # whether it may cannot be known without doing it
+        may = answer.json()
+        for (verb, capability), path in zip(_OWN_TOKEN, paths, strict=True):
+            granted = bool({capability, "root"} & set(may.get(path) or ()))
+            self._note(
+                f"{verb.removesuffix('-self')} own token",
+                missing=not granted,
+                optional=True,
+                hint=_line(path, capability),
+            )
+
+    async def _try(
+        self,
+        name: str,
+        operation: Operation,
+        method: str,
+        url: str,
+        hint: str,
+        *,
+        optional: bool = False,
+    ) -> None:
+        try:
+            await self._calls.request(operation, method, url, name)
+        except (BackendUnreachableError, ThrottledError, LoginError):
+            raise
+        except BackendError as error:
+            if not (optional or isinstance(error, DeniedError)):
+                raise
+            self._note(name, missing=True, optional=optional, hint=hint)
+        else:
+            self._note(name)
+
+    def _note(
+        self, name: str, *, missing: bool = False, optional: bool = False, hint: str = ""
+    ) -> None:
+        lacking: Literal["missing_optional", "missing"] = (
+            "missing_optional" if optional else "missing"
+        )
+        self._checks[name] = Check(name, lacking, hint) if missing else Check(name, "granted")
+
+    def _status(self, prefixes: Sequence[str]) -> Literal["healthy", "degraded", "denied"]:
+        missing = {name for name, check in self._checks.items() if check.state == "missing"}
+        if not missing:
+            return "healthy"
+        usable = any(
+            f"list {prefix}" in self._checks and not {f"list {prefix}", f"read {prefix}"} & missing
+            for prefix in prefixes
+        )
+        return "degraded" if usable else "denied"
+
+
+def _line(path: str, *capabilities: str) -> str:
+    """A line for the policy, as a person pastes it."""
+    listed = ", ".join(f'"{capability}"' for capability in capabilities)
+    return f'path "{path}" {{ capabilities = [{listed}] }}'
