@@ -1,0 +1,1 @@
+"""Key services: what wraps the root key, one module a provider."""
