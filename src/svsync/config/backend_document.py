@@ -58,7 +58,7 @@ def _describe_rule(rule: RuleSpec) -> dict[str, Any]:
         "escape": rule.escape or None,
     }
     described = {
-        "local": rule.local,
+        "local": rule.local or None,
         "remote": rule.remote or None,
         "exclude": rule.exclude or None,
         "transform": {k: v for k, v in transform.items() if v} or None,

@@ -40,6 +40,7 @@ from svsync.domain.federation import (
     TagTransform,
     Writes,
 )
+from svsync.domain.tags import format_problem
 
 DAY = 86400
 
@@ -54,9 +55,8 @@ _PATTERN = text(r"[^\x00-\x1f\x7f]+", "a pattern such as `team/**`")
 
 def _read_format(node: Node) -> str:
     value = text_of(node, "a format")
-    bare = value.replace("{key}", "", 1).replace("{value}", "", 1)
-    if "{key}" not in value or "{value}" not in value or "{" in bare or "}" in bare:
-        raise node.error('must hold {key} and {value} once each, such as "{key}:{value}"')
+    if problem := format_problem(value):
+        raise node.error(problem)
     return value
 
 
@@ -65,8 +65,9 @@ _TAG_NAMES = sequence(ANY_TEXT, "a list of tag keys")
 TAGS = (
     Key(
         "format",
-        Kind(_read_format, {"type": "string"}, "a text with `{key}` and `{value}`"),
-        "How a remote key/value tag is written as one tag here.",
+        Kind(_read_format, {"type": "string"}, "a text with `{key}`, `{value}` or both"),
+        "How a remote key/value tag is written as one tag here. Where both stand in it, with a "
+        "text between, it can be read back, and write-through writes tags too.",
         default="{key}={value}",
     ),
     Key("include", _TAG_NAMES, "Only these keys.", default_words="all"),
@@ -118,9 +119,14 @@ RULE = (
         "local",
         _PATTERN,
         "Paths here. `*` is one segment or part of one, `**` one or more, `{name}` one by name.",
-        required=True,
+        default_words="**required**, but for an exclude",
     ),
-    Key("remote", _PATTERN, "Paths in the backend, with the same wildcards."),
+    Key(
+        "remote",
+        _PATTERN,
+        "Paths in the backend, with the same wildcards.",
+        default_words="**required**, but for an exclude",
+    ),
     Key(
         "exclude",
         BOOLEAN,
@@ -140,14 +146,16 @@ RULE = (
 def _read_rule(node: Node) -> RuleSpec:
     given = read_object(node, RULE)
     exclude = given.get("exclude", False)
-    if exclude and len(given.keys() - {"local", "remote", "exclude"}) > 0:
+    sides = given.keys() & {"local", "remote"}
+    if exclude and given.keys() - {"local", "remote", "exclude"}:
         raise node.error("excludes its paths and takes local and remote only; remove the rest")
-    if not exclude and "remote" not in given:
-        raise node.error("has no remote; add the pattern of the backend's paths")
+    if not sides or (len(sides) < 2 and not exclude):
+        missing = "local" if "local" not in sides else "remote"
+        raise node.error(f"has no {missing}; a rule needs local and remote, an exclude one of them")
     transform = given.get("transform", {})
     tags = transform.get("tags", {})
     return RuleSpec(
-        local=given["local"],
+        local=given.get("local", ""),
         remote=given.get("remote", ""),
         exclude=exclude,
         separator=transform.get("separator"),

@@ -28,7 +28,10 @@ MAX_NODES = 200_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", re.I)
+_FLOAT = re.compile(
+    r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -83,8 +86,8 @@ def below(path: str, key: str) -> str:
     return f"{path}.{step}" if path and not step.startswith("[") else f"{path}{step}"
 
 
-def read_yaml(data: bytes, source: str) -> Node:
-    """The tree of one YAML document.
+def read_yaml(data: bytes, source: str, path: str = "") -> Node:
+    """The tree of one YAML document; `path` is what its own keys are below.
 
     Raises:
         ConfigError: one sentence with source and line, whatever the bytes are.
@@ -99,7 +102,7 @@ def read_yaml(data: bytes, source: str) -> Node:
             "is not UTF-8 here; save the file as UTF-8", where=f"{source}:{line}"
         ) from None
     _refuse_control_characters(text, source)
-    return _Composer(text, source).compose()
+    return _Composer(text, source).compose(path)
 
 
 def from_json(value: object, path: str = "", depth: int = 0) -> Node:
@@ -126,7 +129,7 @@ def resolve_plain(text: str) -> Scalar:
         # Python refuses to convert thousands of them.
         return int(text[:32])
     if _FLOAT.fullmatch(text):
-        return float(text.replace(".inf", "inf").replace(".nan", "nan").lower())
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
 
 
@@ -158,8 +161,8 @@ class _Composer:
         self._nodes = 0
         self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
 
-    def compose(self) -> Node:
-        root = Node(None, source=self._source)
+    def compose(self, path: str) -> Node:
+        root = Node(None, path, self._source)
         documents = 0
         while not isinstance(event := self._next(), yaml.StreamEndEvent):
             if isinstance(event, yaml.DocumentStartEvent):
@@ -169,7 +172,7 @@ class _Composer:
             elif isinstance(event, (yaml.StreamStartEvent, yaml.DocumentEndEvent)):
                 continue
             else:
-                root = self._node(event, "", 0)
+                root = self._node(event, path, 0)
         return root
 
     def _next(self) -> Any:
@@ -178,11 +181,11 @@ class _Composer:
         except yaml.YAMLError as e:
             # The parser's own text may quote the line, so it is not passed on.
             mark: Any = getattr(e, "problem_mark", None)
-            number = mark.line + 1 if mark else 1
+            number = min(mark.line + 1 if mark else 1, len(self._lines))
             raise ConfigError(self._explain(number), where=f"{self._source}:{number}") from None
 
     def _explain(self, number: int) -> str:
-        line = self._lines[number - 1] if number <= len(self._lines) else ""
+        line = self._lines[number - 1]
         indentation = line[: len(line) - len(line.lstrip())]
         if "\t" in indentation:
             return "is indented with a tab; YAML allows spaces only"

@@ -7,7 +7,6 @@ completes and what the reference page says all come from these rows.
 
 import difflib
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +191,7 @@ def number(low: float, high: float) -> Kind:
     def read(node: Node) -> float:
         if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             raise wrong_type(node, words)
-        if not math.isfinite(node.value) or not low <= node.value <= high:
+        if not low <= node.value <= high:  # NaN is in no range
             raise node.error(f"must be {words}")
         return float(node.value)
 

@@ -117,7 +117,7 @@ def _from_variable(row: Key, raw: str) -> Node | None:
             raise ConfigError("is set but empty; give it a value or unset it", where=row.variable)
         return None
     if row.name == "backends":
-        node = read_yaml(raw.encode("utf-8", "surrogateescape"), row.variable)
+        node = read_yaml(raw.encode("utf-8", "surrogateescape"), row.variable, row.name)
         refuse_literals(node)
         return node
     node = node_of_variable(row, row.variable, raw)
@@ -148,7 +148,8 @@ def _settings(
             ambient_identity_tenants=values.get("ambient_identity_tenants", ()),
         )
         values["backends"] = read_backends(members["backends"], policy)
-    settings = Settings(source=source, **values)
+    places = {n.path: n.where for member in members.values() for n in member.walk() if n.path}
+    settings = Settings(source=source, places=places, **values)
     _refuse_contradictions(settings, members)
     return settings
 

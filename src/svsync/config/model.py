@@ -100,7 +100,9 @@ BACKENDS = Kind(
 class Settings:
     """Everything the file and the environment say, checked.
 
-    `source` is the file it came from, None where there was none.
+    Attributes:
+        source: the file it came from, None where there was none.
+        places: key path → where it stands (`svsync.yaml:12: backends[0].name`).
     """
 
     # --- store -------------------------------------------------------------------
@@ -299,6 +301,20 @@ class Settings:
         keys=BACKEND,
     )
     source: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def place(self, backend: BackendSpec, path: str = "") -> str:
+        """Where a backend's setting stands, for an error found after loading.
+
+        `path` is within the backend (`path_mapping[2].remote`); where that has
+        no line, the nearest setting around it.
+        """
+        index = next(i for i, spec in enumerate(self.backends) if spec.id == backend.id)
+        whole = f"backends[{index}].{path}" if path else f"backends[{index}]"
+        around = whole
+        while around and around not in self.places:
+            around = around[: max(around.rfind("."), around.rfind("["), 0)]
+        return self.places[around].removesuffix(around) + whole if around else whole
 
     @property
     def public_url(self) -> str:
