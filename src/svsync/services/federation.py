@@ -7,7 +7,7 @@ from typing import Any
 from svsync.domain.errors import MappingError
 from svsync.domain.federation import BackendSpec, to_json
 from svsync.domain.ids import BackendId, TenantId
-from svsync.domain.languages import overlap
+from svsync.domain.mapping_lint import overlap
 from svsync.domain.mapping import RuleSet
 from svsync.ports import Connection
 from svsync.services.runs import Backends

@@ -59,7 +59,8 @@ _ALLOW_NOTHING: Final = Allow()
 class OpenBackend(Protocol):
     """A backend ready to be called, with its own count of calls."""
 
-    backend: Backend
+    @property
+    def backend(self) -> Backend: ...
 
     def calls(self) -> dict[str, int]: ...
 

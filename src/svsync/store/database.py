@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -29,6 +29,10 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, Fence, TenantId
 
 Row = asyncpg.Record
+
+if TYPE_CHECKING:  # generic in its stubs only
+    Connection = asyncpg.pool.PoolConnectionProxy[Row]
+    Pool = asyncpg.Pool[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def statements() -> dict[str, str]:
 class Transaction:
     """Statements by name, inside one transaction of one tenant."""
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], tenant: TenantId) -> None:
+    def __init__(self, connection: "Connection", tenant: TenantId) -> None:
         self._connection = connection
         self.tenant = tenant
 
@@ -89,7 +93,7 @@ class Transaction:
 class Database:
     """A pool of connections to one Postgres, as one ordinary role."""
 
-    def __init__(self, pool: asyncpg.Pool[Row]) -> None:
+    def __init__(self, pool: "Pool") -> None:
         self._pool = pool
 
     @asynccontextmanager
@@ -199,7 +203,7 @@ async def open_database(dsn: str, *, size: int = 8) -> AsyncIterator[Database]:
         await pool.close()
 
 
-async def _connect(dsn: str, size: int) -> asyncpg.Pool[Row]:
+async def _connect(dsn: str, size: int) -> "Pool":
     try:
         return await asyncpg.create_pool(
             dsn,
@@ -229,7 +233,7 @@ async def _connect(dsn: str, size: int) -> asyncpg.Pool[Row]:
         ) from None
 
 
-async def _refuse_powerful_role(pool: asyncpg.Pool[Row]) -> None:
+async def _refuse_powerful_role(pool: "Pool") -> None:
     row = await pool.fetchrow(statements()["database.own_role"])
     assert row is not None
     if row["powerful"]:

@@ -13,11 +13,15 @@ import hashlib
 import re
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from svsync.domain.errors import SchemaError, StoreUnavailableError
 from svsync.store.database import translated
+
+if TYPE_CHECKING:  # generic in its stubs only
+    Connection = asyncpg.Connection[asyncpg.Record]
 
 CODE_LEVEL = 1
 """What this program understands; raised with each migration that old code cannot run on."""
@@ -81,9 +85,7 @@ async def migrate(dsn: str, *, apply: bool = True) -> list[Migration]:
         await connection.close()
 
 
-async def _migrate(
-    connection: asyncpg.Connection[asyncpg.Record], *, apply: bool
-) -> list[Migration]:
+async def _migrate(connection: "Connection", *, apply: bool) -> list[Migration]:
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         applied = await _applied(connection, create=apply)
@@ -108,9 +110,7 @@ async def _migrate(
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
-async def _applied(
-    connection: asyncpg.Connection[asyncpg.Record], *, create: bool
-) -> dict[int, asyncpg.Record]:
+async def _applied(connection: "Connection", *, create: bool) -> dict[int, asyncpg.Record]:
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
         if create:
             await connection.execute(

@@ -1,0 +1,147 @@
+"""The one place where things are wired: `async with open_app(settings) as app`."""
+
+import os
+import random
+import secrets as entropy
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from svsync.config.model import Settings
+from svsync.config.references import Place, Reference, resolve
+from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import LocalPath, TenantId
+from svsync.domain.values import Credential
+from svsync.observe.logs import get_logger
+from svsync.ports import BackendDriver
+from svsync.registry import CredentialReader, Registry, key_services
+from svsync.services.federation import Federation
+from svsync.services.runs import Runs
+from svsync.services.sealing import Sealing
+from svsync.services.secrets import Secrets
+from svsync.store import federation, keys
+from svsync.store.database import Database, open_database
+from svsync.store.migrate import Migration, migrate
+
+_CREDENTIAL_KEYS = ("auth_config_path", "credentials_path")
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything a command or a server needs, open."""
+
+    settings: Settings
+    db: Database
+    registry: Registry
+    sealing: Sealing
+    secrets: Secrets
+    federation: Federation
+    runs: Runs
+    embedded: bool
+
+    async def tenant(self, slug: str) -> TenantId:
+        """Raises NotFoundError, ConfigError when the tenant is shut."""
+        return await federation.tenant(self.db, slug)
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings,
+    *,
+    environ: Mapping[str, str] | None = None,
+    drivers: Mapping[str, BackendDriver] | None = None,
+    apply_backends: bool = True,
+    pool: int = 8,
+) -> AsyncIterator[App]:
+    """The whole of svsync on the configured store, closed when the block ends.
+
+    Brings the schema up to date (unless `migrate_on_start` is false), opens the root
+    key, and applies the file's backends.
+
+    Raises:
+        SvsyncError: whatever keeps svsync from working, as one sentence.
+    """
+    environ = os.environ if environ is None else environ
+    async with AsyncExitStack() as stack:
+        dsn, embedded = await _store(settings, stack)
+        await migrate(dsn, apply=settings.migrate_on_start)
+        db = await stack.enter_async_context(open_database(dsn, size=pool))
+        first_boot = not await keys.root_keys(db)
+        sealing = Sealing(db, key_services(settings, first_boot=first_boot), entropy.token_bytes)
+        await sealing.open_root()
+        secrets = Secrets(db, sealing)
+        registry = Registry(settings, _credentials(settings, secrets, environ), drivers=drivers)
+        app = App(
+            settings=settings,
+            db=db,
+            registry=registry,
+            sealing=sealing,
+            secrets=secrets,
+            federation=Federation(db, registry),
+            runs=Runs(
+                db, sealing, registry, holder=_holder(), ids=new_id, random=random.random
+            ),
+            embedded=embedded,
+        )
+        if apply_backends and settings.backends:
+            await app.federation.apply(settings.backends)
+        yield app
+
+
+async def migrate_only(settings: Settings) -> list[Migration]:
+    """Bring the schema up to date and nothing else; what was applied."""
+    async with AsyncExitStack() as stack:
+        dsn, _ = await _store(settings, stack)
+        return await migrate(dsn)
+
+
+async def _store(settings: Settings, stack: AsyncExitStack) -> tuple[str, bool]:
+    """Where the store is; started here where none is configured."""
+    if settings.database_url is not None:
+        return settings.database_url.reveal(), False
+    from svsync.embedded.postgres import embedded_postgres
+
+    server = await stack.enter_async_context(embedded_postgres(Path(settings.state_dir)))
+    get_logger().info("embedded_store", detail="no DATABASE_URL: an embedded PostgreSQL serves")
+    return server.dsn, True
+
+
+def _credentials(
+    settings: Settings, secrets: Secrets, environ: Mapping[str, str]
+) -> CredentialReader:
+    """Reads a backend's credential, anew at each login, from where it points."""
+
+    async def read(spec: BackendSpec, tenant: TenantId) -> Credential:
+        named = [spec.config[key] for key in _CREDENTIAL_KEYS if spec.config.get(key)]
+        if not named:
+            raise ConfigError(
+                f"the backend {spec.id} names no credential: set config.auth_config_path",
+                code="credential_unavailable",
+            )
+        reference = Reference.parse(str(named[0]))
+        if reference.place is Place.SCAIVAULT:
+            _, data = await secrets.get(tenant, LocalPath(reference.target))
+            return Credential.parse(data, str(reference))
+        text = resolve(
+            reference, environ=environ, allowed_file_roots=settings.allowed_file_roots
+        )
+        return Credential.parse(text.reveal(), str(reference))
+
+    return read
+
+
+def new_id(prefix: str) -> str:
+    """`run_…`, `cfl_…`, `evt_…`: a UUIDv7 (RFC 9562) in hex, so ids sort by their moment."""
+    moment = time.time_ns() // 1_000_000
+    bits = int.from_bytes(entropy.token_bytes(10))
+    value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | (bits >> 68 & 0xFFF) << 64
+    value |= 0b10 << 62 | bits & ((1 << 62) - 1)
+    return f"{prefix}_{value:032x}"
+
+
+def _holder() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,150 @@
+"""Type names to what they stand for, loaded when first used.
+
+A deployment that uses only Vault loads no cloud SDK. A third party's backend is an
+entry point of the group `svsync.backends`, loaded only when the operator named it in
+`allowed_plugins`. Every backend is opened with a call guard around its calls; nobody
+else may open one.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from svsync.backends.guarded import BackendGuard, parse_limits
+from svsync.config.model import KmsProvider, Settings
+from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec, store_of
+from svsync.domain.ids import TenantId
+from svsync.domain.mapping import RuleSet
+from svsync.domain.values import Credential
+from svsync.network import NetworkPolicy
+from svsync.ports import Backend, BackendDriver, KeyService
+from svsync.store.pairs import Mapping as PairMapping
+
+_BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
+_LATER = ("aws-secrets-manager", "azure-key-vault", "gcp-secret-manager")
+_PLUGINS = "svsync.backends"
+
+CredentialReader = Callable[[BackendSpec, TenantId], Awaitable[Credential]]
+"""Reads the credential of a backend from where its configuration points."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A backend ready to be called, and the guard that counts its calls."""
+
+    backend: Backend
+    guard: BackendGuard
+
+    def calls(self) -> dict[str, int]:
+        return {str(name): made for name, made in self.guard.snapshot().calls.items()}
+
+    def throttled(self) -> int:
+        return self.guard.snapshot().throttled
+
+
+class Registry:
+    """The types of backend that this process may use; see `services.runs.Backends`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: CredentialReader,
+        *,
+        drivers: Mapping[str, BackendDriver] | None = None,
+    ) -> None:
+        """`drivers` adds types by hand, as tests and benchmarks do."""
+        self._settings = settings
+        self._credentials = credentials
+        self._drivers = dict(drivers or {})
+
+    def driver(self, kind: str) -> BackendDriver:
+        """The driver of a type. Raises ConfigError for a type that is not there."""
+        if kind not in self._drivers:
+            self._drivers[kind] = self._load(kind)
+        return self._drivers[kind]
+
+    def rules(self, spec: BackendSpec) -> tuple[RuleSet, PairMapping]:
+        """The compiled rules, and the hash under which pairs are attached.
+
+        Raises:
+            ConfigError: a key, value or rule that this type cannot use.
+        """
+        driver = self.driver(spec.type)
+        driver.check_config(spec)
+        features = driver.features
+        rules = RuleSet.compile(
+            spec.rules,
+            separator=features.separator,
+            segment=features.segment,
+            case_sensitive=features.case_sensitive,
+            max_name=features.max_name,
+        )
+        store = store_of(spec)
+        hashed = rules.hash({"store": store, "filters": dict(spec.filters)})
+        return rules, PairMapping(hashed, store)
+
+    @asynccontextmanager
+    async def open(self, spec: BackendSpec, tenant: TenantId) -> AsyncIterator[Opened]:
+        """A backend behind its guard, closed when the block ends."""
+        guard = BackendGuard(parse_limits(spec.rate_limit))
+
+        async def credential() -> Credential:
+            return await self._credentials(spec, tenant)
+
+        async with self.driver(spec.type).open(spec, credential, guard) as backend:
+            yield Opened(backend, guard)
+
+    def _load(self, kind: str) -> BackendDriver:
+        policy = NetworkPolicy(
+            allow_loopback=self._settings.allow_loopback,
+            allowed_hosts=self._settings.allowed_backend_hosts,
+        )
+        if kind in _BACKENDS:
+            made: BackendDriver = _named(_BACKENDS[kind])(policy)
+            return made
+        if kind in self._settings.allowed_plugins:
+            for entry in entry_points(group=_PLUGINS, name=kind):
+                plugin: BackendDriver = entry.load()()
+                return plugin
+            raise ConfigError(f"no installed package brings the backend type {kind!r}")
+        known = ", ".join(sorted({*_BACKENDS, *self._drivers}))
+        if kind in _LATER:
+            raise ConfigError(f"this svsync does not speak to {kind} yet; it knows {known}")
+        raise ConfigError(
+            f"there is no backend type {kind!r}: it knows {known}; a plugin's type is named in"
+            " allowed_plugins"
+        )
+
+
+def key_services(settings: Settings, *, first_boot: bool) -> Sequence[KeyService]:
+    """The configured key services, primary first.
+
+    Raises:
+        KeyServiceError: the key is not there though the database needs it.
+        ConfigError: a provider that this svsync does not have.
+    """
+    if settings.kms_provider is not KmsProvider.LOCAL:
+        raise ConfigError(
+            f"this svsync has no key service {settings.kms_provider} yet: use local",
+            where="kms_provider",
+        )
+    local: Any = import_module("svsync.kms.local")
+    state = Path(settings.state_dir)
+    paths = [local.key_file(settings.kms_key_id, state)]
+    if settings.kms_key_id_secondary:
+        paths.append(local.key_file(settings.kms_key_id_secondary, state))
+    services = []
+    for path in paths:
+        second = path is not paths[0]
+        services.append(local.LocalKeyService.open(path, create=first_boot or second))
+    return services
+
+
+def _named(target: str) -> Any:
+    module, attribute = target.split(":")
+    return getattr(import_module(module), attribute)
