@@ -143,7 +143,7 @@ FULL = backend(
     max_staleness="1d",
     max_value_bytes="64KiB",
     max_secrets=5,
-    rate_limit={"read": 20, "write": {"per_second": 0.5, "burst": 2, "concurrency": 1}},
+    rate_limit={"read": 20, "write": {"per_second": 0.5, "concurrency": 1}},
     call_budget={"per_day": 1000},
     events=[{"feed": "vault-events"}],
     consistency_window=0,
@@ -200,7 +200,7 @@ def test_every_key_of_a_backend_arrives() -> None:
             max_secrets=5,
             rate_limit={
                 "read": {"per_second": 20.0},
-                "write": {"per_second": 0.5, "burst": 2, "concurrency": 1},
+                "write": {"per_second": 0.5, "concurrency": 1},
             },
             call_budget={"per_day": 1000},
             events=({"feed": "vault-events"},),
@@ -245,19 +245,9 @@ def test_a_backend_without_id_gets_the_same_one_at_each_reload() -> None:
     assert derived_id("a", "bc") != derived_id("ab", "c")
 
 
-@pytest.mark.parametrize(
-    ("verify", "expected"),
-    [
-        (False, {"tls_verify": False}),
-        ("/etc/ca.pem", {"tls_verify": True, "ca_file": "/etc/ca.pem"}),
-        (PEM, {"tls_verify": True, "ca_pem": PEM}),
-    ],
-)
-def test_tls_verify_takes_a_switch_or_a_ca_bundle(
-    verify: object, expected: Mapping[str, Any]
-) -> None:
-    (spec,) = from_file(vault(tls_verify=verify))
-    assert spec.config == {**VAULT, **expected}
+@pytest.mark.parametrize("verify", [True, False, "/etc/ca.pem", PEM])
+def test_tls_verify_takes_a_switch_or_a_ca_bundle(verify: object) -> None:
+    assert from_file(vault(tls_verify=verify))[0].config["tls_verify"] == verify
 
 
 AWS: Mapping[str, Any] = {"region": "us-east-1", "credentials_path": "infra/aws/sm-reader"}
@@ -449,7 +439,6 @@ def test_a_standby_is_of_the_same_type_and_tenant() -> None:
         ({"endpoint": "https://c4n4ry@v"}, "config.endpoint: must not hold a user or password"),
         ({"endpoint": "https://v?token"}, "config.endpoint: must not hold a query or fragment"),
         ({"endpoint": "https://v#"}, "config.endpoint: must not hold a query or fragment"),
-        ({"endpoint": "https://v/ui"}, "config.endpoint: must end after host and port"),
         ({"endpoint": "https://v:99999"}, "config.endpoint: must be a URL with a valid host and"),
         ({"endpoint": "https://[::1"}, "config.endpoint: must be a URL with a valid host and"),
         ({"endpoint": "https://v\\@w"}, "config.endpoint: must be a URL of visible ASCII"),
@@ -478,9 +467,6 @@ def test_a_standby_is_of_the_same_type_and_tenant() -> None:
         ({"tls_verify": "yes"}, "config.tls_verify: must be an absolute file path"),
         ({"tls_verify": 1}, "config.tls_verify: must be true, false or a CA bundle"),
         ({"tls_verify": "-----BEGIN c4n4ry"}, "config.tls_verify: must be one or more PEM"),
-        ({"tls_verify": False, "ca_file": "/x"}, "config.ca_file: contradicts another CA"),
-        ({"tls_verify": "/y", "ca_file": "/x"}, "config.ca_file: is given twice"),
-        ({"ca_file": "/x", "ca_pem": PEM}, "config.ca_file: contradicts another CA"),
         ({"end_point": "c4n4ry"}, "config.end_point: is an unknown key; did you mean endpoint?"),
     ],
 )
@@ -655,8 +641,8 @@ assert len(RANDOM) == 40
         ({"auth_config_path": f"AKIA{'Q' * 16}"}, "auth_config_path"),
         ({"auth_config_path": RANDOM}, "auth_config_path"),
         ({"auth_config_path": f'{{"token": "{CANARY}"}}'}, "auth_config_path"),
-        ({"ca_pem": f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n"}, "ca_pem"),
-        ({"ca_pem": f"{PEM}-----BEGIN PRIVATE KEY-----\n{CANARY}\n"}, "ca_pem"),
+        ({"tls_verify": f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n"}, "tls_verify"),
+        ({"tls_verify": f"{PEM}-----BEGIN PRIVATE KEY-----\n{CANARY}\n"}, "tls_verify"),
         ({"endpoint": f"https://svsync:{CANARY}@vault.internal"}, "endpoint"),
     ],
 )  # fmt: skip
@@ -717,7 +703,6 @@ def test_the_api_makes_the_backend_that_the_file_would() -> None:
         (vault(auth_config_path="file:/etc/x"), "config.auth_config_path", "reference_not_allowed"),
         (vault(tls_verify=False), "config.tls_verify", "file_only_setting"),
         (vault(tls_verify="/etc/ca.pem"), "config.tls_verify", "file_only_setting"),
-        (vault(ca_file="/etc/ca.pem"), "config.ca_file", "file_only_setting"),
         (
             vault(auth_method="kubernetes", role="r", jwt_path="/x"),
             "config.jwt_path",

@@ -222,8 +222,7 @@ GUARD = (
 
 LIMIT = (
     Key("per_second", number(0.001, 100_000), "Calls a second, on average."),
-    Key("burst", integer(1, 100_000), "Calls at once after a pause."),
-    Key("concurrency", integer(1, 1000), "Calls under way at a time."),
+    Key("concurrency", integer(1, 256), "Calls under way at a time."),
 )
 
 OPERATIONS = ("list", "metadata", "read", "write", "delete", "login")

@@ -60,7 +60,12 @@ TLS_VERIFY = Kind(
 # --- config -------------------------------------------------------------------------
 
 VAULT = (
-    Key("endpoint", ORIGIN, "Address of Vault or OpenBao.", required=True),
+    Key(
+        "endpoint",
+        URL,
+        "Address of Vault or OpenBao; a path before `/v1` may follow.",
+        required=True,
+    ),
     Key(
         "auth_method",
         choice(["token", "approle", "kubernetes", "aws", "gcp"]),
@@ -82,8 +87,6 @@ VAULT = (
         "`false` is shown red in `status` and `doctor`.",
         default=True,
     ),
-    Key("ca_file", FILE_PATH, "CA bundle of the server's certificate.", file_only=True),
-    Key("ca_pem", CERTIFICATES, "The same as PEM text."),
     Key("role", HEADER_TEXT, "Role to sign in as; needed by `kubernetes`, `aws` and `gcp`."),
     Key(
         "auth_mount",
@@ -325,9 +328,6 @@ def _vault_problem(config: Mapping[str, Any]) -> tuple[str, str] | None:
     for key in ("aws_region", "aws_server_id"):
         if method != "aws" and key in config:
             return key, "is for auth_method: aws only; remove it"
-    authorities = [key for key in ("ca_file", "ca_pem") if key in config]
-    if len(authorities) > 1 or (authorities and config.get("tls_verify") is False):
-        return authorities[0], "contradicts another CA or tls_verify: false; keep one"
     return None
 
 

@@ -201,7 +201,8 @@ def _read_config(
         hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(TYPES)}"
         raise type_node.error(f"is not a type that this svsync has{hint}")
     config = read_object(node, known.keys, api=api)
-    _normalise_tls(node, config, api)
+    if api:
+        _refuse_weaker_tls(node, config)
     if problem := known.problem(config):
         raise _member(node, problem[0]).error(problem[1])
     if known.endpoint in config:
@@ -214,15 +215,9 @@ def _check_endpoint(node: Node, url: str, policy: Policy) -> None:
         raise node.error(problem)
 
 
-def _normalise_tls(node: Node, config: dict[str, Any], api: bool) -> None:
-    """`tls_verify: /path` or PEM text is the same as true and `ca_file` or `ca_pem`."""
-    verify = config.get("tls_verify")
-    if isinstance(verify, str):
-        name = "ca_file" if verify.startswith("/") else "ca_pem"
-        if name in config:
-            raise _member(node, name).error("is given twice, here and as tls_verify; keep one")
-        config[name], config["tls_verify"] = verify, True
-    if api and (verify is False or (isinstance(verify, str) and "ca_file" in config)):
+def _refuse_weaker_tls(node: Node, config: Mapping[str, Any]) -> None:
+    verify = config.get("tls_verify", True)
+    if verify is False or (isinstance(verify, str) and verify.startswith("/")):
         raise _member(node, "tls_verify").error(
             "must be true or PEM text; anything else is for the operator's configuration file",
             code="file_only_setting",
