@@ -96,21 +96,22 @@ class ConnectionTest:
         below = prefix[len(mount.root) :]
         if mount.version == 1:
             line = _line(f"{mount.path}/{below}*", "read", "list")
-            await self._try(f"list {prefix}", "list", "LIST", mount.url("", prefix), line)
-            await self._try(f"read {prefix}", "read", "GET", mount.url("", prefix + _PROBE), line)
+            listed = mount.url("", prefix) + "?list=true"
+            await self._try(f"list {prefix}", "list", listed, line)
+            await self._try(f"read {prefix}", "read", mount.url("", prefix + _PROBE), line)
             return
         metadata = _line(f"{mount.path}/metadata/{below}*", "read", "list")
         data = _line(f"{mount.path}/data/{below}*", "read")
         detailed = _line(f"{mount.path}/detailed-metadata/{below}*", "list")
-        listed = mount.url("metadata", prefix)
+        listed = mount.url("metadata", prefix) + "?list=true"
         probe = mount.url("metadata", prefix + _PROBE)
-        await self._try(f"list {prefix}", "list", "LIST", listed, metadata)
-        await self._try(f"metadata of {prefix}", "metadata", "GET", probe, metadata)
+        await self._try(f"list {prefix}", "list", listed, metadata)
+        await self._try(f"metadata of {prefix}", "metadata", probe, metadata)
         probe = mount.url("data", prefix + _PROBE)
-        await self._try(f"read {prefix}", "read", "GET", probe, data)
-        listed = mount.url("detailed-metadata", prefix) + "?limit=1"
+        await self._try(f"read {prefix}", "read", probe, data)
+        listed = mount.url("detailed-metadata", prefix) + "?list=true&limit=1"
         await self._try(
-            f"fast listing of {prefix} (OpenBao)", "list", "LIST", listed, detailed, optional=True
+            f"fast listing of {prefix} (OpenBao)", "list", listed, detailed, optional=True
         )
 
     def _refuse_rule(self, mount: Mount) -> None:
@@ -168,14 +169,13 @@ class ConnectionTest:
         self,
         name: str,
         operation: Operation,
-        method: str,
         url: str,
         hint: str,
         *,
         optional: bool = False,
     ) -> None:
         try:
-            await self._calls.request(operation, method, url, name)
+            await self._calls.request(operation, "GET", url, name)
         except (BackendUnreachableError, ThrottledError, LoginError):
             raise
         except BackendError as error:

@@ -6,6 +6,9 @@ Without it, and on HashiCorp Vault, a folder's names come in one LIST, and each
 secret's metadata in a call of its own, where tokens are asked for. Which way a
 mount goes shows itself at the first folder that is not empty.
 
+A LIST is sent as a GET with `list=true`, which the API takes for the same, and
+which passes proxies that know no such method.
+
 SCAN, which would list a whole tree at once, is never used: it has no pages, and
 it loses its connection while keys are being deleted.
 """
@@ -189,12 +192,12 @@ class VaultListing:
     async def _detailed_page(self, folder: _Folder, after: str, limit: int) -> Answer:
         """A page, or 404 after the last one. Raises _NotDetailedError instead of
         a first one where the folder is to be listed the plain way."""
-        query = [f"limit={limit}"] if limit else []
+        query = f"&limit={limit}" if limit else ""
         if after:
-            query.append(f"after={quote(after, safe='')}")
-        url = f"{folder.mount.url('detailed-metadata', folder.path)}?{'&'.join(query)}"
+            query += f"&after={quote(after, safe='')}"
+        url = f"{folder.mount.url('detailed-metadata', folder.path)}?list=true{query}"
         try:
-            answer = await self.calls.request("list", "LIST", url, folder.path)
+            answer = await self.calls.request("list", "GET", url, folder.path)
         except BackendError as error:
             if after or isinstance(error, (*_WHOLE_BACKEND, AnswerTooLargeError)):
                 raise
@@ -222,8 +225,8 @@ class VaultListing:
     async def _plain_pages(
         self, folder: _Folder, inner: list[_Folder]
     ) -> AsyncIterator[ListingPage]:
-        url = folder.mount.url("metadata", folder.path)
-        answer = await self.calls.request("list", "LIST", url, folder.path)
+        url = folder.mount.url("metadata", folder.path) + "?list=true"
+        answer = await self.calls.request("list", "GET", url, folder.path)
         if answer.status == 404:
             raise _VanishedError(mount_missing=not says_absent(answer))
         rejected: list[tuple[str, str]] = []
