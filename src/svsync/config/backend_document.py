@@ -1,6 +1,5 @@
 """A BackendSpec as the document that would make it again: what GET shows and PATCH merges into."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from svsync.config.kinds import SECONDS, shortest
@@ -42,9 +41,9 @@ def describe(spec: BackendSpec) -> dict[str, Any]:
         "remote_changes": spec.remote_changes and spec.remote_changes.value,
         "history": spec.history and spec.history.value,
         "max_staleness": spec.max_staleness and shortest(spec.max_staleness, SECONDS),
-        "filters": _as_json(spec.filters),
-        "rate_limit": _as_json(spec.rate_limit),
-        "call_budget": _as_json(spec.call_budget),
+        "filters": dict(spec.filters),
+        "rate_limit": dict(spec.rate_limit),
+        "call_budget": dict(spec.call_budget),
         "events": [dict(event) for event in spec.events],
     }
     return document | {k: v for k, v in optional.items() if v} | dict(spec.extra)
@@ -81,11 +80,3 @@ def _describe_tags(tags: TagTransform) -> dict[str, Any]:
         "drop": tags.drop or None,
     }
     return {name: value for name, value in described.items() if value is not None}
-
-
-def _as_json(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _as_json(member) for name, member in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_as_json(item) for item in value]
-    return value

@@ -232,7 +232,9 @@ def _read_filters(node: Node | None, type_name: str) -> dict[str, Any]:
         return _plain_members(node)
     if not known.filters:
         raise node.error(f"is not for {type_name}, which cannot filter a listing; remove it")
-    return read_object(node, known.filters)
+    given = read_object(node, known.filters)
+    # As JSON has it, so that a stored spec equals the one that was read.
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
 
 
 def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[str, Any]:
