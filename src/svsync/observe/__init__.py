@@ -1,0 +1,1 @@
+"""What svsync tells about itself while it works: log lines and metrics."""
