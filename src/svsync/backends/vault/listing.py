@@ -64,7 +64,7 @@ class VaultListing:
     tokens: bool
     max_secrets: int
     _seen: int = 0
-    _page_size: int = _PAGE
+    _page_size: int = field(default_factory=lambda: _PAGE)
     _detailed: dict[Mount, bool] = field(default_factory=dict)
 
     async def pages(self, prefixes: Sequence[str]) -> AsyncIterator[ListingPage]:

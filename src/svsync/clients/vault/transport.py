@@ -5,6 +5,7 @@ no message holds text of the server, for that may hold a token or a value.
 """
 
 import email.utils
+import io
 import json
 import re
 from dataclasses import dataclass, field
@@ -183,7 +184,8 @@ class VaultTransport:
             async with self._http.request(
                 method,
                 URL(f"{self._base}{path}", encoded=True),
-                json=body,
+                # A stream: aiohttp warns of large bodies given as bytes.
+                data=None if body is None else io.BytesIO(json.dumps(body).encode()),
                 headers=headers,
                 allow_redirects=False,
             ) as response:

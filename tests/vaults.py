@@ -1,0 +1,65 @@
+"""Opening the Vault backend onto a test's OpenBao, with defaults that tests override."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.openbao import Bao
+
+from svsync.backends.vault import VaultDriver
+from svsync.clients.vault import VaultSession, VaultSettings
+from svsync.domain.federation import BackendSpec, RuleSpec
+from svsync.domain.ids import BackendId
+from svsync.domain.values import Credential
+from svsync.network import NetworkPolicy
+from svsync.ports import Backend, CallGuard
+from svsync.testing.conformance import CountingGuard
+
+LOOPBACK = NetworkPolicy(allow_loopback=True, file_managed=True)
+
+
+def source_of(fields: str | Mapping[str, str]) -> Any:
+    """A credential source that always gives these fields, or this token."""
+    text = fields if isinstance(fields, str) else json.dumps(dict(fields))
+
+    async def credential() -> Credential:
+        return Credential.parse(text, "infra/vault")
+
+    return credential
+
+
+def spec_of(bao: Bao, *, url: str = "", remote: str = "", **changes: Any) -> BackendSpec:
+    """A backend over the whole mount, by token; `config` is merged in."""
+    whole = f"{bao.mount}/data/**" if bao.version == 2 else f"{bao.mount}/**"
+    config = {
+        "endpoint": url or bao.url,
+        "auth_method": "token",
+        **({"namespace": bao.namespace} if bao.namespace else {}),
+        **changes.pop("config", {}),
+    }
+    rules = changes.pop("rules", (RuleSpec("external/**", remote or whole),))
+    return BackendSpec(
+        BackendId("fed_vault"), "vault", "hashicorp-vault", rules, config=config, **changes
+    )
+
+
+@asynccontextmanager
+async def opened(
+    spec: BackendSpec, fields: str | Mapping[str, str], guard: CallGuard | None = None
+) -> AsyncIterator[Backend]:
+    driver = VaultDriver(NetworkPolicy(allow_loopback=True))
+    async with driver.open(spec, source_of(fields), guard or CountingGuard()) as backend:
+        yield backend
+
+
+def session_of(url: str, fields: str | Mapping[str, str], **changes: Any) -> VaultSession:
+    """A session by AppRole for fields, by token for a text."""
+    method = "token" if isinstance(fields, str) else "approle"
+    settings = VaultSettings(
+        url,
+        changes.pop("auth_method", method),
+        **{k: changes.pop(k) for k in ("namespace", "tls_verify", "timeout") if k in changes},
+    )
+    policy = changes.pop("policy", LOOPBACK)
+    return VaultSession(settings, changes.pop("credential", source_of(fields)), policy, **changes)
