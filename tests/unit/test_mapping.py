@@ -214,6 +214,13 @@ def test_a_name_longer_than_the_backend_takes_is_not_sent() -> None:
     rules = RuleSet.compile([RuleSpec("a/**", "b/**")], max_name=10)
     assert remote_of(rules, "a/12345678") == "b/12345678"
     assert remote_of(rules, "a/123456789") == "name_not_allowed"
+    assert local_of(rules, "b/123456789") == "name_not_allowed"
+
+
+def test_a_name_is_measured_in_bytes_also_where_only_the_rule_is_not_ascii() -> None:
+    rules = RuleSet.compile([RuleSpec("a/**", "\u00e9/**")], max_name=10)
+    assert local_of(rules, "\u00e9/1234567") == "a/1234567"
+    assert local_of(rules, "\u00e9/12345678") == "name_not_allowed"
 
 
 def test_a_name_outside_the_backends_alphabet_is_not_sent() -> None:

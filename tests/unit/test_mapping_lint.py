@@ -72,6 +72,9 @@ def test_a_path_that_could_not_exist_is_no_overlap() -> None:
     found = overlap(claiming(".*"), claiming("*."))
     assert found is not None  # the shortest that both match would be ".."
     assert len(found) == 3
+    found = overlap(claiming(".*/x"), claiming("*./x"))
+    assert found is not None
+    assert len(found) == 5
     long = "a" * 300
     assert overlap(claiming(f"{long}*"), claiming(f"*{long}")) == "a" * 301
     assert overlap(claiming(f"{'a' * 300}*"), claiming(f"*{'b' * 300}")) is None
@@ -105,6 +108,15 @@ def test_the_path_shown_is_not_an_excluded_one() -> None:
     assert found != "ext/b"
 
 
+def test_a_path_is_found_where_excludes_name_every_character_it_could_hold() -> None:
+    others = LOCAL_ALPHABET.replace("Z", "").replace(".", "")
+    named = [exclude(f"ext/{char}{star}") for char in others for star in ("", "*")]
+    left = claiming(*named, exclude("ext/.*"), exclude("ext/Z"), "ext/*")
+    found = overlap(left, claiming("ext/*"))
+    assert found is not None
+    assert found.startswith("ext/Z")
+
+
 def test_several_excludes_may_cover_a_rule_together() -> None:
     left = claiming(exclude("ext/x/*"), exclude("ext/x/**/*/*"), exclude("ext/x/*/*"), "ext/**")
     assert overlap(left, claiming("ext/x/**")) is None
@@ -114,6 +126,14 @@ def test_a_remote_exclude_counts_where_the_rule_only_changes_the_beginning() -> 
     left = RuleSet.compile([exclude(remote="kv/data/team/**"), RuleSpec("ext/**", "kv/data/**")])
     assert overlap(left, claiming("ext/team/**")) is None
     assert overlap(left, claiming("ext/teams/x")) == "ext/teams/x"
+
+
+def test_a_remote_exclude_with_another_separator_is_another_set_of_names() -> None:
+    rule = RuleSpec("ext/**", "**", separator="--")
+    for separator, expected in (("--", None), ("..", "ext/team/x")):
+        team = RuleSpec("", "team/**", exclude=True, separator=separator)
+        left = RuleSet.compile([team, rule], separator=None)
+        assert overlap(left, claiming("ext/team/x")) == expected
 
 
 def test_a_remote_exclude_before_any_other_rule_is_not_relied_on() -> None:
