@@ -91,6 +91,19 @@ async def test_a_version_that_expires_changes_its_token(kv2: Bao) -> None:
     assert before.value_token != after.value_token
 
 
+async def test_destroying_what_was_deleted_changes_the_token_once_more(kv2: Bao) -> None:
+    await kv2.put("a", {"k": "v"})
+    async with opened(spec_of(kv2), kv2.root_token) as backend:
+        await kv2.delete("a")
+        deleted = await backend.look_up(path(kv2, "a"))
+        await kv2.destroy("a", [1])
+        destroyed = await backend.look_up(path(kv2, "a"))
+    assert isinstance(deleted, Entry)
+    assert isinstance(destroyed, Entry)
+    assert destroyed.gone
+    assert deleted.value_token != destroyed.value_token
+
+
 async def test_metadata_without_a_version_is_gone_the_same_way_in_all_answers(kv2: Bao) -> None:
     await kv2.tag("a", {"owner": "me"})
     async with opened(spec_of(kv2), kv2.root_token) as backend:
@@ -200,8 +213,9 @@ async def test_pages_are_followed_to_the_end(kv2: Bao, monkeypatch: pytest.Monke
     assert sorted(listed.names) == sorted(path(kv2, name) for name in names)
 
 
+@pytest.mark.parametrize("hidden", ["b", "cd", "bcd"])
 async def test_keys_hidden_from_a_page_do_not_end_the_listing(
-    kv2: Bao, monkeypatch: pytest.MonkeyPatch
+    kv2: Bao, monkeypatch: pytest.MonkeyPatch, hidden: str
 ) -> None:
     """A page whose keys are all hidden is answered like the end of the folder."""
     monkeypatch.setattr("svsync.backends.vault.listing._PAGE", 2)
@@ -213,12 +227,12 @@ async def test_keys_hidden_from_a_page_do_not_end_the_listing(
         + f'path "{mount}/detailed-metadata/*" {{ capabilities = ["list"]\n'
         + f'  list_scan_response_keys_filter_path = "{mount}/metadata/{{{{ .key }}}}" }}\n'
         + "".join(
-            f'path "{mount}/metadata/{name}" {{ capabilities = ["deny"] }}\n' for name in "bcd"
+            f'path "{mount}/metadata/{name}" {{ capabilities = ["deny"] }}\n' for name in hidden
         )
     )
     async with opened(spec_of(kv2), await kv2.token(policy)) as backend:
         listed = await list_all(backend, [path(kv2, "")])
-    assert set(listed.names) == {path(kv2, name) for name in "aefgh"}
+    assert set(listed.names) == {path(kv2, name) for name in "abcdefgh" if name not in hidden}
 
 
 async def test_names_that_may_not_be_used_are_rejected_and_shown_escaped(kv2: Bao) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
+from aiohttp import web
 from tests.openbao import Bao, guide_policy, new_mount
 from tests.servers import FaultyTcp, Front, hanging_server
 from tests.vaults import session_of, source_of
@@ -143,9 +144,23 @@ async def test_a_denied_path_is_not_taken_for_a_dead_token(kv2: Bao, default_pol
     async with Front(kv2.url) as front, session_of(front.url, fields) as session:
         with pytest.raises(DeniedError) as caught:
             await session.request("GET", "sys/mounts", operation="metadata", shown="sys/mounts")
-        assert front.seen.count("POST /v1/auth/approle/login") == 1
+        assert front.seen == ["POST /v1/auth/approle/login", "GET /v1/sys/mounts"]
     assert (caught.value.operation, caught.value.path) == ("metadata", "sys/mounts")
     assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("default_policy", [True, False])
+async def test_a_refusal_in_other_words_is_asked_about(kv2: Bao, default_policy: bool) -> None:
+    """Whether the token lives is then asked of the server, which may refuse that too."""
+    fields = await fields_of(
+        kv2, guide_policy(kv2.mount), token_no_default_policy=not default_policy
+    )
+    async with Front(kv2.url) as front, session_of(front.url, fields) as session:
+        front.refuse(f"^GET /v1/{kv2.mount}/", 403, '{"errors":["no"]}')
+        with pytest.raises(DeniedError):
+            await get(session, kv2)
+        assert front.seen.count("GET /v1/auth/token/lookup-self") == 1
+        assert front.seen.count("POST /v1/auth/approle/login") == 1
 
 
 async def test_a_wrong_token_is_refused_without_being_named(kv2: Bao) -> None:
@@ -211,8 +226,8 @@ async def test_a_login_that_may_not_renew_itself_is_made_anew(kv2: Bao) -> None:
         await session.sign_in()
         await naps.asked.get()
         naps.wake.put_nowait(None)
-        while session._login is not None:  # noqa: ASYNC110 - until the renewal failed
-            await asyncio.sleep(0)
+        assert session._renewal is not None
+        await session._renewal
         assert await get(session, kv2) == 200
         assert front.seen.count("POST /v1/auth/approle/login") == 2
 
@@ -261,7 +276,8 @@ async def test_a_sign_in_page_is_not_taken_for_a_vault(kv2: Bao) -> None:
 
 async def test_a_redirect_is_refused_and_the_token_stays_here(kv2: Bao) -> None:
     async with Front(kv2.url) as other, Front(kv2.url) as front:
-        front.refuse("/v1/", 307)
+        elsewhere = {"Location": f"{other.url}/v1/sys/mounts"}
+        front.answer("/v1/", lambda _: web.Response(status=307, headers=elsewhere))
         async with session_of(front.url, kv2.root_token) as session:
             with pytest.raises(ProtocolError, match="redirects"):
                 await session.sign_in()
