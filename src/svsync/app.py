@@ -82,9 +82,7 @@ async def open_app(
             sealing=sealing,
             secrets=secrets,
             federation=Federation(db, registry),
-            runs=Runs(
-                db, sealing, registry, holder=_holder(), ids=new_id, random=random.random
-            ),
+            runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
             embedded=embedded,
         )
         if apply_backends and settings.backends:
@@ -126,9 +124,7 @@ def _credentials(
         if reference.place is Place.SCAIVAULT:
             _, data = await secrets.get(tenant, LocalPath(reference.target))
             return Credential.parse(data, str(reference))
-        text = resolve(
-            reference, environ=environ, allowed_file_roots=settings.allowed_file_roots
-        )
+        text = resolve(reference, environ=environ, allowed_file_roots=settings.allowed_file_roots)
         return Credential.parse(text.reveal(), str(reference))
 
     return read

@@ -89,6 +89,11 @@ class Transaction:
         )
         return int(status.rsplit(" ", 1)[-1])
 
+    async def learn_sizes(self) -> None:
+        """Let the planner look at tables that were empty when it last did."""
+        if await self.fetchval("database.never_analyzed"):
+            await self.execute("database.analyze")
+
 
 class Database:
     """A pool of connections to one Postgres, as one ordinary role."""
@@ -98,9 +103,17 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, tenant: TenantId, *, held: Held | None = None, read_only: bool = False
+        self,
+        tenant: TenantId,
+        *,
+        held: Held | None = None,
+        lookups: bool = False,
+        read_only: bool = False,
     ) -> AsyncIterator[Transaction]:
         """One transaction of `tenant`; with `held`, under that run's fence.
+
+        With `lookups` a run's transaction plans every statement for the tables as they
+        are now, not as they were when it was prepared: they grow under a first import.
 
         Raises:
             FenceLostError: the lease changed hands or the backend was reconfigured.
@@ -116,8 +129,10 @@ class Database:
                     name = "SELECT set_config('svsync.tenants', $1, true)"
                     await connection.execute(name, str(tenant))
                 else:
-                    enter = "SELECT svsync_enter($1, $2, $3)"
-                    alive = await connection.fetchval(enter, held.tenant, held.backend, held.fence)
+                    enter = "SELECT svsync_enter($1, $2, $3, $4)"
+                    alive = await connection.fetchval(
+                        enter, held.tenant, held.backend, held.fence, lookups
+                    )
                     if not alive:
                         raise FenceLostError(
                             f"the run of {held.backend} was taken over or reconfigured: it stops"

@@ -38,8 +38,13 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
         FenceLostError: the run is somebody else's now.
         StoreError, BackendError: what concerns the store or the backend as a whole.
     """
+    first = run.first and not run.dry
     async for fetched in batches:
         await apply_batch(run, fetched)
+        if first:
+            async with run.transaction() as tx:
+                await tx.learn_sizes()
+            first = False
 
 
 async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
@@ -152,7 +157,7 @@ async def _record_skips(run: Run, skipped: Sequence[Outcome]) -> None:
             )
         )
     if rows:
-        async with run.transaction() as tx:
+        async with run.transaction(lookups=True) as tx:
             await pairs.skip(tx, run.spec.id, run.mapping, rows)
 
 

@@ -69,10 +69,10 @@ class Run:
     failed_in: Stage | None = None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """A transaction under this run's fence."""
+    async def transaction(self, *, lookups: bool = False) -> AsyncIterator[Transaction]:
+        """A transaction under this run's fence; `lookups` where it finds rows by key only."""
         held = self.claimed.held
-        async with self.db.transaction(held.tenant, held=held) as tx:
+        async with self.db.transaction(held.tenant, held=held, lookups=lookups) as tx:
             yield tx
 
     @contextmanager

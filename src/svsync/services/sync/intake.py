@@ -183,9 +183,10 @@ async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncIter
     """
     for at in range(0, todo, BATCH):
         claimed = run.claimed
-        async with run.transaction() as tx:
-            await queue.advance(tx, claimed.run_id, at, BATCH)
-            rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
+        with run.spending(Stage.DIFF):
+            async with run.transaction(lookups=True) as tx:
+                await queue.advance(tx, claimed.run_id, at, BATCH)
+                rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
         staying = [row for row in rows if row["remote_path"] not in run.leaving]
         if known_only:
             staying = [row for row in staying if row["path"] is not None]
@@ -215,7 +216,7 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
             mapped.append(result)
     if not mapped:
         return []
-    async with run.transaction() as tx:
+    async with run.transaction(lookups=True) as tx:
         wanted = [(m.remote, m.local) for m in mapped]
         states = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, wanted)
     changes = []
@@ -235,7 +236,7 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
 
 async def reload(run: Run, paths: Sequence[tuple[RemotePath, LocalPath, int]]) -> list[Change]:
     """Pairs whose local row moved under a decision, read again."""
-    async with run.transaction() as tx:
+    async with run.transaction(lookups=True) as tx:
         states = await pairs.load(tx, run.spec.id, [remote for remote, _, _ in paths])
         missing = [(remote, local) for remote, local, _ in paths if remote not in states]
         unknown = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, missing)

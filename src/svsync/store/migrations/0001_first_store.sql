@@ -359,10 +359,17 @@ END $$;
 
 -- Opens a run's transaction: its tenant, and its fence, locked until the end.
 -- False: the run belongs to somebody else now.
-CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint) RETURNS boolean
+--
+-- With `lookups` every statement is planned anew for the tables as they are: a
+-- prepared one would keep the plan it got while they were empty, and a first import
+-- that fills them would scan them once a row.
+CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint, lookups boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenant::text, true);
+  IF lookups THEN
+    PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
+  END IF;
   PERFORM 1 FROM leases
     WHERE tenant_id = tenant AND backend_id = backend AND fence = held_fence AND holder IS NOT NULL
     FOR KEY SHARE;

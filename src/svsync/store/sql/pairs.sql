@@ -10,12 +10,15 @@ SELECT x.remote_path, x.path,
        d.base_tokens_left, d.remote_tags, d.settled_version
 FROM unnest($3::text[], $4::text[]) AS x(remote_path, path)
 JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
-LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = x.path
-LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
-LEFT JOIN sync_state o ON o.tenant_id = $1 AND o.path = x.path AND o.status NOT IN ('detached', 'standby')
-LEFT JOIN sync_state d ON d.tenant_id = $1 AND d.backend_id = $2 AND d.path = x.path AND d.remote_path = x.remote_path
-  AND d.status = 'detached' AND d.detached_version = s.current_version AND d.detached_state = s.state
-  AND d.base_pair = $5 AND d.detached_at > now() - interval '90 days';
+LEFT JOIN LATERAL (SELECT * FROM secrets s WHERE s.tenant_id = $1 AND s.path = x.path LIMIT 1) s ON true
+LEFT JOIN LATERAL (SELECT * FROM versions v WHERE v.tenant_id = $1 AND v.secret_id = s.secret_id
+                     AND v.version = s.current_version LIMIT 1) v ON true
+LEFT JOIN LATERAL (SELECT * FROM sync_state o WHERE o.tenant_id = $1 AND o.path = x.path
+                     AND o.status NOT IN ('detached', 'standby') LIMIT 1) o ON true
+LEFT JOIN LATERAL (SELECT * FROM sync_state d WHERE d.tenant_id = $1 AND d.backend_id = $2 AND d.path = x.path
+                     AND d.remote_path = x.remote_path AND d.status = 'detached' AND d.detached_version = s.current_version
+                     AND d.detached_state = s.state AND d.base_pair = $5
+                     AND d.detached_at > now() - interval '90 days' LIMIT 1) d ON true;
 
 -- name: lock
 -- The local rows a batch was decided for, locked; those that moved meanwhile are missing from the answer.
@@ -126,6 +129,7 @@ SELECT p.remote_path, p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.ba
           AND c.state = 'open') AS conflict_id
 FROM sync_state p
 JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
-LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
-LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+LEFT JOIN LATERAL (SELECT * FROM secrets s WHERE s.tenant_id = $1 AND s.path = p.path LIMIT 1) s ON true
+LEFT JOIN LATERAL (SELECT * FROM versions v WHERE v.tenant_id = $1 AND v.secret_id = s.secret_id
+                     AND v.version = s.current_version LIMIT 1) v ON true
 WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = ANY ($3::text[]) AND p.status NOT IN ('detached', 'standby');

@@ -98,7 +98,8 @@ SELECT remote_path, reason FROM sync_state
 WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby') LIMIT 10001;
 
 -- name: page
--- The next piece of the work list, each with its pair as it stands now.
+-- The next piece of the work list, each with its pair as it stands now. LATERAL … LIMIT 1: one probe a row, whatever the
+-- planner believed of the tables' sizes when it kept the plan.
 SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
        p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
        p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
@@ -109,9 +110,10 @@ SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t
           AND c.state = 'open') AS conflict_id
 FROM todo t
 JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
-LEFT JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = t.remote_path
-  AND p.status NOT IN ('detached', 'standby')
-LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
-LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+LEFT JOIN LATERAL (SELECT * FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = t.remote_path
+                     AND p.status NOT IN ('detached', 'standby') LIMIT 1) p ON true
+LEFT JOIN LATERAL (SELECT * FROM secrets s WHERE s.tenant_id = $1 AND s.path = p.path LIMIT 1) s ON true
+LEFT JOIN LATERAL (SELECT * FROM versions v WHERE v.tenant_id = $1 AND v.secret_id = s.secret_id
+                     AND v.version = s.current_version LIMIT 1) v ON true
 WHERE t.run_no = $3 AND t.n > $4 AND t.n <= $4 + $5
 ORDER BY t.n;
