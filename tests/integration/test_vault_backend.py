@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from tests.openbao import Bao, detailed_policy, guide_policy, new_mount
-from tests.servers import Front
+from tests.servers import FaultyTcp, Front
 from tests.vaults import opened, spec_of
 
+from svsync.backends.guarded import BackendGuard
 from svsync.backends.vault import VaultDriver
 from svsync.domain.changes import (
     Entry,
@@ -203,6 +204,35 @@ async def test_what_a_listing_costs(kv2: Bao) -> None:
             assert counts(front) == (1, 2, 0), "a first sync reads the values anyway"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (404, '{"errors":[]}', "application/json"),
+        (404, '{"errors":["1 error occurred: unsupported path"]}', "application/json"),
+        (405, '{"errors":["1 error occurred: unsupported operation"]}', "application/json"),
+        (400, '{"errors":["no"]}', "application/json"),
+        (403, "<html>blocked</html>", "text/html"),
+    ],
+)
+async def test_without_a_detailed_listing_the_plain_one_tells_the_same(
+    kv2: Bao, status: int, body: str, kind: str
+) -> None:
+    for name in ("a", "d/c"):
+        await kv2.put(name, {"k": "v"})
+    async with Front(kv2.url) as front:
+        spec = spec_of(kv2, url=front.url)
+        async with opened(spec, kv2.root_token) as backend:
+            detailed = await list_all(backend, [path(kv2, "")])
+            front.answer(
+                "/detailed-metadata/",
+                lambda _: web.Response(status=status, text=body, content_type=kind),
+            )
+            plain = await list_all(backend, [path(kv2, "")])
+    assert plain.entries == detailed.entries
+    assert len(plain.entries) == 2
+    assert sorted(plain.scopes, key=str) == sorted(detailed.scopes, key=str)
+
+
 async def test_pages_are_followed_to_the_end(kv2: Bao, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svsync.backends.vault.listing._PAGE", 2)
     names = [f"n{number}" for number in range(7)] + ["n3/x"]
@@ -328,6 +358,36 @@ async def test_a_mount_that_no_policy_reaches_is_a_denied_scope(kv2: Bao) -> Non
     assert connection.status == "denied"
     assert isinstance(read, RemoteUnknown)
     assert read.reason == "denied"
+
+
+async def test_logins_and_their_renewals_are_counted_apart(kv2: Bao) -> None:
+    await kv2.put("a", {"k": "v"})
+    guard = BackendGuard()
+    login = await kv2.approle(guide_policy(kv2.mount))
+    fields = {"role_id": login.role_id, "secret_id": login.secret_id}
+    spec = spec_of(kv2, config={"auth_method": "approle"})
+    async with opened(spec, fields, guard) as backend:
+        await list_all(backend, [path(kv2, "")])
+        await backend.read([path(kv2, "a")])
+    calls = guard.snapshot().calls
+    assert (calls["login"], calls["read"], calls["metadata"]) == (1, 1, 1)
+
+
+async def test_an_outage_is_bridged_by_the_guard(kv2: Bao) -> None:
+    await kv2.put("a", {"k": "v"})
+
+    async def no_wait(_: float) -> None:
+        proxy.fault = "none"
+
+    async with FaultyTcp(("127.0.0.1", kv2.server.port)) as proxy:
+        guard = BackendGuard(sleep=no_wait)
+        spec = spec_of(kv2, url=f"http://127.0.0.1:{proxy.port}")
+        async with opened(spec, kv2.root_token, guard) as backend:
+            await backend.read([path(kv2, "a")])
+            proxy.fault = "reset"
+            (read,) = await backend.read([path(kv2, "a")])
+    assert isinstance(read, RemoteValue)
+    assert guard.snapshot().statuses["read", "unreachable"] == 1
 
 
 # --- connect and configuration ------------------------------------------------------
