@@ -7,8 +7,8 @@ from typing import Any
 from svsync.domain.errors import MappingError
 from svsync.domain.federation import BackendSpec, to_json
 from svsync.domain.ids import BackendId, TenantId
-from svsync.domain.mapping_lint import overlap
 from svsync.domain.mapping import RuleSet
+from svsync.domain.mapping_lint import overlap
 from svsync.ports import Connection
 from svsync.services.runs import Backends
 from svsync.store import conflicts, federation, pairs, queue
