@@ -108,8 +108,12 @@ class Backend(Protocol):
     @property
     def features(self) -> Features: ...
 
-    async def connect(self, prefixes: Sequence[str]) -> Connection:
-        """Sign in and look: identity, permissions below the rules' prefixes."""
+    async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
+        """Sign in and look: identity, permissions below the rules' prefixes.
+
+        Without `probe`, as a run does it, no permission is tried and `checks` is
+        empty: what is denied shows where it is used. No value is read for it.
+        """
         ...
 
     def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncIterator[ListingPage]:

@@ -159,6 +159,11 @@ class BackendConformance:
         assert not [check for check in checks if check.state == "missing"]
         assert all(bool(check.hint) == (check.state != "granted") for check in checks)
 
+    async def test_connect_without_probes_tries_no_permission(self, scene: Scene) -> None:
+        connection = await scene.backend.connect([scene.prefix], probe=False)
+        assert connection.identity
+        assert connection.checks == ()
+
     # --- list_entries -------------------------------------------------------------
 
     async def test_a_listing_gives_every_name_once(self, scene: Scene) -> None:

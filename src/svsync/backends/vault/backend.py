@@ -49,8 +49,8 @@ class VaultBackend:
     def features(self) -> Features:
         return FEATURES
 
-    async def connect(self, prefixes: Sequence[str]) -> Connection:
-        return await ConnectionTest(self._spec, self._calls).run(prefixes)
+    async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
+        return await ConnectionTest(self._spec, self._calls).run(prefixes, probe=probe)
 
     def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncIterator[ListingPage]:
         listing = VaultListing(self._calls, tokens, self._spec.max_secrets)

@@ -38,19 +38,22 @@ class ConnectionTest:
         self._checks: dict[str, Check] = {}
         self._warnings: list[str] = []
 
-    async def run(self, prefixes: Sequence[str]) -> Connection:
+    async def run(self, prefixes: Sequence[str], *, probe: bool) -> Connection:
         started = time.monotonic()
         identity, version = await self._identify()
         latency_ms = (time.monotonic() - started) * 1000
         await self._calls.session.sign_in()
         for prefix in prefixes:
-            await self._check_prefix(prefix)
-        await self._check_own_token()
+            mount = await self._check_mount(prefix)
+            if probe and mount is not None:
+                await self._check_prefix(prefix, mount)
+        if probe:
+            await self._check_own_token()
         if self._spec.config.get("tls_verify") is False:
             self._warnings.append("tls_verify is off: anybody on the way can read every secret")
         return Connection(
             identity,
-            self._status(prefixes),
+            self._status(prefixes) if probe or self._checks else "healthy",
             version,
             latency_ms,
             tuple(self._checks.values()),
@@ -85,14 +88,18 @@ class ConnectionTest:
             )
         return identity, str(told.get("version", ""))
 
-    async def _check_prefix(self, prefix: str) -> None:
+    async def _check_mount(self, prefix: str) -> Mount | None:
+        """The mount of a prefix, once the rule is written as its version wants it."""
         try:
             mount = await self._calls.find_mount(prefix)
         except DeniedError:
             self._note(f"find mount of {prefix}", missing=True, hint=_line(f"{prefix}*", "read"))
-            return
+            return None
         if not mount.holds(prefix):
             self._refuse_rule(mount)
+        return mount
+
+    async def _check_prefix(self, prefix: str, mount: Mount) -> None:
         below = prefix[len(mount.root) :]
         if mount.version == 1:
             line = _line(f"{mount.path}/{below}*", "read", "list")

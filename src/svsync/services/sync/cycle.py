@@ -50,7 +50,7 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
 
 async def connect(run: Run, stored: StoredBackend) -> None:
     """Sign in; another store behind the same endpoint ends the run at once."""
-    connection = await run.backend.connect(run.rules.list_prefixes())
+    connection = await run.backend.connect(run.rules.list_prefixes(), probe=False)
     run.connection = connection
     if not connection.identity:
         return
