@@ -63,7 +63,7 @@ class VaultSettings:
         namespace: sent with every request that is not about the server itself.
         tls_verify: true, a PEM text, and in the operator's file a path or false.
         timeout: seconds for one call, connecting included.
-        connections: at one time; the call guard allows fewer.
+        connections: at most, at one time; the call guard allows fewer.
     """
 
     endpoint: str
@@ -72,7 +72,7 @@ class VaultSettings:
     namespace: str = ""
     tls_verify: object = True
     timeout: float = 30.0
-    connections: int = 64
+    connections: int = 256
 
     def check(self, policy: NetworkPolicy) -> URL:
         """The endpoint as a URL. Raises ConfigError naming the field."""
