@@ -35,6 +35,7 @@ MAX_AGE_S: Final = 30 * 86_400.0
 
 _ROOT_CONTEXT: Final = {"svsync": "root"}
 _IDLE_S: Final = 600.0
+_BLOCK_LIFE_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,41 @@ class Reserved:
         return f"Reserved(key_id={self.key_id}, left={self.left})"
 
 
+class Sealer:
+    """Seals as often as was reserved, under one key."""
+
+    def __init__(
+        self,
+        tenant: TenantId,
+        key_id: KeyId,
+        cipher: AESGCM,
+        random: Callable[[int], bytes],
+        left: int,
+    ) -> None:
+        self._tenant = tenant
+        self._key_id = key_id
+        self._cipher = cipher
+        self._random = random
+        self._left = left
+
+    def seal(
+        self,
+        purpose: Purpose,
+        secret: SecretId,
+        path: LocalPath,
+        version: int,
+        plaintext: bytes,
+        *,
+        extra: str = "",
+    ) -> Sealed:
+        """Seal for one place. Raises AssertionError beyond what was reserved."""
+        assert self._left > 0, "a sealing that was not reserved"
+        self._left -= 1
+        nonce = self._random(envelope.NONCE_SIZE)
+        binding = Binding(self._tenant, secret, path, version, self._key_id, purpose, extra)
+        return Sealed(self._key_id, nonce, envelope.seal(self._cipher, nonce, binding, plaintext))
+
+
 class TenantKeys:
     """Seals, opens and fingerprints for one tenant."""
 
@@ -218,8 +254,9 @@ class TenantKeys:
         self.tenant = tenant
         self._db = db
         self._sealing = sealing
-        self._sealer: tuple[KeyId, AESGCM] | None = None
+        self._active: tuple[KeyId, AESGCM] | None = None
         self._left = 0
+        self._until = 0.0
         self._openers: dict[KeyId, tuple[AESGCM, float]] = {}
         self.fingerprint_key = KeyId(0)
         self._fingerprinter: Fingerprinter | None = None
@@ -248,34 +285,21 @@ class TenantKeys:
         assert self._fingerprinter is not None
         return self._fingerprinter.fingerprint(payload)
 
-    async def reserve(self, sealings: int) -> None:
-        """Make sure that `sealings` may follow."""
-        if self._left >= sealings and self._sealer is not None:
-            return
-        async with self._db.transaction(self.tenant) as tx:
-            block = max(BLOCK, sealings)
-            reserved = await self._sealing.data_key(tx, KeyPurpose.VALUE, block)
-        self._sealer = (reserved.key_id, envelope.cipher_of(reserved.key))
-        self._left = reserved.left
+    async def reserve(self, sealings: int) -> "Sealer":
+        """The right to seal so many times; what is not used of it is lost.
 
-    def seal(
-        self,
-        purpose: Purpose,
-        secret: SecretId,
-        path: LocalPath,
-        version: int,
-        plaintext: bytes,
-        *,
-        extra: str = "",
-    ) -> Sealed:
-        """Seal under the key in hand; `reserve` was called for it before."""
-        assert self._sealer is not None
-        assert self._left > 0, "a sealing that was not reserved"
-        self._left -= 1
-        key_id, cipher = self._sealer
-        nonce = self._sealing.random(envelope.NONCE_SIZE)
-        binding = Binding(self.tenant, secret, path, version, key_id, purpose, extra)
-        return Sealed(key_id, nonce, envelope.seal(cipher, nonce, binding, plaintext))
+        A block is used for a day at most, so that a key that was replaced by age is
+        not used on by a process that seals little.
+        """
+        while self._active is None or self._left < sealings or time.monotonic() > self._until:
+            async with self._db.transaction(self.tenant) as tx:
+                block = max(BLOCK, sealings)
+                reserved = await self._sealing.data_key(tx, KeyPurpose.VALUE, block)
+            self._active = (reserved.key_id, envelope.cipher_of(reserved.key))
+            self._left, self._until = reserved.left, time.monotonic() + _BLOCK_LIFE_S
+        self._left -= sealings
+        key_id, cipher = self._active
+        return Sealer(self.tenant, key_id, cipher, self._sealing.random, sealings)
 
     async def open(
         self,

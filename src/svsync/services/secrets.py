@@ -133,7 +133,7 @@ class Secrets:
             SvsyncError: `federated_path_read_only`, `proxied_path_read_only`.
         """
         keys = await self._sealing.for_tenant(tenant)
-        await keys.reserve(1)
+        sealer = await keys.reserve(1)
         fingerprint = keys.fingerprint(put.payload)
         async with self._db.transaction(tenant) as tx:
             held = await store.get(tx, path, None)
@@ -148,7 +148,7 @@ class Secrets:
             else:
                 secret, version = SecretId(row["secret_id"]), row["current_version"] + 1
                 await store.write_next(tx, secret, version, metadata)
-            sealed = keys.seal(Purpose.VALUE, secret, path, version, put.payload.data_text())
+            sealed = sealer.seal(Purpose.VALUE, secret, path, version, put.payload.data_text())
             written = VersionRow(
                 secret_id=secret,
                 version=version,

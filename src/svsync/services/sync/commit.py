@@ -17,7 +17,7 @@ from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import ConflictId, SecretId
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import Payload
-from svsync.services.sealing import Sealed
+from svsync.services.sealing import Sealed, Sealer
 from svsync.services.sync.context import Run
 from svsync.services.sync.judge import Outcome
 from svsync.store import conflicts, outbox, pairs, secrets
@@ -79,22 +79,22 @@ async def _seal(run: Run, outcomes: Sequence[Outcome]) -> list[_Rows]:
         row.secret = secret
     # A batch needs at most: its versions, one exact text each, two sides a conflict.
     history = sum(len(o.fetched.history) for o in outcomes)
-    await run.keys.reserve(2 * len(rows) + history + 2 * len(disputed))
+    sealer = await run.keys.reserve(2 * len(rows) + history + 2 * len(disputed))
     for row in rows:
-        _seal_versions(run, row)
+        _seal_versions(run, row, sealer)
         if _has_conflict(row.outcome):
-            row.conflict = await _seal_conflict(run, row, local_sides)
+            row.conflict = await _seal_conflict(run, row, local_sides, sealer)
     return rows
 
 
-def _seal_versions(run: Run, row: _Rows) -> None:
+def _seal_versions(run: Run, row: _Rows, sealer: Sealer) -> None:
     o, remote = row.outcome, row.outcome.fetched.remote
     if not isinstance(remote, RemoteValue) or row.secret is None:
         return
     secret, path = row.secret, o.pair.local_path
     if not o.writes_value:
         if o.base_moved and o.base.kind is BaseKind.VALUE:
-            row.raw = run.keys.seal(
+            row.raw = sealer.seal(
                 Purpose.RAW, secret, path, 0, remote.payload.reveal(), extra=o.pair.remote_path
             )
         return
@@ -107,7 +107,7 @@ def _seal_versions(run: Run, row: _Rows) -> None:
     taken.append((remote.payload, o.fingerprint, "pull", current, remote.created_at))
     first = o.version - len(taken) + 1
     for version, (payload, fingerprint, origin, number, created_at) in enumerate(taken, first):
-        sealed = run.keys.seal(Purpose.VALUE, secret, path, version, payload.data_text())
+        sealed = sealer.seal(Purpose.VALUE, secret, path, version, payload.data_text())
         row.versions.append(
             VersionRow(
                 secret_id=secret,
@@ -130,7 +130,9 @@ def _has_conflict(o: Outcome) -> bool:
     return o.decision.conflict is not None or o.decision.conflict_state is ConflictState.OPEN
 
 
-async def _seal_conflict(run: Run, row: _Rows, local_sides: dict[SecretId, Row]) -> ConflictRow:
+async def _seal_conflict(
+    run: Run, row: _Rows, local_sides: dict[SecretId, Row], sealer: Sealer
+) -> ConflictRow:
     """Both sides of a disagreement, sealed for the conflict's own row.
 
     A local value that does not open is left out: it is unreadable, not changed,
@@ -151,14 +153,14 @@ async def _seal_conflict(run: Run, row: _Rows, local_sides: dict[SecretId, Row])
             pass
         else:
             local_encoding = side["encoding"]
-            local = run.keys.seal(
+            local = sealer.seal(
                 Purpose.CONFLICT_LOCAL, secret, pair.local_path, 0, plain, extra=conflict
             )
     remote = o.fetched.remote
     value = remote if isinstance(remote, RemoteValue) else None
     sealed = None
     if value is not None:
-        sealed = run.keys.seal(
+        sealed = sealer.seal(
             Purpose.CONFLICT_REMOTE, secret, pair.local_path, 0, value.payload.data_text(),
             extra=conflict,
         )  # fmt: skip
