@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from svsync.domain.errors import MappingError
+from svsync.domain.errors import ConfigError, MappingError
 from svsync.domain.federation import BackendSpec, to_json
-from svsync.domain.ids import BackendId, TenantId
-from svsync.domain.mapping import RuleSet
+from svsync.domain.ids import BackendId, LocalPath, TenantId
+from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
 from svsync.ports import Connection
 from svsync.services.runs import Backends
@@ -34,6 +34,7 @@ class Federation:
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
+        refuse_circular_credentials([(spec, rules) for spec, rules, _ in compiled])
         changed: list[BackendId] = []
         for slug in sorted({spec.tenant for spec in specs} | {"default"}):
             tenant = await federation.tenant(self._db, slug)
@@ -121,6 +122,41 @@ def refuse_overlaps(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
                     " them, or exclude the path in it",
                     code="mapping_overlap",
                 )
+
+
+def refuse_circular_credentials(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
+    """A backend's credential may not come out of what it opens, directly or through others.
+
+    Such a backend could not sign in before its first sync, and a change of the remote
+    secret would decide which credential svsync presents.
+    """
+    serves: dict[BackendId, BackendId] = {}
+    for spec, _ in compiled:
+        path = credential_path(spec)
+        for other, rules in compiled if path is not None else ():
+            if other.tenant == spec.tenant and isinstance(rules.to_remote(path), Mapped):
+                serves[spec.id] = other.id
+    for start in serves:
+        seen, at = [start], serves.get(start)
+        while at is not None and at not in seen:
+            seen.append(at)
+            at = serves.get(at)
+        if at == start:
+            chain = " → ".join([*seen, start])
+            raise ConfigError(
+                f"the credential of {start} would come out of the stores it opens ({chain}): keep"
+                " it at a path that none of them federates",
+                code="circular_credential",
+            )
+
+
+def credential_path(spec: BackendSpec) -> LocalPath | None:
+    """Where in ScaiVault a backend's credential stands; None for `env:` and `file:`."""
+    for key in ("auth_config_path", "credentials_path"):
+        given = spec.config.get(key)
+        if isinstance(given, str) and not given.startswith(("env:", "file:")):
+            return LocalPath(given)
+    return None
 
 
 def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]:
