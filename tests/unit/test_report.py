@@ -324,3 +324,15 @@ def test_jitter_only_shortens_by_a_fifth_at_most(failures: int, jitter: float) -
     longest = quarantine_delay(failures, 0.0)
     assert longest * 0.8 - 1e-6 <= quarantine_delay(failures, jitter) <= longest
     assert quarantine_delay(failures, jitter) <= quarantine_delay(failures + 1, jitter)
+
+
+def test_a_run_that_lists_again_counts_its_listing_once_and_keeps_what_it_committed() -> None:
+    report = Report()
+    for _ in range(2):
+        report.list_again()
+        report.add(Count.LISTED, 5)
+        report.skip("kv/data/odd", SkipReason.ILLEGAL_PATH)
+        report.add(Count.CREATED, 1)
+    counts = report.counts()
+    assert (counts["listed"], counts["skipped"], counts["created"]) == (5, 1, 2)
+    assert len(report.skipped) == 1

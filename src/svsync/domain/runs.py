@@ -275,6 +275,14 @@ class Report:
         if reason not in INTENDED and len(self.skipped) < MAX_SKIPPED:
             self.skipped.append(Skipped(remote_path, reason, detail))
 
+    def list_again(self) -> None:
+        """The run lists once more: what it said of the first listing is void, what it
+        committed stands."""
+        for count in (Count.LISTED, Count.UNLISTED, Count.UNCHANGED, Count.LISTING_MISSED):
+            del self.numbers[count]
+        self.reasons.clear()
+        self.skipped.clear()
+
     @property
     def skips(self) -> int:
         return sum(n for reason, n in self.reasons.items() if reason not in INTENDED)

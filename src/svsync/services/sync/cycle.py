@@ -46,6 +46,7 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
         except StageLostError:
             if attempt == _STAGINGS - 1:
                 raise
+            run.report.list_again()
 
 
 async def connect(run: Run, stored: StoredBackend) -> None:
