@@ -107,6 +107,15 @@ def overwrite_suspected(numbers: GuardNumbers, guard: Guard) -> bool:
     return _too_many_overwrites(numbers.changed + numbers.overwrites, numbers.known, guard)
 
 
+def delete_suspected(numbers: GuardNumbers, guard: Guard) -> bool:
+    """Would it be too many if each path that a targeted run names were gone?
+
+    Then they are asked first, all of them, and `check_guards` is asked again with
+    those that are.
+    """
+    return _too_many_deletes(numbers.unlisted, numbers.known, guard)
+
+
 def _too_many_deletes(count: int, known: int, guard: Guard) -> bool:
     return (
         count > guard.max_delete_count

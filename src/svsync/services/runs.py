@@ -21,6 +21,7 @@ from svsync.domain.errors import (
     FenceLostError,
     GuardError,
     LoginError,
+    NotFoundError,
     SvsyncError,
 )
 from svsync.domain.federation import BackendSpec, Mode
@@ -345,6 +346,21 @@ class Runs:
             stored = await federation.get(tx, backend)
             rows = await queue.recent(tx, stored.spec.id, limit)
         return [_stored_json(row, []) for row in rows]
+
+    async def show(self, tenant: TenantId, run: str) -> dict[str, object]:
+        """One run with its skipped paths. Raises NotFoundError."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            row = await queue.get(tx, RunId(run))
+            if row is None:
+                raise NotFoundError(
+                    f"there is no run {run!r}: `svsync runs list` shows those there are",
+                    code="run_not_found",
+                )
+            skips = await queue.skips(tx, RunId(run))
+        skipped = [
+            Skipped(s["remote_path"], SkipReason.of(s["reason"]), s["detail"]) for s in skips
+        ]
+        return _stored_json(row, skipped)
 
     async def holder_of(self, tenant: TenantId, backend: BackendId) -> Row | None:
         async with self._db.transaction(tenant, read_only=True) as tx:

@@ -94,11 +94,19 @@ async def diff(
     made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend, staged)
     if await tx.fetchval("staging.count", run_no) != staged:
         raise StageLostError("the staged listing was lost in the database; the run lists again")
+    counts = await guard_counts(tx, backend, run_no, leaving)
+    if counts.todo != made:
+        raise StageLostError("the run's work list was lost in the database; the run lists again")
+    return counts
+
+
+async def guard_counts(
+    tx: Transaction, backend: BackendId, run_no: int, leaving: Collection[RemotePath] = ()
+) -> GuardCounts:
+    """Count the work list for the guards."""
     row = await tx.fetchrow("staging.guard_numbers", tx.tenant, backend, run_no, list(leaving))
     assert row is not None
-    counts = GuardCounts(**dict(row))
-    assert counts.todo == made
-    return counts
+    return GuardCounts(**dict(row))
 
 
 async def add_named(

@@ -5,14 +5,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
-from svsync.domain.changes import ChangeKind, RemoteValue
+from svsync.domain.changes import BaseKind, ChangeKind, RemoteValue
 from svsync.domain.errors import ProtocolError
 from svsync.domain.globs import Glob
-from svsync.domain.guards import GuardNumbers, check_guards, overwrite_suspected
+from svsync.domain.guards import (
+    GuardNumbers,
+    check_guards,
+    delete_suspected,
+    overwrite_suspected,
+)
 from svsync.domain.runs import Stage
 from svsync.services.sync.apply import apply
 from svsync.services.sync.context import Run
-from svsync.services.sync.fetch import fetch, fetch_batch
+from svsync.services.sync.fetch import count_gone, fetch, fetch_batch
 from svsync.services.sync.intake import changes, diff, list_and_stage, name_paths
 from svsync.services.sync.remap import remap
 from svsync.store import federation
@@ -71,7 +76,10 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     """The length of the work list, once the guards let it pass."""
     if paths is not None:
         with run.spending(Stage.DIFF):
-            return await name_paths(run, paths)
+            todo, numbers = await name_paths(run, paths)
+        if not run.allow.mass_delete and delete_suspected(numbers, run.spec.guard):
+            await _count_gone(run, todo, numbers)
+        return todo
     with run.spending(Stage.LIST):
         staged = await list_and_stage(run)
     with run.spending(Stage.DIFF):
@@ -80,6 +88,16 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     if not run.allow.mass_overwrite and overwrite_suspected(numbers, run.spec.guard):
         await _count_overwrites(run, todo, numbers)
     return todo
+
+
+async def _count_gone(run: Run, todo: int, numbers: GuardNumbers) -> None:
+    """So many paths are named that they are asked for, without their values, before any
+    deletion is believed."""
+    gone = 0
+    async for batch in changes(run, todo, known_only=True):
+        based = [c.pair for c in batch if c.pair.base.kind is BaseKind.VALUE]
+        gone += await count_gone(run, [pair.remote_path for pair in based])
+    check_guards(GuardNumbers(known=numbers.known, unlisted=gone), run.spec.guard, run.allow)
 
 
 async def _count_overwrites(run: Run, todo: int, numbers: GuardNumbers) -> None:

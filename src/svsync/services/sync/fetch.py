@@ -7,8 +7,8 @@ backend's own "gone" is gone. A change of tags alone needs no read at all.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from svsync.domain.changes import (
     BaseKind,
@@ -25,9 +25,13 @@ from svsync.domain.changes import (
     RemoteValue,
 )
 from svsync.domain.federation import HistoryMode
+from svsync.domain.ids import RemotePath
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import check_limits
 from svsync.services.sync.context import Run
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 WORKERS: Final = 32
 """Reads asked for at once; how many are on their way is the call guard's matter."""
@@ -47,14 +51,32 @@ async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:
     Raises:
         BackendError: what concerns the backend as a whole.
     """
-    waiting = deque(_pieces(changes, run.backend.features.batch_read))
-    done: list[Fetched] = []
+    pieces = _pieces(changes, run.backend.features.batch_read)
+    done = await _work_off(pieces, lambda piece: _fetch_piece(run, piece))
+    return [fetched for piece in done for fetched in piece]
 
-    async def work() -> None:
+
+async def count_gone(run: Run, paths: Sequence[RemotePath]) -> int:
+    """How many of these names the backend itself says are gone; no value is read
+    where it can tell without."""
+
+    async def is_gone(path: RemotePath) -> bool:
+        found = await run.backend.look_up(path)
+        return isinstance(found, RemoteGone) or (isinstance(found, Entry) and found.gone)
+
+    return sum(await _work_off(paths, is_gone))
+
+
+async def _work_off(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    """Do this work for every item, several at once; the first error ends the rest."""
+    waiting = deque(items)
+    done: list[R] = []
+
+    async def worker() -> None:
         while waiting:
-            done.extend(await _fetch_piece(run, waiting.popleft()))
+            done.append(await work(waiting.popleft()))
 
-    tasks = [asyncio.create_task(work()) for _ in range(min(WORKERS, len(waiting)))]
+    tasks = [asyncio.create_task(worker()) for _ in range(min(WORKERS, len(waiting)))]
     try:
         await asyncio.gather(*tasks)
     finally:

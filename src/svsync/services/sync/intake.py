@@ -132,42 +132,46 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     )
 
 
-async def name_paths(run: Run, globs: Sequence[Glob]) -> int:
+async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers]:
     """A targeted run's work list: the paths named, each to be asked by name.
 
     A glob stands for the paths already known; an unknown path is found by its
-    literal name. What no rule federates is skipped and reported.
+    literal name. What no rule federates is skipped and reported. A path named
+    twice may stand in the list twice; the second time it is found unchanged.
     """
-    names: dict[RemotePath, None] = {}
-    for glob in globs:
-        if glob.is_literal:
-            mapped = run.rules.to_remote(LocalPath(glob.text))
-            if isinstance(mapped, Mapped):
-                names[mapped.remote] = None
-            else:
-                run.skip(glob.text, SkipReason.of(str(mapped.reason)), mapped.detail)
-            continue
-        async for path in _known_matching(run, glob):
-            names[path] = None
     async with run.transaction() as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
-        ordered = list(names)
-        for at in range(0, len(ordered), _PAGE):
-            piece = ordered[at : at + _PAGE]
-            await staging.add_named(tx, run.spec.id, run.claimed.run_no, at + 1, piece)
-        await queue.record_todo(tx, run.claimed.run_id, len(ordered))
-    run.report.add(Count.LISTED, len(names))
-    return len(names)
+    named = 0
+    async for paths in _named(run, globs):
+        async with run.transaction() as tx:
+            await staging.add_named(tx, run.spec.id, run.claimed.run_no, named + 1, paths)
+        named += len(paths)
+    async with run.transaction() as tx:
+        counts = await staging.guard_counts(tx, run.spec.id, run.claimed.run_no, run.leaving)
+        await queue.record_todo(tx, run.claimed.run_id, named)
+    run.report.add(Count.LISTED, named)
+    return named, GuardNumbers(known=counts.known, unlisted=counts.touched)
 
 
-async def _known_matching(run: Run, glob: Glob) -> AsyncIterator[RemotePath]:
+async def _named(run: Run, globs: Sequence[Glob]) -> AsyncIterator[list[RemotePath]]:
+    for glob in globs:
+        if not glob.is_literal:
+            async for paths in _known_matching(run, glob):
+                yield paths
+            continue
+        mapped = run.rules.to_remote(LocalPath(glob.text))
+        if isinstance(mapped, Mapped):
+            yield [mapped.remote]
+        else:
+            run.skip(glob.text, SkipReason.of(str(mapped.reason)), mapped.detail)
+
+
+async def _known_matching(run: Run, glob: Glob) -> AsyncIterator[list[RemotePath]]:
     after = LocalPath("")
     while True:
         async with run.transaction() as tx:
             rows = await pairs.active_below(tx, run.spec.id, after, glob.literal_prefix, _PAGE)
-        for row in rows:
-            if glob(row["path"]):
-                yield row["remote_path"]
+        yield [RemotePath(row["remote_path"]) for row in rows if glob(row["path"])]
         if len(rows) < _PAGE:
             return
         after = rows[-1]["path"]
