@@ -1,0 +1,101 @@
+"""What keeps svsync itself in order: schema, configuration, keys, shell completion."""
+
+import argparse
+from typing import Any, Final
+
+from svsync.cli.arguments import add_command, add_group
+from svsync.cli.output import Output
+
+_SHELLS: Final = ("bash", "zsh", "tcsh")
+_FILES: Final = ("config", "json_file")
+
+
+def add_commands(subparsers: Any) -> None:
+    add_command(subparsers, "migrate", "bring the database's schema up to date", migrate)
+    config = add_group(subparsers, "config", "the configuration file")
+    add_command(config, "check", "say what is wrong with it, contacting nobody", check)
+    add_command(config, "schema", "its JSON Schema, for editors", schema)
+    keys = add_group(subparsers, "keys", "the keys that values are sealed with")
+    add_command(keys, "status", "root and data keys, without any key", key_status)
+    shell = add_command(subparsers, "completion", "completion for a shell", completion)
+    shell.add_argument("shell", choices=_SHELLS)
+
+
+async def migrate(args: argparse.Namespace) -> int:
+    from svsync.app import migrate_only
+    from svsync.cli.opening import settings_of
+
+    applied = await migrate_only(settings_of(args))
+    out: Output = args.out
+    if out.json:
+        out.document({"applied": [{"number": m.number, "name": m.name} for m in applied]})
+    elif applied:
+        out.table(("number", "applied"), [(f"{m.number:04d}", m.name) for m in applied])
+    else:
+        out.line("The schema is up to date.")
+    return 0
+
+
+async def check(args: argparse.Namespace) -> int:
+    """Each backend is checked by its own type too; no credential is read."""
+    from svsync.cli.opening import compiled, settings_of
+
+    settings = settings_of(args)
+    backends = compiled(settings)
+    out: Output = args.out
+    if out.json:
+        out.document({"file": settings.source, "backends": [spec.id for spec, _ in backends]})
+        return 0
+    out.line(f"{settings.source or 'The environment alone'}: nothing is wrong with it.")
+    rows = [(s.id, s.name, s.type, str(s.mode), len(r.rules)) for s, r in backends]
+    if rows:
+        out.table(("backend", "name", "type", "mode", "rules"), rows)
+    return 0
+
+
+async def schema(args: argparse.Namespace) -> int:
+    from svsync.config.schema import schema_text
+
+    args.out.raw_document(schema_text().rstrip("\n").encode())
+    return 0
+
+
+async def key_status(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        keys = await app.sealing.status(tenant)
+    if out.json:
+        fields = ("kind", "id", "purpose", "state", "reserved", "created_at", "wrapped_by")
+        out.document({"keys": [{name: getattr(key, name) for name in fields} for key in keys]})
+        return 0
+    rows = [
+        (f"{k.kind} {k.id}", k.purpose, k.state, k.reserved, k.created_at[:10], k.wrapped_by)
+        for k in keys
+    ]
+    out.table(("key", "for", "state", "sealings reserved", "made", "wrapped by"), rows)
+    return 0
+
+
+async def completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    from svsync.cli.main import build_parser
+
+    parser = build_parser()
+    _complete_files(parser)
+    args.out.raw(shtab.complete(parser, shell=args.shell).encode() + b"\n")
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Let the shell offer file names where a file is meant, also below each command."""
+    import shtab
+
+    for action in parser._actions:
+        if action.dest in _FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _complete_files(below)

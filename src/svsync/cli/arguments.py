@@ -1,0 +1,71 @@
+"""The grammar of the command line: common options, groups, and what an error says."""
+
+import argparse
+import difflib
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from svsync.cli.output import say
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+"""What a command's parser names with `set_defaults(command=…)`; it gives the exit code."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose every command takes the common options, before and after its name.
+
+    A common option has no default here, so that a command does not undo what was given
+    before it; the defaults are those of the whole program's parser.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        common = self.add_argument_group("common options")
+        for flag, words, kind in (
+            ("--config", "the configuration file", {"metavar": "FILE"}),
+            ("--tenant", "whose secrets (default: default)", {"metavar": "SLUG"}),
+            ("--json", "one JSON object, for programs", {"action": "store_true"}),
+            ("--no-migrate", "refuse a database of an older schema", {"action": "store_true"}),
+        ):
+            options = {"default": argparse.SUPPRESS, "help": words, **kind}
+            common.add_argument(flag, **options)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, but for two things. Words after an option join those before it, where
+        the command names the list (`rest`). What is not understood is told by its name
+        alone, for the rest of it may be a value."""
+        found, left = self.parse_known_args(args, namespace)
+        if found.rest and not any(word.startswith("-") for word in left):
+            getattr(found, found.rest).extend(left)
+        elif left:
+            flags = [word.partition("=")[0] for word in left if word.startswith("-")]
+            self.error(f"there is no option {flags[0]}" if flags else "there is a word too many")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{message}; `{self.prog} --help` shows what there is")
+        raise SystemExit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            near = difflib.get_close_matches(str(value), known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise argparse.ArgumentError(None, f"there is no {value!r}: {meant}")
+
+
+def add_command(subparsers: Any, name: str, words: str, command: Command) -> Parser:
+    """A command's parser, to which its own options are added."""
+    parser: Parser = subparsers.add_parser(name, help=words, description=f"{words.capitalize()}.")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def add_group(subparsers: Any, name: str, words: str) -> Any:
+    """A command that is a noun; its verbs are added to what this gives."""
+    parser: Parser = subparsers.add_parser(name, help=words, description=f"{words.capitalize()}.")
+    return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+
+
+def backend_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    parser.add_argument("--backend", metavar="ID", required=required, help="a backend's id or name")

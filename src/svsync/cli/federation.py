@@ -1,0 +1,390 @@
+"""Backends as people look at them: list, show, test, status, conflicts, the mapping."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from svsync.cli.arguments import add_command, add_group, backend_option
+from svsync.cli.output import Output, ago, span
+from svsync.domain.errors import DeniedError, NotFoundError
+
+if TYPE_CHECKING:
+    from svsync.cli.opening import Compiled
+    from svsync.config.model import Settings
+    from svsync.domain.mapping import Explanation
+
+
+def add_commands(subparsers: Any) -> None:
+    backends = add_group(subparsers, "backends", "the stores that are federated")
+    add_command(backends, "list", "every backend, in a line each", list_backends)
+    shown = add_command(backends, "show", "a backend's configuration as it is in force", show)
+    tested = add_command(backends, "test", "sign in and look what is granted", test)
+    for parser in (shown, tested):
+        parser.add_argument("backend", metavar="ID", help="a backend's id or name")
+    backend_option(
+        add_command(subparsers, "status", "how the backends are, now", status), required=False
+    )
+    conflicts = add_group(subparsers, "conflicts", "paths where both sides disagree")
+    listing = add_command(
+        conflicts, "list", "conflicts of a backend, without values", list_conflicts
+    )
+    backend_option(listing)
+    listing.add_argument("--all", action="store_true", help="those that are settled, too")
+    mapping = add_group(subparsers, "map", "the path mapping, looked at without any store")
+    tried = add_command(mapping, "test", "what becomes of some paths, both ways", map_test)
+    backend_option(tried)
+    tried.add_argument("paths", metavar="PATH", nargs="+", help="a local or a remote path")
+    tried.set_defaults(rest="paths")
+    linted = add_command(mapping, "lint", "rules that can never match", map_lint)
+    backend_option(linted, required=False)
+
+
+# --- backends -------------------------------------------------------------------------
+
+
+async def list_backends(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        backends = await app.federation.list_backends(tenant)
+    if out.json:
+        out.document({"backends": backends})
+    elif _said_there_are_none(out, backends):
+        pass
+    else:
+        rows = [(b["id"], b["name"], b["type"], b["mode"], b["state"]) for b in backends]
+        out.table(("id", "name", "type", "mode", "state"), rows)
+    return 0
+
+
+async def show(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        found = await app.federation.show(tenant, args.backend)
+    if out.json:
+        out.document(found)
+        return 0
+    out.facts(
+        [
+            (key, value if isinstance(value, str | int | float) else _words(value))
+            for key, value in found.items()
+            if key not in ("rules", "config") and value not in (None, {}, [])
+        ]
+        + [(f"config.{key}", value) for key, value in found["config"].items()]
+    )
+    out.line()
+    columns = ("rule", "local", "remote", "but")
+    out.table(columns, [_rule_row(n, rule) for n, rule in enumerate(found["rules"])])
+    return 0
+
+
+async def test(args: argparse.Namespace) -> int:
+    """Exit 0 also where a part is denied: `degraded` is told, and the rest works."""
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        spec = await app.federation.spec(tenant, args.backend)
+        found = await app.federation.test(tenant, args.backend)
+    document = {
+        "id": spec.id,
+        "name": spec.name,
+        "status": found.status,
+        "version": found.version,
+        "identity": found.identity,
+        "latency_ms": round(found.latency_ms, 1),
+        "warnings": list(found.warnings),
+        "checks": [{"name": c.name, "state": c.state, "hint": c.hint} for c in found.checks],
+    }
+    if out.json:
+        out.document(document)
+    else:
+        _show_test(out, document)
+    if found.status == "denied":
+        raise DeniedError(
+            f"{spec.id} lets us in and shows nothing: grant what is missing", operation="connect"
+        )
+    return 0
+
+
+def _show_test(out: Output, document: Mapping[str, Any]) -> None:
+    out.facts(
+        [
+            ("backend", f"{document['id']} ({document['name']})"),
+            ("status", document["status"]),
+            ("answers", f"version {document['version'] or '?'}, in {document['latency_ms']} ms"),
+            ("store", document["identity"] or None),
+            *(("warning", warning) for warning in document["warnings"]),
+        ]
+    )
+    out.line()
+    rows = [(c["name"], c["state"], c["hint"]) for c in document["checks"]]
+    out.table(("permission", "state", "granted by"), rows)
+
+
+# --- status ---------------------------------------------------------------------------
+
+
+_STATUS_COLUMNS: Final = (
+    "backend",
+    "state",
+    "last sync",
+    "next",
+    "stale for",
+    "secrets",
+    "conflicts",
+    "skipped",
+    "last error",
+)
+
+
+async def status(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        if args.backend:
+            one = await app.federation.status(tenant, args.backend)
+        else:
+            backends = await app.federation.list_backends(tenant)
+    now = datetime.now(UTC)
+    if args.backend and out.json:
+        out.document(one)
+    elif args.backend:
+        out.facts(_status_facts(one, now))
+    elif out.json:
+        out.document({"backends": backends})
+    elif not _said_there_are_none(out, backends):
+        out.table(_STATUS_COLUMNS, [_status_row(b, now) for b in backends])
+    return 0
+
+
+def state_of(status: Mapping[str, Any]) -> str:
+    """One word; a backend that never ran is not called healthy."""
+    if status["paused"]:
+        return "paused"
+    if status["last_sync_at"] is None:
+        return "new"
+    return str(status["status"])
+
+
+def _next(status: Mapping[str, Any], now: datetime) -> str | None:
+    """When the next run is due; nobody starts it while no daemon runs."""
+    due = status["next_sync_at"]
+    if status["paused"] or due is None:
+        return None
+    words = ago(due, now)
+    return words if words.startswith("in ") else f"due {words}"
+
+
+def _stale(status: Mapping[str, Any]) -> str | None:
+    seconds = status["staleness_s"]
+    return None if seconds is None else span(seconds)
+
+
+def _status_row(b: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+    return (
+        b["id"],
+        state_of(b),
+        ago(b["last_sync_at"], now),
+        _next(b, now),
+        _stale(b),
+        b["secrets_synced"],
+        b["conflicts_open"],
+        b["skipped"],
+        b["last_error"],
+    )
+
+
+def _status_facts(s: Mapping[str, Any], now: datetime) -> list[tuple[str, object]]:
+    lease, latency = s["lease"], s["connection_latency_ms"]
+    return [
+        ("backend", s["id"]),
+        ("state", state_of(s)),
+        ("mode", s["mode"]),
+        ("last sync", ago(s["last_sync_at"], now)),
+        ("last success", ago(s["last_success_at"], now)),
+        ("next sync", _next(s, now)),
+        ("stale for", _stale(s)),
+        (
+            "running now",
+            lease and f"{lease['holder']}, {ago(lease['expires_at'], now)} at the latest",
+        ),
+        ("secrets", s["secrets_synced"]),
+        ("conflicts", s["conflicts_open"]),
+        ("diverged", s["diverged"]),
+        ("skipped", s["skipped"]),
+        ("quarantined", s["quarantined"]),
+        ("latency", None if latency is None else f"{latency:.0f} ms"),
+        ("calls a cycle", s["calls_per_cycle"]),
+        ("failures", s["consecutive_failures"] or None),
+        ("unreachable", s["unreachable_since"] and f"since {ago(s['unreachable_since'], now)}"),
+        ("last error", s["last_error"]),
+        ("last run", s["last_run"]),
+    ]
+
+
+def _said_there_are_none(out: Output, backends: Sequence[object]) -> bool:
+    if not backends:
+        out.line("There is no backend: name one under `backends:` in the configuration file.")
+    return not backends
+
+
+# --- conflicts ------------------------------------------------------------------------
+
+
+async def list_conflicts(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        found: Any = await app.federation.list_conflicts(tenant, args.backend, closed=args.all)
+    if out.json:
+        out.document(found)
+        return 0
+    if not found["conflicts"]:
+        settled = "" if args.all else "; --all shows those that are settled"
+        out.line(f"No conflict waits in {found['backend_id']}{settled}.")
+        return 0
+    now = datetime.now(UTC)
+    rows = [
+        (
+            c["path"],
+            c["kind"],
+            c["state"],
+            f"{c['local']}, version {c['local_version']}",
+            c["remote"],
+            ago(c["detected_at"], now),
+        )
+        for c in found["conflicts"]
+    ]
+    out.table(("path", "kind", "state", "here", "backend", "found"), rows)
+    return 0
+
+
+# --- mapping --------------------------------------------------------------------------
+
+
+async def map_test(args: argparse.Namespace) -> int:
+    """Exit 1 when some path is federated neither as a local nor as a remote one."""
+    from svsync.cli.opening import compiled, settings_of
+
+    settings = settings_of(args)
+    [(spec, rules)] = _of_file(settings, compiled(settings), args.backend)
+    found = [(path, rules.explain_remote(path), rules.explain_local(path)) for path in args.paths]
+    out: Output = args.out
+    if out.json:
+        paths = [
+            {"path": path, "as_remote": _explained(remote), "as_local": _explained(local)}
+            for path, remote, local in found
+        ]
+        out.document({"backend_id": spec.id, "paths": paths})
+    else:
+        for path, remote, local in found:
+            _show_explained(out, path, remote, local)
+    return 0 if all(_maps(remote) or _maps(local) for _, remote, local in found) else 1
+
+
+async def map_lint(args: argparse.Namespace) -> int:
+    """Exit 1 when a rule can never match."""
+    from svsync.cli.opening import compiled, settings_of
+    from svsync.domain.mapping_lint import lint
+
+    settings = settings_of(args)
+    backends = _of_file(settings, compiled(settings), args.backend)
+    found = [(spec, finding) for spec, rules in backends for finding in lint(rules)]
+    out: Output = args.out
+    if out.json:
+        findings = [
+            {
+                "backend_id": spec.id,
+                "rule": finding.rule,
+                "where": settings.place(spec, f"path_mapping[{finding.rule}]"),
+                "covered_by": list(finding.covered_by),
+                "message": finding.sentence,
+            }
+            for spec, finding in found
+        ]
+        out.document({"findings": findings})
+    else:
+        for spec, finding in found:
+            out.line(f"{settings.place(spec, f'path_mapping[{finding.rule}]')}: {finding.sentence}")
+        if not found:
+            rules_seen = sum(len(rules.rules) for _, rules in backends)
+            out.line(f"{rules_seen} rules of {len(backends)} backends: each can match.")
+    return 1 if found else 0
+
+
+def _of_file(settings: "Settings", backends: "Compiled", name: str | None) -> "Compiled":
+    """The file's backend of that id or name; all of them where none is named."""
+    if name is None:
+        return backends
+    found = [(spec, rules) for spec, rules in backends if name in (spec.id, spec.name)]
+    if not found:
+        known = ", ".join(spec.id for spec, _ in backends) or "none"
+        source = settings.source or "the environment"
+        raise NotFoundError(
+            f"{source} has no backend {name!r}: it has {known}", code="backend_not_found"
+        )
+    return found[:1]
+
+
+def _maps(explained: "Explanation") -> bool:
+    from svsync.domain.mapping import Mapped
+
+    return isinstance(explained.outcome, Mapped)
+
+
+def _explained(found: "Explanation") -> dict[str, object]:
+    from svsync.domain.mapping import Mapped
+
+    outcome = found.outcome
+    about: dict[str, object] = {
+        "rule": found.rule,
+        "local_pattern": found.local_pattern or None,
+        "remote_pattern": found.remote_pattern or None,
+        "captures": dict(found.captures),
+    }
+    if isinstance(outcome, Mapped):
+        ends = {"local": outcome.local, "remote": outcome.remote, "reason": None, "detail": None}
+        return about | ends
+    reason = {"reason": str(outcome.reason), "detail": outcome.detail}
+    return about | {"local": None, "remote": None} | reason
+
+
+def _show_explained(out: Output, path: str, remote: "Explanation", local: "Explanation") -> None:
+    """The side or sides on which a rule matches; without one, why not."""
+    out.heading(path)
+    sides = [side for side in (remote, local) if side.rule is not None] or [remote]
+    for side in sides:
+        captures = ", ".join(f"{name} = {held}" for name, held in side.captures)
+        rule = None if side.rule is None else f"{side.rule}: {side.local_pattern}"
+        if rule and side.remote_pattern:
+            rule += f" <-> {side.remote_pattern}"
+        out.facts(
+            [
+                ("  taken as", f"a {side.side} path" if rule else "a local or a remote path"),
+                ("  rule", rule or "none matches"),
+                ("  captures", captures or None),
+                ("  result", side.sentence),
+            ]
+        )
+    out.line()
+
+
+def _rule_row(number: int, rule: Mapping[str, Any]) -> tuple[object, ...]:
+    if rule["exclude"]:
+        return (number, rule["local"] or "", rule["remote"] or "", "excluded")
+    over = {key: value for key, value in rule["overrides"].items() if value is not None}
+    over |= {key: rule[key] for key in ("separator", "escape") if rule[key]}
+    return (number, rule["local"], rule["remote"], _words(over))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {held}" for key, held in value.items())
+    return str(value)

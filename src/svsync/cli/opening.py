@@ -1,0 +1,83 @@
+"""From parsed arguments to an open svsync: configuration, logs, store, tenant.
+
+Imported by commands when they run, never before: `svsync --help` loads none of it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from svsync.app import App, open_app
+from svsync.config.load import load
+from svsync.config.model import LogFormat, Settings
+from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import TenantId
+from svsync.domain.mapping import RuleSet
+from svsync.domain.values import Credential
+from svsync.observe.logs import configure, log_what_nobody_caught
+from svsync.registry import Registry
+from svsync.services.federation import refuse_overlaps
+
+Compiled = list[tuple[BackendSpec, RuleSet]]
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """File and environment, with what the command line changes; logs are set up by it.
+
+    Raises:
+        ConfigError: one sentence with the place.
+    """
+    settings = load(args.config, os.environ)
+    form = settings.log_format
+    said = "log_format" in settings.places or "LOG_FORMAT" in os.environ
+    if not said and sys.stderr.isatty():
+        form = LogFormat.TEXT
+    configure(settings.log_level, form)
+    log_what_nobody_caught()
+    if args.no_migrate:
+        settings = replace(settings, migrate_on_start=False)
+    return settings
+
+
+@asynccontextmanager
+async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]]:
+    """svsync on its store, and the tenant of `--tenant`.
+
+    What is wrong with a backend of the file is told before anything is started.
+    """
+    settings = settings_of(args)
+    compiled(settings)
+    async with open_app(settings) as app:
+        yield app, await app.tenant(args.tenant)
+
+
+def compiled(settings: Settings) -> Compiled:
+    """The file's backends with their rules, each checked by its own type.
+
+    Raises:
+        ConfigError: what is wrong, with file and line.
+    """
+    registry = Registry(settings, _no_credentials)
+    found: Compiled = []
+    for spec in settings.backends:
+        try:
+            rules, _ = registry.rules(spec)
+            refuse_overlaps([*found, (spec, rules)])
+        except ConfigError as error:
+            raise _located(settings, spec, error) from None
+        found.append((spec, rules))
+    return found
+
+
+def _located(settings: Settings, spec: BackendSpec, error: ConfigError) -> ConfigError:
+    """The same error, where a person finds it."""
+    message = error.message.removeprefix(f"{error.where}: ")
+    return ConfigError(message, where=settings.place(spec, error.where), code=error.code)
+
+
+async def _no_credentials(_spec: BackendSpec, _tenant: TenantId) -> Credential:
+    raise AssertionError("rules are compiled without signing in")

@@ -1,0 +1,241 @@
+"""What a command shows: tables for people, one JSON object for programs.
+
+Only this module writes to stdout, in whole pieces that are flushed at once, so that
+a reader who went away or a full disk is met here and nowhere else. On a terminal
+tables have colour and lines (rich, loaded only then); anywhere else they are plain
+aligned text that keeps its width. Names come from other people's stores: whatever
+would move a cursor or hide text is shown escaped.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from svsync.domain.errors import SetupError
+
+if TYPE_CHECKING:
+    from svsync.domain.runs import Stage
+    from svsync.services.sync.context import Progress
+
+Row = Sequence[object]
+
+_STYLES: Final = {
+    "green": {"ok", "healthy", "granted", "completed", "in_sync", "active"},
+    "yellow": {"partial", "degraded", "missing_optional", "conflict", "open", "paused", "new"},
+    "red": {"failed", "unreachable", "denied", "missing", "quarantined", "overdue"},
+}
+_STAGE_WORDS: Final = {"list": "listing", "fetch": "reading and writing what changed"}
+
+
+class Output:
+    """Where one command's answer goes.
+
+    Attributes:
+        json: programs are reading; views are not drawn.
+        answered: the one JSON object has been written.
+    """
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+        self.answered = False
+        self.on_terminal = sys.stdout.isatty()
+
+    # --- for programs -----------------------------------------------------------------
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Write the one object of this command."""
+        self.raw_document(json.dumps(document, indent=2).encode())
+
+    def raw_document(self, text: bytes) -> None:
+        """Likewise, of a text that is JSON already and must not be written anew."""
+        self.answered = True
+        self.raw(text + b"\n")
+
+    # --- for people -------------------------------------------------------------------
+
+    def line(self, text: str = "") -> None:
+        self._text(shown(text) + "\n")
+
+    def heading(self, text: str) -> None:
+        if self.on_terminal:
+            from rich.text import Text
+
+            self._draw(Text(shown(text), style="bold"))
+        else:
+            self._text(shown(text) + "\n")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Rows under their column names; numbers are set to the right."""
+        cells = [[shown(cell) for cell in row] for row in rows]
+        right = [
+            bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(columns))
+        ]
+        if not self.on_terminal:
+            self._text(plain_table([name.upper() for name in columns], cells, right))
+            return
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for name, to_right in zip(columns, right, strict=True):
+            table.add_column(name, justify="right" if to_right else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*map(_styled, row))
+        self._draw(table)
+
+    def facts(self, facts: Sequence[tuple[str, object]]) -> None:
+        """Names and what they are, one a line; None leaves a fact out."""
+        rows = [[name, shown(value)] for name, value in facts if value is not None]
+        if not self.on_terminal:
+            self._text(plain_table(None, rows, [False, False]))
+            return
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim")
+        grid.add_column(overflow="fold")
+        for name, value in rows:
+            grid.add_row(name, _styled(value))
+        self._draw(grid)
+
+    @contextmanager
+    def progress(self) -> Iterator["Progress"]:
+        """A bar on stderr while a run works, if somebody looks at it."""
+        if not sys.stderr.isatty():
+            yield _tell_nobody
+            return
+        from rich import progress
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        columns = (
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
+        )
+        with progress.Progress(*columns, console=console, transient=True) as p:
+            bar = p.add_task("connecting", total=None, of="")
+
+            def tell(stage: "Stage", done: int, total: int | None) -> None:
+                of = "" if total is None else f" of {total:,}"
+                words = _STAGE_WORDS.get(stage, stage)
+                p.update(bar, description=words, completed=done, total=total, of=of)
+
+            yield tell
+
+    def _draw(self, thing: object) -> None:
+        """Render by rich, then write as everything else is written."""
+        import io
+
+        from rich.console import Console
+
+        drawn = io.StringIO()
+        Console(file=drawn, force_terminal=True, highlight=False, markup=False).print(thing)
+        lines = [line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n")]
+        self._text("\n".join(lines) + "\n")
+
+    def _text(self, text: str) -> None:
+        self.raw(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes to stdout, now.
+
+        A reader who went away (`| head`) is no error: the work is done all the same,
+        and the exit code tells how it ended.
+
+        Raises:
+            SetupError: the device does not take them.
+        """
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            _forget_stdout()
+        except OSError as error:
+            _forget_stdout()
+            raise SetupError(
+                f"what svsync prints cannot be written ({os.strerror(error.errno or 0)}):"
+                " make room, or send stdout elsewhere",
+                code="output_failed",
+            ) from None
+
+
+def _tell_nobody(stage: "Stage", done: int, total: int | None) -> None:
+    """Progress where nobody looks."""
+
+
+def say(text: str) -> None:
+    """One sentence on stderr, whatever stderr is by now."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"svsync: {shown(text)}\n")
+        sys.stderr.flush()
+
+
+def shown(value: object) -> str:
+    """A cell's text, fit for a terminal: nothing in it acts on one.
+
+    Line breaks stay; every other character that does not print is shown as its escape.
+    """
+    if value is None:
+        return "-"
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+def plain_table(head: Sequence[str] | None, rows: Sequence[Row], right: Sequence[bool]) -> str:
+    """Columns two spaces apart, as wide as their widest cell; one line a row."""
+    lines = [*([head] if head else []), *rows]
+    cells = [[str(cell).replace("\n", "\\n") for cell in line] for line in lines]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(right))] if cells else []
+    return "".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        + "\n"
+        for line in cells
+    )
+
+
+def ago(moment: str | None, now: datetime) -> str:
+    """An RFC 3339 time as people say it: `3 min ago`, `in 12 min`, `never`."""
+    if moment is None:
+        return "never"
+    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest fitting unit."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
+
+
+def _styled(text: str) -> Any:
+    """A cell that says how something stands has its colour."""
+    from rich.text import Text
+
+    return Text(text, next((style for style, words in _STYLES.items() if text in words), ""))
+
+
+def _forget_stdout() -> None:
+    """Let whatever is still buffered, and all that follows, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,335 @@
+"""Runs in the foreground: `run-once`, `plan`, and the reports of past ones."""
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from svsync.cli.arguments import add_command, add_group, backend_option
+from svsync.cli.output import Output, ago, say, span
+from svsync.domain.errors import BackendBusyError, GuardError, SvsyncError
+
+if TYPE_CHECKING:
+    from svsync.app import App
+    from svsync.domain.ids import TenantId
+    from svsync.services.runs import Ended, Request
+
+CONFLICTS_WAIT: Final = 4
+PARTIAL: Final = 5
+
+_POLL_S: Final = 0.5
+_EXAMPLES: Final = 3
+_PLANNED: Final = 50
+
+
+def add_commands(subparsers: Any) -> None:
+    once = add_command(subparsers, "run-once", "run one cycle of a backend and report", run_once)
+    once.add_argument("--dry-run", action="store_true", help="do all but write, on either side")
+    once.add_argument("--wait", action="store_true", help="wait while somebody else runs it")
+    for flag, words in (
+        ("--allow-mass-delete", "let this run delete what a guard would stop"),
+        ("--allow-mass-overwrite", "let this run overwrite what a guard would stop"),
+        ("--allow-regression", "let this run go back to earlier versions"),
+        ("--fail-on-conflicts", "exit 4 when conflicts wait for a person"),
+        ("--fail-on-partial", "exit 5 when something was skipped"),
+    ):
+        once.add_argument(flag, action="store_true", help=words)
+    plan_ = add_command(subparsers, "plan", "show what a run would do, and do none of it", plan)
+    for parser in (once, plan_):
+        backend_option(parser)
+        parser.add_argument(
+            "--path", action="append", metavar="GLOB", help="only these local paths (repeatable)"
+        )
+        parser.set_defaults(failure={"run_id": None})
+    runs = add_group(subparsers, "runs", "reports of past runs")
+    listing = add_command(runs, "list", "the last runs of a backend, newest first", list_runs)
+    backend_option(listing)
+    listing.add_argument("--limit", type=int, default=20, metavar="N", help="default: 20")
+    shown = add_command(runs, "show", "the report of one run", show_run)
+    shown.add_argument("run", metavar="RUN")
+
+
+# --- commands -------------------------------------------------------------------------
+
+
+async def run_once(args: argparse.Namespace) -> int:
+    """One cycle; the exit code is that of its cause, or asked for by --fail-on-…"""
+    from svsync.cli.opening import opened
+    from svsync.domain.guards import Allow
+
+    allow = Allow(args.allow_mass_delete, args.allow_mass_overwrite, args.allow_regression)
+    request = _request(args, dry=args.dry_run, allow=allow)
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        ended = await _run(app, tenant, request, out, wait=args.wait)
+        document = ended.to_json()
+        if out.json:
+            out.document(document)
+        else:
+            show_report(out, document)
+    _raise_failure(ended)
+    if args.fail_on_conflicts and ended.conflicts_open:
+        say(f"{ended.conflicts_open} conflicts wait: `svsync conflicts list` shows them")
+        return CONFLICTS_WAIT
+    if args.fail_on_partial and document["result"] == "partial":
+        say("something was skipped; the report names each path with its reason")
+        return PARTIAL
+    return 0
+
+
+async def plan(args: argparse.Namespace) -> int:
+    """A dry run. Where a guard would stop the run, it is passed by, so that the plan
+    shows what it stops; the exit code is that of the run that would be stopped."""
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        guards: list[GuardError] = []
+        ended = await _run(app, tenant, _request(args, dry=True), out)
+        first = ended
+        while isinstance(ended.cause, GuardError):
+            guards.append(ended.cause)
+            allow = _passing_by(guards)
+            ended = await _run(app, tenant, _request(args, dry=True, allow=allow), out)
+        status = await app.federation.status(tenant, args.backend)
+    document = first.to_json() | {
+        "plan": ended.to_json()["plan"],
+        "guards": [{"code": g.code, "message": g.message, "plan": g.plan} for g in guards],
+        "calls_per_cycle": status["calls_per_cycle"],
+    }
+    if guards:
+        document["counts"] = ended.to_json()["counts"]
+    if out.json:
+        out.document(document)
+    else:
+        show_report(out, document)
+    _raise_failure(first)
+    return 0
+
+
+async def list_runs(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        runs = await app.runs.recent(tenant, args.backend, max(1, args.limit))
+    if out.json:
+        out.document({"runs": runs, "next_cursor": None})
+        return 0
+    if not runs:
+        out.line(
+            f"{args.backend} has never run; `svsync run-once --backend {args.backend}` runs it."
+        )
+        return 0
+    now = datetime.now(UTC)
+    columns = (
+        "run",
+        "kind",
+        "by",
+        "result",
+        "began",
+        "took",
+        "found",
+        "changed",
+        "skipped",
+        "error",
+    )
+    out.table(columns, [_run_row(run, now) for run in runs])
+    return 0
+
+
+async def show_run(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        run = await app.runs.show(tenant, args.run)
+    if out.json:
+        out.document(run)
+    else:
+        show_report(out, run)
+    return 0
+
+
+# --- running --------------------------------------------------------------------------
+
+
+def _request(args: argparse.Namespace, *, dry: bool, allow: Any = None) -> "Request":
+    from svsync.domain.globs import Glob
+    from svsync.domain.guards import Allow
+    from svsync.services.runs import Request
+
+    paths = None if args.path is None else tuple(Glob(text) for text in args.path)
+    return Request(args.backend, paths=paths, dry=dry, allow=allow or Allow())
+
+
+def _passing_by(guards: Sequence[GuardError]) -> Any:
+    from svsync.domain.guards import Allow
+
+    codes = {guard.code for guard in guards}
+    return Allow(
+        mass_delete="mass_delete_guard" in codes,
+        mass_overwrite="mass_overwrite_guard" in codes,
+        regression="mass_regression_guard" in codes,
+    )
+
+
+async def _run(
+    app: "App", tenant: "TenantId", request: "Request", out: Output, *, wait: bool = False
+) -> "Ended":
+    """The run, once nobody else runs the backend if `wait`; its report if it is interrupted.
+
+    Raises:
+        BackendBusyError: somebody else runs this backend now, and `wait` is not set.
+    """
+    began, waiting_for = datetime.now(UTC), ""
+    with out.progress() as bar:
+        while True:
+            try:
+                return await app.runs.run(tenant, request, bar)
+            except BackendBusyError as busy:
+                if not wait:
+                    raise
+                if busy.holder != waiting_for:
+                    waiting_for = busy.holder
+                    say(f"{waiting_for} is running {request.backend}: waiting for it")
+                await asyncio.sleep(_POLL_S)
+            except asyncio.CancelledError:
+                await _report_interrupted(app, tenant, request, out, began)
+                raise
+
+
+async def _report_interrupted(
+    app: "App", tenant: "TenantId", request: "Request", out: Output, began: datetime
+) -> None:
+    """The run that a signal ended, as its row has it."""
+    for run in await app.runs.recent(tenant, request.backend, 1):
+        error, started = run["error"], run["started_at"]
+        assert isinstance(started, str)
+        interrupted = isinstance(error, dict) and error["code"] == "interrupted"
+        if interrupted and datetime.fromisoformat(started) >= began and out.json:
+            out.document(run)
+
+
+def _raise_failure(ended: "Ended") -> None:
+    """A failed run's error, for the one place that makes exit codes of errors."""
+    if ended.record.error is not None:
+        error = ended.record.error
+        raise ended.cause or SvsyncError(error.message, code=error.code)
+
+
+# --- what people see ------------------------------------------------------------------
+
+
+def show_report(out: Output, run: Mapping[str, Any]) -> None:
+    """A run, live or past, as its JSON tells it."""
+    from svsync.cli.words import GUARDS
+
+    dry = run["kind"] == "dry"
+    result = run["result"] or run["state"]
+    took = "" if run["duration_ms"] is None else f" after {span(run['duration_ms'] / 1000)}"
+    kind = "dry run, nothing was written" if dry else f"{run['kind']} run"
+    out.heading(f"{run['backend_id']}: {result}{took} ({kind})")
+    error = run["error"]
+    out.facts(
+        [
+            ("run", run["run_id"]),
+            ("result", result),
+            ("error", error and f"{error['code']} while in stage {error['stage']}"),
+            ("", error and error["message"]),
+        ]
+    )
+    _show_counts(out, run["counts"], dry=dry)
+    if "plan" in run:
+        _show_plan(out, run["plan"])
+    _show_skipped(out, run)
+    for guard in run.get("guards", ()):
+        out.line(f"\nA run would be stopped by {guard['code']}: {guard['message']}")
+        out.line(f"  {GUARDS[guard['code']]} lets one run through.")
+    _show_effort(out, run)
+
+
+def _show_counts(out: Output, counts: Mapping[str, Any], *, dry: bool) -> None:
+    from svsync.cli.words import ALWAYS, COUNTS
+
+    rows = [
+        (words, counts[count])
+        for count, words in COUNTS.items()
+        if counts.get(count) or (count in ALWAYS and count in counts)
+    ]
+    if counts.get("skipped"):
+        rows.append(("skipped", counts["skipped"]))
+    if rows:
+        out.line()
+        out.table(("would be" if dry else "secrets", "count"), rows)
+
+
+def _show_plan(out: Output, plan: Sequence[Mapping[str, Any]]) -> None:
+    out.line()
+    if not plan:
+        out.line("Nothing would change.")
+        return
+    rows = [(p["action"], p["path"], p["remote_path"], p["detail"]) for p in plan[:_PLANNED]]
+    out.table(("action", "path", "remote path", "what"), rows)
+    if len(plan) > _PLANNED:
+        out.line(f"… and {len(plan) - _PLANNED:,} more: --json shows them all")
+
+
+def _show_skipped(out: Output, run: Mapping[str, Any]) -> None:
+    """Grouped by reason, with the first few names; --json has them all."""
+    from svsync.cli.words import REASONS
+
+    by_reason: Mapping[str, int] = run["counts"].get("skipped_by_reason", {})
+    rows = []
+    for reason, count in sorted(by_reason.items(), key=lambda item: -item[1]):
+        named = [s["remote_path"] for s in run["skipped"] if s["reason"] == reason][:_EXAMPLES]
+        more = f" … {count - len(named):,} more" if named and count > len(named) else ""
+        words = {str(key): text for key, text in REASONS.items()}.get(reason, "")
+        rows.append((reason, count, words, ", ".join(named) + more))
+    if rows:
+        out.line()
+        out.table(("left as it is", "count", "because", "such as"), rows)
+
+
+def _show_effort(out: Output, run: Mapping[str, Any]) -> None:
+    calls = {name: n for name, n in run["api_calls"].items() if n}
+    throttled = run["counts"].get("throttled")
+    cycle = run.get("calls_per_cycle")
+    facts = [
+        ("calls", ", ".join(f"{n:,} {name}" for name, n in calls.items()) or "none"),
+        ("throttled", throttled or None),
+        ("values read", _size(run["counts"].get("bytes", 0))),
+        ("time", ", ".join(f"{s} {ms:,} ms" for s, ms in run["stages_ms"].items() if ms) or None),
+    ]
+    if "guards" in run:
+        known = (
+            "known after the first run" if cycle is None else f"{cycle:,} calls, as the last run"
+        )
+        facts.append(("a cycle costs", f"{known}; this backend does not bill calls"))
+    out.line()
+    out.facts(facts)
+
+
+def _size(count: int) -> str | None:
+    if not count:
+        return None
+    return f"{count:,} bytes" if count < 10_240 else f"{count / 1024:,.0f} KiB"
+
+
+def _run_row(run: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+    counts = run["counts"]
+    changed = sum(counts.get(name, 0) for name in ("created", "updated", "deleted", "pushed"))
+    took = run["duration_ms"]
+    return (
+        run["run_id"],
+        run["kind"],
+        run["trigger"],
+        run["result"] or run["state"],
+        ago(run["started_at"], now),
+        None if took is None else span(took / 1000),
+        counts.get("listed"),
+        changed,
+        counts.get("skipped"),
+        run["error"] and run["error"]["code"],
+    )
