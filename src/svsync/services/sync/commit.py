@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from svsync.domain.changes import BaseKind, LocalKind, Pair, RemoteGone, RemoteValue
+from svsync.domain.changes import (
+    BaseKind,
+    LocalKind,
+    Pair,
+    PairStatus,
+    RemoteGone,
+    RemoteValue,
+)
 from svsync.domain.decide import ConflictKind, ConflictState, Effect
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import KeyServiceError
@@ -248,7 +255,10 @@ async def _write(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> int:
     await secrets.advance(tx, pulled)
     await secrets.bury(tx, buried)
     await secrets.describe(tx, described)
-    await pairs.upsert(tx, run.spec.id, run.mapping, [_pair_row(r) for r in rows])
+    nothing = [r for r in rows if r.outcome.decision.status is PairStatus.INITIAL]
+    await pairs.forget_unsettled(tx, run.spec.id, [r.pair.remote_path for r in nothing])
+    left = [_pair_row(r) for r in rows if r not in nothing]
+    await pairs.upsert(tx, run.spec.id, run.mapping, left)
     recorded = await _write_conflicts(run, tx, rows)
     closed = await _close_converged(run, tx, rows)
     events = [*_changed(run, rows), *_detected(run, recorded), *_resolved(run, closed)]
