@@ -18,6 +18,7 @@ from svsync.domain.changes import (
     Fetched,
     HistoricVersion,
     LocalKind,
+    Pair,
     RemoteGone,
     RemoteMetadata,
     RemoteRead,
@@ -121,8 +122,11 @@ async def _ask(run: Run, change: Change) -> Fetched:
         if change.kind is ChangeKind.UNLISTED:
             run.report.add(Count.LISTING_MISSED)
         same_value = found.value_token is not None and found.value_token == pair.base.value_token
-        if same_value and found.meta_token is not None and _is_clean(change):
-            return Fetched(change, RemoteMetadata(found.meta_token, found.tags or {}))
+        told = found.meta_token is not None and found.tags is not None
+        if same_value and told and is_clean(pair) and not pair.conflict_open:
+            assert found.meta_token is not None
+            assert found.tags is not None
+            return Fetched(change, RemoteMetadata(found.meta_token, found.tags))
         [read] = await run.backend.read([pair.remote_path])
         return await _fetched(run, change, read)
     if change.kind is ChangeKind.UNLISTED and isinstance(found, RemoteValue):
@@ -154,7 +158,7 @@ async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[Histo
         or below is None
         or below - above <= 1
         or pair.conflict_open
-        or not (pair.local.kind is LocalKind.NO_ROW or _is_clean(change))
+        or not (pair.local.kind is LocalKind.NO_ROW or is_clean(pair))
     ):
         return ()
     limit = max(0, run.spec.max_versions - 1)
@@ -166,9 +170,9 @@ async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[Histo
     )
 
 
-def _is_clean(change: Change) -> bool:
+def is_clean(pair: Pair) -> bool:
     """Nobody wrote locally since base was settled with a value."""
-    base, local = change.pair.base, change.pair.local
+    base, local = pair.base, pair.local
     return (
         base.kind is BaseKind.VALUE
         and local.kind is LocalKind.LIVE

@@ -9,6 +9,7 @@ from svsync.domain.changes import (
     Base,
     Fetched,
     Pair,
+    PairStatus,
     RemoteMetadata,
     RemoteRead,
     RemoteUnknown,
@@ -21,6 +22,7 @@ from svsync.domain.runs import Count, SkipReason
 from svsync.domain.situation import ImpossibleSituation, classify
 from svsync.domain.tags import flatten, tag_problem
 from svsync.services.sync.context import Run
+from svsync.services.sync.fetch import is_clean
 from svsync.store.pairs import tags_text
 
 
@@ -135,12 +137,14 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
     if problem is not None:
         skipped = Decision(row=0, status=None, skip_reason=SkipReason.BAD_METADATA)
         return _idle(fetched, skipped, problem)
+    # An equal value was seen just now, so what kept it from being seen is over.
+    status = PairStatus.IN_SYNC if is_clean(pair) else None
     moved = tags_changed(pair.base.tags, remote.tags)
     pulls = run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
     tags, custom = _local_metadata(run, pair, remote.tags) if moved and pulls else (None, None)
     return Outcome(
         fetched=fetched,
-        decision=Decision(row=9, status=None, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED),
+        decision=Decision(row=9, status=status, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED),
         base=replace(pair.base, meta_token=remote.meta_token, tags=remote.tags),
         fingerprint=None,
         version=pair.local.version,
