@@ -50,8 +50,8 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
             near = difflib.get_close_matches(str(value), known, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise argparse.ArgumentError(None, f"there is no {value!r}: {meant}")
+            meant = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
+            raise argparse.ArgumentError(None, f"there is no {value!r}, {meant}")
 
 
 def add_command(subparsers: Any, name: str, words: str, command: Command) -> Parser:

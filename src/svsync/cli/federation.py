@@ -70,7 +70,7 @@ async def show(args: argparse.Namespace) -> int:
         return 0
     out.facts(
         [
-            (key, value if isinstance(value, str | int | float) else _words(value))
+            (key, _setting(key, value))
             for key, value in found.items()
             if key not in ("rules", "config") and value not in (None, {}, [])
         ]
@@ -129,6 +129,7 @@ def _show_test(out: Output, document: Mapping[str, Any]) -> None:
 # --- status ---------------------------------------------------------------------------
 
 
+_DURATIONS: Final = ("sync_interval", "max_staleness")
 _STATUS_COLUMNS: Final = (
     "backend",
     "state",
@@ -183,7 +184,7 @@ def _next(status: Mapping[str, Any], now: datetime) -> str | None:
 
 def _stale(status: Mapping[str, Any]) -> str | None:
     seconds = status["staleness_s"]
-    return None if seconds is None else span(seconds)
+    return None if seconds is None else span(round(seconds))
 
 
 def _status_row(b: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
@@ -314,8 +315,7 @@ async def map_lint(args: argparse.Namespace) -> int:
         for spec, finding in found:
             out.line(f"{settings.place(spec, f'path_mapping[{finding.rule}]')}: {finding.sentence}")
         if not found:
-            rules_seen = sum(len(rules.rules) for _, rules in backends)
-            out.line(f"{rules_seen} rules of {len(backends)} backends: each can match.")
+            out.line("Every rule can match.")
     return 1 if found else 0
 
 
@@ -382,6 +382,12 @@ def _rule_row(number: int, rule: Mapping[str, Any]) -> tuple[object, ...]:
     over = {key: value for key, value in rule["overrides"].items() if value is not None}
     over |= {key: rule[key] for key in ("separator", "escape") if rule[key]}
     return (number, rule["local"], rule["remote"], _words(over))
+
+
+def _setting(key: str, value: Any) -> object:
+    if key in _DURATIONS:
+        return span(value)
+    return value if isinstance(value, str | int | float) else _words(value)
 
 
 def _words(value: Any) -> str:

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 Row = Sequence[object]
 
-_STYLES: Final = {
+_COLOURS: Final = {
     "green": {"ok", "healthy", "granted", "completed", "in_sync", "active"},
     "yellow": {"partial", "degraded", "missing_optional", "conflict", "open", "paused", "new"},
     "red": {"failed", "unreachable", "denied", "missing", "quarantined", "overdue"},
 }
+_UNBROKEN: Final = ("run",)
+"""Columns whose cells are copied into the next command."""
 _STAGE_WORDS: Final = {"list": "listing", "fetch": "reading and writing what changed"}
 
 
@@ -60,11 +62,12 @@ class Output:
     def line(self, text: str = "") -> None:
         self._text(shown(text) + "\n")
 
-    def heading(self, text: str) -> None:
+    def heading(self, text: str, says: str = "") -> None:
+        """A line that stands out, in the colour of the word that it says."""
         if self.on_terminal:
             from rich.text import Text
 
-            self._draw(Text(shown(text), style="bold"))
+            self._draw(Text(shown(text), style=f"bold {_colour(says)}"))
         else:
             self._text(shown(text) + "\n")
 
@@ -80,9 +83,14 @@ class Output:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
         for name, to_right in zip(columns, right, strict=True):
-            table.add_column(name, justify="right" if to_right else "left", overflow="fold")
+            table.add_column(
+                name,
+                justify="right" if to_right else "left",
+                overflow="fold",
+                no_wrap=name in _UNBROKEN,
+            )
         for row in cells:
             table.add_row(*map(_styled, row))
         self._draw(table)
@@ -136,8 +144,8 @@ class Output:
 
         drawn = io.StringIO()
         Console(file=drawn, force_terminal=True, highlight=False, markup=False).print(thing)
-        lines = [line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n")]
-        self._text("\n".join(lines) + "\n")
+        lines = [line.rstrip() for line in drawn.getvalue().split("\n")]
+        self._text("\n".join(lines).strip("\n") + "\n")
 
     def _text(self, text: str) -> None:
         self.raw(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
@@ -183,7 +191,9 @@ def shown(value: object) -> str:
     """
     if value is None:
         return "-"
-    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = f"{value:,}" if isinstance(value, int) else str(value)
     if text.isprintable():
         return text
     return "".join(
@@ -212,7 +222,8 @@ def ago(moment: str | None, now: datetime) -> str:
     if moment is None:
         return "never"
     seconds = (now - datetime.fromisoformat(moment)).total_seconds()
-    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    length = span(max(1, round(abs(seconds))))
+    return f"{length} ago" if seconds >= 0 else f"in {length}"
 
 
 def span(seconds: float) -> str:
@@ -220,7 +231,8 @@ def span(seconds: float) -> str:
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    whole = seconds >= 10 or isinstance(seconds, int)
+    return f"{seconds:.0f} s" if whole else f"{seconds:.1f} s"
 
 
 def _is_number(cell: object) -> bool:
@@ -231,7 +243,11 @@ def _styled(text: str) -> Any:
     """A cell that says how something stands has its colour."""
     from rich.text import Text
 
-    return Text(text, next((style for style, words in _STYLES.items() if text in words), ""))
+    return Text(text, _colour(text))
+
+
+def _colour(word: str) -> str:
+    return next((colour for colour, words in _COLOURS.items() if word in words), "")
 
 
 def _forget_stdout() -> None:

@@ -19,6 +19,7 @@ CONFLICTS_WAIT: Final = 4
 PARTIAL: Final = 5
 
 _POLL_S: Final = 0.5
+_CALLS: Final = ("login", "list", "metadata", "read", "write", "delete")
 _EXAMPLES: Final = 3
 _PLANNED: Final = 50
 
@@ -126,7 +127,6 @@ async def list_runs(args: argparse.Namespace) -> int:
     columns = (
         "run",
         "kind",
-        "by",
         "result",
         "began",
         "took",
@@ -230,17 +230,16 @@ def show_report(out: Output, run: Mapping[str, Any]) -> None:
     result = run["result"] or run["state"]
     took = "" if run["duration_ms"] is None else f" after {span(run['duration_ms'] / 1000)}"
     kind = "dry run, nothing was written" if dry else f"{run['kind']} run"
-    out.heading(f"{run['backend_id']}: {result}{took} ({kind})")
+    out.heading(f"{run['backend_id']}: {result}{took} ({kind})", result)
     error = run["error"]
     out.facts(
         [
             ("run", run["run_id"]),
-            ("result", result),
             ("error", error and f"{error['code']} while in stage {error['stage']}"),
             ("", error and error["message"]),
         ]
     )
-    _show_counts(out, run["counts"], dry=dry)
+    _show_counts(out, run["counts"])
     if "plan" in run:
         _show_plan(out, run["plan"])
     _show_skipped(out, run)
@@ -250,7 +249,7 @@ def show_report(out: Output, run: Mapping[str, Any]) -> None:
     _show_effort(out, run)
 
 
-def _show_counts(out: Output, counts: Mapping[str, Any], *, dry: bool) -> None:
+def _show_counts(out: Output, counts: Mapping[str, Any]) -> None:
     from svsync.cli.words import ALWAYS, COUNTS
 
     rows = [
@@ -262,7 +261,7 @@ def _show_counts(out: Output, counts: Mapping[str, Any], *, dry: bool) -> None:
         rows.append(("skipped", counts["skipped"]))
     if rows:
         out.line()
-        out.table(("would be" if dry else "secrets", "count"), rows)
+        out.table(("secrets", "count"), rows)
 
 
 def _show_plan(out: Output, plan: Sequence[Mapping[str, Any]]) -> None:
@@ -270,7 +269,8 @@ def _show_plan(out: Output, plan: Sequence[Mapping[str, Any]]) -> None:
     if not plan:
         out.line("Nothing would change.")
         return
-    rows = [(p["action"], p["path"], p["remote_path"], p["detail"]) for p in plan[:_PLANNED]]
+    shown = sorted(plan, key=lambda p: (p["path"], p["remote_path"]))
+    rows = [(p["action"], p["path"], p["remote_path"], p["detail"]) for p in shown[:_PLANNED]]
     out.table(("action", "path", "remote path", "what"), rows)
     if len(plan) > _PLANNED:
         out.line(f"… and {len(plan) - _PLANNED:,} more: --json shows them all")
@@ -293,14 +293,17 @@ def _show_skipped(out: Output, run: Mapping[str, Any]) -> None:
 
 
 def _show_effort(out: Output, run: Mapping[str, Any]) -> None:
-    calls = {name: n for name, n in run["api_calls"].items() if n}
+    from svsync.domain.runs import Stage
+
+    calls = [f"{run['api_calls'][name]:,} {name}" for name in _CALLS if run["api_calls"].get(name)]
+    stages = [f"{s} {ms:,} ms" for s in Stage if (ms := run["stages_ms"].get(s))]
     throttled = run["counts"].get("throttled")
     cycle = run.get("calls_per_cycle")
     facts = [
-        ("calls", ", ".join(f"{n:,} {name}" for name, n in calls.items()) or "none"),
+        ("calls", ", ".join(calls) or "none"),
         ("throttled", throttled or None),
         ("values read", _size(run["counts"].get("bytes", 0))),
-        ("time", ", ".join(f"{s} {ms:,} ms" for s, ms in run["stages_ms"].items() if ms) or None),
+        ("time", ", ".join(stages) or None),
     ]
     if "guards" in run:
         known = (
@@ -324,7 +327,6 @@ def _run_row(run: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
     return (
         run["run_id"],
         run["kind"],
-        run["trigger"],
         run["result"] or run["state"],
         ago(run["started_at"], now),
         None if took is None else span(took / 1000),
