@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
+from svsync.domain.federation import BackendSpec, ManagedBy, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
@@ -70,7 +70,7 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
         return False
     await tx.execute(
         "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-        row["state"],
+        row["state"], store_of(from_json(row["spec"])) == store_of(spec),
     )  # fmt: skip
     return True
 
@@ -118,6 +118,11 @@ def _stored(row: Row) -> StoredBackend:
 async def set_applied(tx: Transaction, backend: BackendId, mapping: Mapping) -> None:
     """A full run has brought every pair under this mapping."""
     await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash, mapping.base_pair)
+
+
+async def forget_applied(tx: Transaction, backend: BackendId) -> None:
+    """Pairs of several mappings may be there until a full run ends well."""
+    await tx.execute("federation.forget_applied", tx.tenant, backend)
 
 
 async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:

@@ -40,8 +40,8 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     """
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
-        if stored.applied_hash is not None and stored.applied_hash != run.mapping.hash:
-            await remap(run, stored.applied_pair)
+        if stored.applied_hash != run.mapping.hash:
+            await remap(run)
     for attempt in range(_STAGINGS):
         try:
             todo = await take_in(run, paths)
@@ -61,6 +61,8 @@ async def connect(run: Run, stored: StoredBackend) -> None:
     if not connection.identity:
         return
     if stored.identity is None:
+        if run.dry:
+            return
         async with run.transaction() as tx:
             await federation.set_identity(tx, run.spec.id, connection.identity)
     elif stored.identity != connection.identity:

@@ -2,8 +2,9 @@
 
 Rules, filters, endpoint and namespace have one hash. When it differs from the one
 under which the last full run attached its pairs, every active pair is mapped anew
-before anything else: what falls out of scope, or moves to another local path, is
-detached with its secret untouched. Nothing is deleted on either side.
+before anything else, also those of runs that broke off: what falls out of scope, or
+moves to another local path, is detached with its secret untouched. Nothing is deleted
+on either side.
 """
 
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
 from svsync.domain.runs import Count
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
-from svsync.store import pairs
+from svsync.store import federation, pairs
 
 _PAGE: Final = 5_000
 
@@ -21,9 +22,16 @@ Leaving = tuple[RemotePath, LocalPath, LocalPath | None]
 """A pair that leaves: remote path, local path, and where it moves to, if anywhere."""
 
 
-async def remap(run: Run, applied_pair: str | None) -> None:
-    """Detach what left the mapping; keep the rest under its rule's new number."""
-    async for leaving, kept in _mapped_anew(run, applied_pair):
+async def remap(run: Run) -> None:
+    """Detach what left the mapping; keep the rest under its rule's new number.
+
+    Until a full run has ended well under this mapping, none counts as applied: should
+    the one before come back meanwhile, pairs are mapped anew again.
+    """
+    if not run.dry:
+        async with run.transaction() as tx:
+            await federation.forget_applied(tx, run.spec.id)
+    async for leaving, kept in _mapped_anew(run):
         _count(run, leaving)
         if run.dry:
             continue
@@ -36,7 +44,7 @@ async def remap(run: Run, applied_pair: str | None) -> None:
 
 
 async def _mapped_anew(
-    run: Run, applied_pair: str | None
+    run: Run,
 ) -> AsyncIterator[tuple[list[Leaving], list[tuple[RemotePath, int]]]]:
     """Every active pair, a page at a time: those that leave, those that stay."""
     after = RemotePath("")
@@ -51,7 +59,7 @@ async def _mapped_anew(
                 leaving.append((row["remote_path"], row["path"], None))
             elif result.local != row["path"]:
                 leaving.append((row["remote_path"], row["path"], result.local))
-            elif applied_pair != run.mapping.base_pair:
+            elif row["base_pair"] != run.mapping.base_pair:
                 leaving.append((row["remote_path"], row["path"], None))
             else:
                 kept.append((row["remote_path"], result.rule))

@@ -21,8 +21,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7);
 INSERT INTO backend_health (tenant_id, backend_id) VALUES ($1, $2);
 
 -- name: change
--- A new configuration; the claim on the paths is new where the mapping is.
-UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1,
+-- A new configuration; the claim on the paths is new where the mapping is, and another store has an identity of its own.
+UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1, identity = CASE WHEN $8 THEN identity END,
   claimed_at = CASE WHEN mapping_hash = $6 THEN claimed_at ELSE now() END, mapping_hash = $6
 WHERE tenant_id = $1 AND backend_id = $2;
 
@@ -31,6 +31,9 @@ UPDATE backends SET state = $3 WHERE tenant_id = $1 AND backend_id = $2 AND stat
 
 -- name: set_applied
 UPDATE backends SET applied_hash = $3, applied_pair = $4 WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: forget_applied
+UPDATE backends SET applied_hash = NULL, applied_pair = NULL WHERE tenant_id = $1 AND backend_id = $2 AND applied_hash IS NOT NULL;
 
 -- name: set_identity
 UPDATE backends SET identity = $3 WHERE tenant_id = $1 AND backend_id = $2 AND identity IS NULL;

@@ -70,7 +70,7 @@ DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 
 
 -- name: active
 -- Active pairs by remote path, a page at a time.
-SELECT remote_path, path, rule_ord FROM sync_state
+SELECT remote_path, path, base_pair FROM sync_state
 WHERE tenant_id = $1 AND backend_id = $2 AND remote_path > $3 AND status NOT IN ('detached', 'standby')
 ORDER BY remote_path LIMIT $4;
 
