@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import NotFoundError, SvsyncError, VersionConflictError
-from svsync.domain.federation import Mode, Writes, from_json
+from svsync.domain.federation import BackendSpec, Mode, PathSettings, RuleSpec, Writes, from_json
 from svsync.domain.ids import LocalPath, SecretId, TenantId
 from svsync.domain.values import Payload
 from svsync.services.sealing import Sealed, Sealing
@@ -181,7 +181,7 @@ def _refuse_read_only(path: LocalPath, held: Row | None) -> None:
     if held is None or held["spec"] is None:
         return
     spec = from_json(held["spec"])
-    settings = spec.for_rule(spec.rules[held["rule_ord"]])
+    settings = _settings(spec, held)
     if settings.mode is Mode.PROXY:
         raise SvsyncError(
             f"{path} is read through {spec.id}, which is authoritative: write it there",
@@ -235,10 +235,16 @@ def _federation(row: Row) -> dict[str, object] | None:
     spec = from_json(row["spec"])
     return {
         "backend_id": row["backend_id"],
-        "mode": str(spec.for_rule(spec.rules[row["rule_ord"]]).mode),
+        "mode": str(_settings(spec, row).mode),
         "synced_at": _time(row["synced_at"]),
         "status": row["status"],
     }
+
+
+def _settings(spec: BackendSpec, row: Row) -> PathSettings:
+    """Those of the path's rule; of the whole backend until a run has mapped it anew."""
+    rule = row["rule_ord"]
+    return spec.for_rule(RuleSpec("") if rule is None else spec.rules[rule])
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -49,10 +49,12 @@ JOIN versions v ON v.tenant_id = s.tenant_id AND v.secret_id = s.secret_id AND v
 WHERE s.tenant_id = $1 AND s.secret_id = ANY ($2::bigint[]) AND v.state = 'live' AND v.sealed IS NOT NULL;
 
 -- name: get
--- One secret with one version of it (the current one where none is named) and the pair that federates it.
+-- One secret with one version of it (the current one where none is named) and the pair that federates it; without the
+-- number of its rule where the rules changed and no run has mapped it anew.
 SELECT s.secret_id, s.path, s.state, s.current_version, s.secret_type, s.tags, s.owner, s.description, s.custom, s.row_rev,
        s.created_at AS secret_created_at, s.updated_at, v.version, v.state AS version_state, v.encoding, v.key_id, v.nonce, v.sealed,
-       v.created_at, v.origin, p.backend_id, p.status, p.synced_at, p.rule_ord, b.spec
+       v.created_at, v.origin, p.backend_id, p.status, p.synced_at, b.spec,
+       CASE WHEN p.mapping_hash = b.mapping_hash THEN p.rule_ord END AS rule_ord
 FROM secrets s
 LEFT JOIN versions v ON v.tenant_id = s.tenant_id AND v.secret_id = s.secret_id AND v.version = coalesce($3::int, s.current_version)
 LEFT JOIN sync_state p ON p.tenant_id = s.tenant_id AND p.path = s.path AND p.status NOT IN ('detached', 'standby')
