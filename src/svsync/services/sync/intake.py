@@ -6,11 +6,12 @@ concluded from a stage that is not the one that was put in.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 from svsync.domain.changes import Change, ChangeKind, Entry, Pair, Scope, ScopeOutcome
 from svsync.domain.errors import FenceLostError, ListingError, StoreError, StoreUnavailableError
+from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
 from svsync.domain.guards import GuardNumbers
 from svsync.domain.ids import LocalPath, RemotePath
@@ -107,14 +108,17 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
             tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.leaving
         )
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
+        unseen = await staging.unseen(tx, claimed.run_id)
         waiting = await staging.quarantined(tx, run.spec.id)
         if not run.dry:
             await staging.mark_blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         await queue.record_todo(tx, claimed.run_id, counts.todo)
-    for path, outcome, reason in blinded:
+    seen = {path for path, _, _ in blinded}
+    # A folder of which nothing is known yet stands for what may be below it.
+    named = [scope for scope in unseen if not _any_below(scope[0], seen)]
+    for path, outcome, reason in (*blinded, *named):
         denied = outcome is ScopeOutcome.DENIED
         run.skip(path, SkipReason.DENIED if denied else SkipReason.UNLISTED, reason)
-    seen = {path for path, _, _ in blinded}
     for path, reason in waiting:
         if path not in seen:
             run.skip(path, SkipReason.QUARANTINED, reason)
@@ -130,6 +134,10 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         backwards=counts.backwards,
         changed=counts.changed,
     )
+
+
+def _any_below(prefix: str, paths: Iterable[RemotePath]) -> bool:
+    return any(path.startswith(prefix) for path in paths)
 
 
 async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers]:
@@ -207,6 +215,8 @@ async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:
             fresh[row["remote_path"]] = row
         else:
             pair = pairs.pair_of(row)
+            if _is_proxied(run, pair.remote_path, pair.rule):
+                continue
             known[pair.remote_path] = Change(_kind(row["kind"]), pair, _entry(row))
     return [*known.values(), *await _map_new(run, fresh)]
 
@@ -216,7 +226,7 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
     for remote, result in zip(fresh, run.rules.map_batch(fresh), strict=True):
         if isinstance(result, Unmapped):
             run.skip(remote, SkipReason.of(str(result.reason)), result.detail)
-        else:
+        elif not _is_proxied(run, remote, result.rule):
             mapped.append(result)
     if not mapped:
         return []
@@ -236,6 +246,14 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
         entry = None if work["kind"] == "named" else _entry(work)
         changes.append(Change(ChangeKind.NEW, pair, entry))
     return changes
+
+
+def _is_proxied(run: Run, remote: RemotePath, rule: int) -> bool:
+    """What is read through its backend is not stored, also by a backend that syncs others."""
+    proxied = run.settings_of(rule).mode is Mode.PROXY
+    if proxied:
+        run.skip(remote, SkipReason.UNMAPPED, "its rule is in proxy mode")
+    return proxied
 
 
 async def reload(run: Run, paths: Sequence[tuple[RemotePath, LocalPath, int]]) -> list[Change]:
