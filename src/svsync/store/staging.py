@@ -139,6 +139,12 @@ async def blinded(
     return [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows]
 
 
+async def unseen(tx: Transaction, run: RunId) -> list[tuple[str, ScopeOutcome, str]]:
+    """Folders that this run could not list, with the reason, at most 10,001 of them."""
+    rows = await tx.fetch("staging.unseen", tx.tenant, run)
+    return [(r["prefix"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows]
+
+
 async def quarantined(tx: Transaction, backend: BackendId) -> list[tuple[RemotePath, str]]:
     """Pairs that wait for their next try, with the reason, at most 10,001 of them."""
     rows = await tx.fetch("staging.quarantined", tx.tenant, backend)

@@ -62,6 +62,12 @@ WHERE p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 's
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
 LIMIT 10001;
 
+-- name: unseen
+-- Folders that could not be listed, whether or not anything below them is known.
+SELECT prefix, outcome, reason FROM stage_scopes
+WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'
+ORDER BY prefix LIMIT 10001;
+
 -- name: mark_blinded
 -- Their state says so, and they are looked at again as soon as the folder can be listed.
 UPDATE sync_state p SET status = 'denied', reason = 'denied', recheck = true
