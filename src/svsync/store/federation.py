@@ -66,23 +66,26 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
         await tx.execute("federation.add_health", tx.tenant, spec.id)
         return True
     row = rows[0]
-    if row["spec"] == text and row["mapping_hash"] == mapping_hash and row["state"] != "deleting":
+    same = row["spec"] == text and row["mapping_hash"] == mapping_hash
+    if same and row["state"] != "deleting" and not row["vanished"]:
         return False
+    same_store = store_of(from_json(row["spec"])) == store_of(spec)
     await tx.execute(
         "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-        row["state"], store_of(from_json(row["spec"])) == store_of(spec),
+        "active" if row["vanished"] else row["state"], same_store,
     )  # fmt: skip
     return True
 
 
 async def pause_vanished(tx: Transaction, kept: set[BackendId]) -> list[BackendId]:
-    """Pause backends that the file made and no longer names; those it paused."""
+    """Pause backends that the file made and no longer names; those it paused. `apply`
+    makes them active when it names them again."""
     paused = []
     for row in await tx.fetch("federation.stored", tx.tenant, None):
         if (
             row["managed_by"] == ManagedBy.FILE
             and row["backend_id"] not in kept
-            and await tx.execute("federation.set_state", tx.tenant, row["backend_id"], "paused")
+            and await tx.execute("federation.vanish", tx.tenant, row["backend_id"])
         ):
             paused.append(BackendId(row["backend_id"]))
     return paused

@@ -64,6 +64,7 @@ CREATE TABLE backends (
   identity      text,                     -- the store behind the endpoint, as first seen
   managed_by    text NOT NULL CHECK (managed_by IN ('file', 'api')),
   state         text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'deleting')),
+  vanished      boolean NOT NULL DEFAULT false,   -- paused because the file no longer names it
   rev           bigint NOT NULL DEFAULT 1,
   created_at    timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, backend_id),

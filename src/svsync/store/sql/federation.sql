@@ -2,7 +2,7 @@
 SELECT tenant_id, status FROM tenants WHERE slug = $1;
 
 -- name: stored
-SELECT backend_id, name, spec, mapping_hash, managed_by, state, rev FROM backends
+SELECT backend_id, name, spec, mapping_hash, managed_by, state, vanished, rev FROM backends
 WHERE tenant_id = $1 AND ($2::text IS NULL OR backend_id = $2) ORDER BY backend_id FOR UPDATE;
 
 -- name: get
@@ -23,11 +23,13 @@ INSERT INTO backend_health (tenant_id, backend_id) VALUES ($1, $2);
 -- name: change
 -- A new configuration; the claim on the paths is new where the mapping is, and another store has an identity of its own.
 UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1, identity = CASE WHEN $8 THEN identity END,
+  vanished = false,
   claimed_at = CASE WHEN mapping_hash = $6 THEN claimed_at ELSE now() END, mapping_hash = $6
 WHERE tenant_id = $1 AND backend_id = $2;
 
--- name: set_state
-UPDATE backends SET state = $3 WHERE tenant_id = $1 AND backend_id = $2 AND state <> $3;
+-- name: vanish
+-- Paused by the file, which also resumes it; what a person paused stays so when the file names it again.
+UPDATE backends SET state = 'paused', vanished = true WHERE tenant_id = $1 AND backend_id = $2 AND state = 'active';
 
 -- name: set_applied
 UPDATE backends SET applied_hash = $3, applied_pair = $4 WHERE tenant_id = $1 AND backend_id = $2;
