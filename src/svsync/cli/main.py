@@ -23,6 +23,7 @@ from svsync.cli.arguments import Parser
 from svsync.cli.output import Output, say
 from svsync.domain.errors import (
     BackendBusyError,
+    BackendError,
     BackendUnreachableError,
     ConfigError,
     SvsyncError,
@@ -102,7 +103,7 @@ def _unexpected(error: Exception) -> SvsyncError:
 
 def _failed(args: argparse.Namespace, error: SvsyncError) -> None:
     """One sentence for people and, where none was given yet, one object for programs."""
-    say(error.message)
+    say(_sentence(args, error))
     out: Output = args.out
     if not out.json or out.answered or exit_code(error) == 2:
         return
@@ -115,6 +116,18 @@ def _failed(args: argparse.Namespace, error: SvsyncError) -> None:
             "expires_at": until and until.isoformat().replace("+00:00", "Z"),
         }
     out.document({**args.failure, "error": told})
+
+
+def _sentence(args: argparse.Namespace, error: SvsyncError) -> str:
+    """The error's own sentence, with the backend that it is about."""
+    match error:
+        case BackendUnreachableError():
+            advice = "check config.endpoint, and the network on the way there"
+            return f"{args.backend}: {error.message}; {advice}"
+        case BackendError():
+            return f"{args.backend}: {error.message}"
+        case _:
+            return error.message
 
 
 # --- signals --------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""The program as its users meet it: a process, its exit code, and what it prints where."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.canary import Canary
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a command ended. `sentences` are its own lines on stderr, without the log's."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def sentences(self) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith("svsync: ")]
+
+    @property
+    def sentence(self) -> str:
+        """The only one. Whatever else is on stderr is log lines, each a JSON object."""
+        rest = [line for line in self.err.splitlines() if not line.startswith("svsync: ")]
+        assert all(isinstance(json.loads(line), dict) for line in rest), rest
+        [only] = self.sentences
+        return only
+
+
+@dataclass
+class Program:
+    """Starts `svsync` with an environment of its own.
+
+    Whatever it prints is looked through for the marker of `canary`, but for the
+    output of commands that are there to show values.
+    """
+
+    environment: Mapping[str, str]
+    folder: Path
+    canary: Canary = field(default_factory=Canary)
+
+    async def start(self, *args: str, **changes: str) -> Process:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "svsync",
+            *args,
+            cwd=self.folder,
+            env={**kept, **self.environment, **changes},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def ended(self, process: Process, stdin: bytes = b"", *, reveals: bool = False) -> Said:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        for name, written in (("stderr", err), *(() if reveals else (("stdout", out),))):
+            assert not self.canary.found_in(written), f"a value turned up on {name}"
+        assert b"Traceback" not in out + err
+        return Said(process.returncode, out.decode(), err.decode())
+
+    async def __call__(
+        self, *args: str, stdin: bytes = b"", reveals: bool = False, **changes: str
+    ) -> Said:
+        return await self.ended(await self.start(*args, **changes), stdin, reveals=reveals)
+
+    async def interrupted(self, process: Process, number: signal.Signals) -> Said:
+        process.send_signal(number)
+        return await self.ended(process)
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Return when something outside of this process is so, half a minute at most."""
+    async with asyncio.timeout(30):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.01)
