@@ -222,8 +222,8 @@ class Runs:
             )
             for row in lost:
                 await self._emit(tx, spec, _record(spec.id, row, RunState.FAILED), Report())
-            counts = await pairs.counts(tx, spec.id)
-        return claimed, counts["synced"] == 0
+            first = not await pairs.any_settled(tx, spec.id)
+        return claimed, first
 
     async def _work(
         self, run: Run, stored: StoredBackend, paths: Sequence[Glob] | None

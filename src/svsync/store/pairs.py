@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
+from typing import Final
 
 from svsync.domain.changes import (
     Base,
@@ -17,6 +18,9 @@ from svsync.domain.changes import (
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, SecretId
 from svsync.store.columns import columns
 from svsync.store.database import Row, Transaction
+
+
+_TAGS: Final = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ class PairRow:
 
 def tags_text(tags: Tags | None) -> str | None:
     """Raw tags as JSON text of ASCII: a character that Postgres has none of stays escaped."""
-    return None if tags is None else json.dumps(dict(tags), sort_keys=True)
+    if not tags:
+        return None if tags is None else "{}"
+    return _TAGS.encode(dict(tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,10 @@ async def renumber(
 
 async def recheck_all(tx: Transaction, backend: BackendId) -> int:
     return await tx.execute("pairs.recheck_all", tx.tenant, backend)
+
+
+async def any_settled(tx: Transaction, backend: BackendId) -> bool:
+    return bool(await tx.fetchval("pairs.any_settled", tx.tenant, backend))
 
 
 async def counts(tx: Transaction, backend: BackendId) -> Row:

@@ -55,7 +55,7 @@ async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) ->
     return await tx.copy(
         "stage",
         _STAGE,
-        [
+        (
             (
                 run_no,
                 e.remote_path,
@@ -66,7 +66,7 @@ async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) ->
                 tags_text(e.tags),
             )
             for e in entries
-        ],
+        ),
     )
 
 
@@ -91,9 +91,11 @@ async def diff(
     Raises:
         StageLostError: the stage does not hold `staged` rows.
     """
-    made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend, staged)
+    # Counted in the transaction that compares: a stage that is whole here stays whole,
+    # because a crash ends the transaction, and nobody else deletes under this fence.
     if await tx.fetchval("staging.count", run_no) != staged:
         raise StageLostError("the staged listing was lost in the database; the run lists again")
+    made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend)
     counts = await guard_counts(tx, backend, run_no, leaving)
     if counts.todo != made:
         raise StageLostError("the run's work list was lost in the database; the run lists again")

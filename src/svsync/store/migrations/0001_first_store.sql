@@ -203,6 +203,8 @@ CREATE UNIQUE INDEX sync_state_remote ON sync_state (tenant_id, backend_id, remo
   WHERE status NOT IN ('detached', 'standby');
 CREATE UNIQUE INDEX sync_state_owner ON sync_state (tenant_id, path)
   WHERE status NOT IN ('detached', 'standby');
+-- The few that wait for their next try are found without a look at the others.
+CREATE INDEX sync_state_waiting ON sync_state (tenant_id, backend_id) WHERE retry_at IS NOT NULL;
 
 -- Runs ---------------------------------------------------------------------------
 

@@ -109,6 +109,11 @@ WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = x.remote_path A
 UPDATE sync_state SET recheck = true
 WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('detached', 'standby', 'in_sync');
 
+-- name: any_settled
+-- Has this backend brought in anything yet?
+SELECT EXISTS (SELECT FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'value'
+                 AND status NOT IN ('detached', 'standby', 'quarantined'));
+
 -- name: counts
 -- What `status` shows, counted once at the end of a run.
 SELECT count(*) FILTER (WHERE base_kind = 'value' AND status <> 'quarantined') AS synced,

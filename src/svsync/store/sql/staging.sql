@@ -27,11 +27,9 @@ SELECT count(*) FROM stage WHERE run_no = $1;
 
 -- name: diff
 -- The listing against what is known, in one statement: only what has to be looked at is kept, as the run's work list.
--- A stage whose count is not the one recorded was emptied meanwhile: nothing is then inserted and the run stages again.
 -- Unlisted counts only outside scopes that were denied or failed. A pair that both sides agree is gone is not looked
 -- at again until something moves; a soft-deleted name that was never known is no pair.
-WITH whole AS MATERIALIZED (SELECT (SELECT count(*) FROM stage WHERE run_no = $3) = $5::bigint AS ok),
-     blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'),
+WITH blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'),
      s AS (SELECT remote_path, value_token, meta_token, ord, gone, tags FROM stage WHERE run_no = $3),
      p AS (SELECT remote_path, base_kind, base_value_token, base_meta_token, recheck, retry_at FROM sync_state
            WHERE tenant_id = $1 AND backend_id = $4 AND status NOT IN ('detached', 'standby')),
@@ -51,14 +49,16 @@ WITH whole AS MATERIALIZED (SELECT (SELECT count(*) FROM stage WHERE run_no = $3
                            OR (s.meta_token IS NOT NULL AND s.meta_token IS DISTINCT FROM p.base_meta_token AND NOT s.gone) END)
 INSERT INTO todo (run_no, n, kind, remote_path, based, value_token, meta_token, ord, gone, tags)
 SELECT $3, row_number() OVER (), d.kind, d.remote_path, d.based, d.value_token, d.meta_token, d.ord, d.gone, d.tags
-FROM d, whole
-WHERE whole.ok AND (d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix)));
+FROM d
+WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix));
 
 -- name: blinded
--- Known pairs below a folder that could not be listed: nothing moves for them, and they are counted.
+-- Known pairs below a folder that could not be listed: nothing moves for them, and they are counted. Where every folder
+-- was listed, the first condition, which is asked once, keeps the pairs from being read.
 SELECT p.remote_path, b.outcome, b.reason FROM sync_state p
 JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete' AND starts_with(p.remote_path, b.prefix)
-WHERE p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
+WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')
+  AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
 LIMIT 10001;
 
@@ -72,7 +72,8 @@ ORDER BY prefix LIMIT 10001;
 -- Their state says so, and they are looked at again as soon as the folder can be listed.
 UPDATE sync_state p SET status = 'denied', reason = 'denied', recheck = true
 FROM stage_scopes b
-WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.outcome = 'denied' AND starts_with(p.remote_path, b.prefix)
+WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome = 'denied')
+  AND b.tenant_id = $1 AND b.run_id = $2 AND b.outcome = 'denied' AND starts_with(p.remote_path, b.prefix)
   AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status IN ('initial', 'in_sync', 'diverged', 'retained')
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path);
 
