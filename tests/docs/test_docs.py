@@ -17,8 +17,21 @@ from svsync.cli.main import build_parser
 from svsync.config.load import load
 from svsync.domain.changes import PairStatus
 from svsync.domain.decide import _ROWS, ConflictKind, ConflictState
-from svsync.domain.guards import GuardNumbers, check_guards
-from svsync.domain.runs import Count, SkipReason
+from svsync.domain.errors import GuardError
+from svsync.domain.federation import Guard
+from svsync.domain.guards import Allow, GuardNumbers, check_guards
+from svsync.domain.runs import (
+    FAILURES,
+    MAX_SKIPPED,
+    QUARANTINE_AFTER,
+    Count,
+    SkipReason,
+    quarantine_delay,
+)
+from svsync.services import sealing
+from svsync.services.sync import cycle, intake, lease
+from svsync.services.sync.context import PLAN_LIMIT
+from svsync.store import queue
 from svsync.store.migrate import migrations
 
 ROOT = Path(__file__).parents[2]
@@ -119,18 +132,12 @@ def test_each_row_names_the_states_that_the_code_has() -> None:
 
 
 def test_the_page_tells_which_reasons_are_failures() -> None:
-    from svsync.domain.runs import FAILURES
-
     rows = [line for line in section("docs/merge.md", "Skip reasons").splitlines() if "`" in line]
     told = {row.split("`")[1] for row in rows if row.split("|")[2].strip() == "yes"}
     assert told == {str(reason) for reason in FAILURES}
 
 
 def test_the_guards_stop_at_the_numbers_of_the_page() -> None:
-    from svsync.domain.errors import GuardError
-    from svsync.domain.federation import Guard
-    from svsync.domain.guards import Allow
-
     guard, told = Guard(), section("docs/merge.md", "Guards")
     assert f"`max_delete_count` ({guard.max_delete_count})" in told
     for name in ("max_delete_ratio", "max_regress_ratio", "max_overwrite_ratio"):
@@ -242,6 +249,33 @@ def test_the_import_contracts_hold() -> None:
         [program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout[-3000:]
+
+
+# --- numbers ----------------------------------------------------------------------
+
+
+def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
+    architecture = " ".join(text_of("docs/architecture.md").split())
+    for told in (
+        f"copied into `stage`, {intake.STAGE_ROWS:,} at a time",
+        f"| listing entries | {intake.STAGE_ROWS:,}, and one page |",
+        f"| {intake.BATCH} changes,",
+        f"| {cycle.AHEAD} fetched ones that wait, and one being fetched |",
+        f"the first {MAX_SKIPPED:,} by name",
+        f"a plan of at most {PLAN_LIMIT:,} lines",
+        f"lasts {queue.LEASE_S:.0f} seconds and is renewed every {lease.RENEW_S:.0f}",
+        f"not confirmed for {lease.DEADLINE_S:.0f} seconds",
+    ):
+        assert told in architecture
+    keys = section("docs/storage.md", "Keys")
+    days, power = sealing.MAX_AGE_S / 86_400, sealing.LIMIT.bit_length() - 1
+    assert f"for {days:.0f} days or 2^{power} sealings" in keys
+    assert f"blocks of {sealing.BLOCK:,}" in keys
+    quarantine = section("docs/merge.md", "Quarantine")
+    assert f"fails in {QUARANTINE_AFTER} runs in a row" in quarantine
+    assert f"for {quarantine_delay(QUARANTINE_AFTER, 0) / 60:.0f} minutes" in quarantine
+    assert quarantine_delay(100, 0) == 86_400
+    assert "a day at most" in quarantine
 
 
 # --- pages ------------------------------------------------------------------------
