@@ -1,0 +1,304 @@
+"""`svsync demo`: the whole system on this machine, on real servers, in a minute.
+
+An OpenBao with a shop's secrets and an embedded PostgreSQL live as long as the
+demo does, and inside one folder. What the folder holds afterwards (configuration,
+logs, the encrypted store) may be looked at and thrown away.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from svsync.cli.output import Output
+from svsync.domain.errors import ConfigError, SetupError, UsageError
+
+if TYPE_CHECKING:
+    from svsync.cli.demo_hands import Hands, Told
+
+_DEFAULT_FOLDER: Final = ".demo"
+_MARKER: Final = ".svsync-demo"
+_OURS: Final = frozenset({_MARKER, "svsync.yaml", "approle.json", "state", "openbao"})
+_WIDEST: Final = 100
+_NEXT: Final = (
+    "secrets history external/platform/databases/prod/orders",
+    "conflicts list --backend fed_legacy",
+    "runs list --backend fed_payments",
+)
+"""Commands that work when the demo has ended: the store starts for each of them."""
+
+_CONFIG: Final = """\
+# Written by `svsync demo`: one OpenBao, federated as three backends.
+state_dir: {state}
+allow_loopback: true     # the demo's OpenBao listens on this machine only
+
+backends:
+"""
+_BACKEND: Final = """\
+  - id: fed_{name}
+    name: {name}
+    type: hashicorp-vault
+    config:
+      endpoint: {endpoint}
+      auth_method: approle
+      auth_config_path: {credential}
+      tls_verify: {ca}
+    path_mapping:
+      - {{local: "external/{name}/**", remote: "{remote}/**"}}
+    mode: sync
+    conflict_resolution: {policy}
+    remote_changes: pull     # given for local_wins, which else holds what changes there
+    on_remote_delete: {on_delete}
+
+"""
+_BACKENDS: Final = (
+    ("platform", "platform/data", "backend_wins", "retain"),
+    ("payments", "payments/data", "local_wins", "soft_delete"),
+    ("legacy", "legacy", "manual", "retain"),
+)
+"""Name, remote prefix, conflict_resolution, on_remote_delete."""
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add `demo` to the program's commands."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="see the whole system at work on this machine, in under a minute",
+        description="Starts a real OpenBao with the secrets of a shop and an embedded PostgreSQL,"
+        " federates one into the other, and tells what happens: change, deletion, conflict,"
+        " outage. Leaves nothing running, and nothing outside its folder.",
+    )
+    parser.add_argument(
+        "--state-dir",
+        metavar="DIR",
+        help=f"the demo's folder (default: SVSYNC_STATE_DIR, then ./{_DEFAULT_FOLDER});"
+        " must be missing, empty, or an earlier demo's",
+    )
+    parser.set_defaults(command=demo)
+
+
+async def demo(args: argparse.Namespace) -> int:
+    """Play the demo; 0 when all turned out as it tells.
+
+    When cancelled it ends its servers first, however often a signal asks meanwhile:
+    that takes a few seconds, and cut short it would leave one running.
+
+    Raises:
+        SvsyncError: it did not turn out as told, or could not begin.
+    """
+    if args.config is not None:
+        raise UsageError("the demo writes its own configuration: leave --config out")
+    given = args.state_dir or os.environ.get("SVSYNC_STATE_DIR") or _DEFAULT_FOLDER
+    with _claimed(given) as claimed:
+        playing = asyncio.create_task(_play(claimed, args.out), name="demo")
+        try:
+            await asyncio.shield(playing)
+        except asyncio.CancelledError:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+            playing.cancel()
+            await asyncio.wait([playing])
+            raise
+    return 0
+
+
+@contextlib.contextmanager
+def _claimed(given: str) -> Iterator[Path]:
+    """The demo's folder, empty and ours alone for the length of the block.
+
+    Raises:
+        ConfigError: it holds what no demo has put there.
+        SetupError: another demo is at work in it, or it cannot be written.
+    """
+    folder = Path(given).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        held = {entry.name for entry in folder.iterdir()}
+        if held and (_MARKER not in held or held - _OURS):
+            raise ConfigError(
+                f"{folder} holds what no demo has put there: name another folder with --state-dir"
+            )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        marker = os.open(folder / _MARKER, flags, 0o600)
+    except OSError as error:
+        raise SetupError(
+            f"the folder {folder} cannot be used ({error.strerror}): name another with --state-dir"
+        ) from None
+    with os.fdopen(marker, "wb"):
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(f"another demo is at work in {folder}: wait for its end") from None
+        yield folder
+
+
+async def _empty(folder: Path) -> None:
+    """Remove what an earlier demo left, and stop its PostgreSQL if a kill left that running."""
+    from svsync.embedded.postgres import embedded_postgres
+
+    if (folder / "state" / "postgres" / "data" / "postmaster.pid").exists():
+        async with embedded_postgres(folder / "state"):
+            pass  # the last one out stops it
+    for name in _OURS - {_MARKER}:
+        entry = folder / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+# --- the play ---------------------------------------------------------------------
+
+
+async def _play(folder: Path, out: Output) -> None:
+    """Set up, tell each step, clear up; then the closing words or the JSON object."""
+    from svsync.cli.demo_pulls import PULLS
+    from svsync.cli.demo_trials import TRIALS
+
+    began = time.monotonic()
+    told: dict[str, object] = {}
+    with _patience("starting OpenBao and PostgreSQL") as patience:
+        await _empty(folder)
+        async with _stage(folder) as hands:
+            ready = time.monotonic() - began
+            for number, step in enumerate((*PULLS, *TRIALS), start=1):
+                patience.stop()
+                _announce(out, f"{number}  {step.title}", step.why)
+                patience.start()
+                shown = await step.tell(hands)
+                patience.stop()
+                _tell(out, shown)
+                told[step.name] = shown.numbers
+            patience.start()
+    took = time.monotonic() - began
+    if out.json:
+        out.document({"demo": "ok", "setup_s": round(ready, 1), "total_s": round(took, 1), **told})
+        return
+    _announce(
+        out,
+        f"Done in {took:.0f} s",
+        "Each step was checked, and turned out as told. Both servers have ended. Configuration,"
+        f" log and the sealed store are in {_nearby(folder)}, for you to look at and remove. They"
+        " still work without OpenBao; three things to try:",
+    )
+    program = _nearby(Path(sys.argv[0])) if Path(sys.argv[0]).name == "svsync" else "svsync"
+    out.line()
+    for words in _NEXT:
+        out.line(f"  {program} {words} --config {_nearby(folder / 'svsync.yaml')}")
+
+
+def _nearby(path: Path) -> str:
+    """The path from here where it lies below, else the whole."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _announce(out: Output, title: str, text: str) -> None:
+    if not out.json:
+        out.line()
+        out.heading(title)
+        _paragraph(out, text)
+
+
+def _tell(out: Output, told: "Told") -> None:
+    if out.json:
+        return
+    for table in told.tables:
+        if not out.on_terminal:
+            out.line()
+        if table.title:
+            out.line(table.title)
+        out.table(table.columns, table.rows)
+    if not out.on_terminal:
+        out.line()
+    _paragraph(out, told.conclusion)
+
+
+def _paragraph(out: Output, text: str) -> None:
+    width = min(shutil.get_terminal_size().columns if out.on_terminal else 80, _WIDEST)
+    out.line(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
+
+
+class _Patience(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _patience(what: str) -> Iterator[_Patience]:
+    """Something that moves on stderr while work is done, if somebody looks at it."""
+    from rich.console import Console
+
+    # Away from a terminal rich draws nothing.
+    with Console(stderr=True).status(f"{what} …") as status:
+        yield status
+
+
+@contextlib.contextmanager
+def _log_to(state: Path) -> Iterator[None]:
+    """svsync's log goes to a file of its state: here the tables tell."""
+    from svsync.config.model import LogFormat, LogLevel
+    from svsync.observe import logs
+
+    state.mkdir(mode=0o700)
+    with (state / "svsync.log").open("w", encoding="utf-8") as file:
+        logs.configure(LogLevel.INFO, LogFormat.TEXT, file)
+        try:
+            yield
+        finally:
+            logs.configure(LogLevel.INFO, LogFormat.TEXT)
+
+
+@contextlib.asynccontextmanager
+async def _stage(folder: Path) -> AsyncIterator["Hands"]:
+    """The servers, the shop's secrets, and svsync on top of them."""
+    from svsync.app import open_app
+    from svsync.cli.demo_estate import open_estate
+    from svsync.cli.demo_hands import Hands
+    from svsync.config.load import load
+    from svsync.embedded.loopback_tls import make_loopback_tls
+    from svsync.embedded.openbao import openbao_server
+
+    state = folder / "state"
+    tls = make_loopback_tls(folder / "openbao" / "tls")
+    with _log_to(state):
+        async with (
+            openbao_server(folder / "openbao", tls=tls) as server,
+            open_estate(server, tls.ca) as estate,
+        ):
+            await estate.furnish()
+            config = _write_config(folder, server.url, tls.ca, await estate.make_login())
+            # Nothing of the environment: DATABASE_URL is somebody's production.
+            async with open_app(load(str(config), {}), environ={}) as app:
+                yield Hands(app, await app.tenant("default"), estate, state)
+
+
+def _write_config(folder: Path, endpoint: str, ca: Path, login: str) -> Path:
+    """svsync.yaml, and the login that it refers to in a file that only we can read."""
+    credential, config = folder / "approle.json", folder / "svsync.yaml"
+    credential.touch(mode=0o600, exist_ok=False)
+    credential.write_text(login, encoding="utf-8")
+    text = _CONFIG.format(state=json.dumps(str(folder / "state")))
+    for name, remote, policy, on_delete in _BACKENDS:
+        text += _BACKEND.format(
+            name=name,
+            remote=remote,
+            policy=policy,
+            on_delete=on_delete,
+            endpoint=json.dumps(endpoint),
+            credential=json.dumps(f"file:{credential}"),
+            ca=json.dumps(str(ca)),
+        )
+    config.write_text(text, encoding="utf-8")
+    return config
