@@ -9,6 +9,7 @@ Nothing heavy is imported before a command runs, so that help and completion are
 """
 
 import argparse
+import asyncio
 import os
 import resource
 import signal
@@ -146,8 +147,6 @@ def _until_a_signal(command: Coroutine[Any, Any, int]) -> int:
     Raises:
         _Interrupted: the command ended because of a signal.
     """
-    import asyncio
-
     received: list[int] = []
 
     async def supervise() -> int:

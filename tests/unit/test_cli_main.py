@@ -1,0 +1,130 @@
+"""Which exit code has an error, which sentence, and what is taken before or after a verb?"""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from svsync.cli import main as program
+from svsync.cli.main import build_parser, exit_code, main
+from svsync.domain import errors
+from svsync.domain.errors import SvsyncError
+
+AT_A_BACKEND: Any = {"operation": "list"}
+EXPECTED: list[tuple[SvsyncError, int]] = [
+    (errors.UsageError("x"), 2),
+    (errors.ConfigError("x"), 2),
+    (errors.MappingError("x"), 2),
+    (errors.BackendBusyError("x", holder="h", expires_at=None), 75),
+    (errors.BackendUnreachableError("x", **AT_A_BACKEND), 3),
+    (errors.ThrottledError("x", **AT_A_BACKEND), 1),
+    (errors.LoginError("x", **AT_A_BACKEND), 1),
+    (errors.DeniedError("x", **AT_A_BACKEND), 1),
+    (errors.ProtocolError("x", **AT_A_BACKEND), 1),
+    (errors.ListingError("x", **AT_A_BACKEND), 1),
+    (errors.BackendError("x", **AT_A_BACKEND), 1),
+    (errors.GuardError("x", code="mass_delete_guard", plan={}), 1),
+    (errors.NotFoundError("x"), 1),
+    (errors.UndecodableError("x"), 1),
+    (errors.VersionConflictError("x"), 1),
+    (errors.StoreError("x"), 1),
+    (errors.StoreUnavailableError("x"), 1),
+    (errors.SchemaError("x"), 1),
+    (errors.FenceLostError("x"), 1),
+    (errors.KeyServiceError("x"), 1),
+    (errors.SetupError("x"), 1),
+    (errors.SvsyncError("x"), 1),
+]
+
+
+@pytest.fixture(autouse=True)
+def _leave_this_process_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_keep_memory_private", lambda: None)
+    monkeypatch.setattr(program, "_have_standard_streams", lambda: None)
+
+
+def test_every_error_has_its_exit_code() -> None:
+    named = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    tree = {kind for kind in named if issubclass(kind, SvsyncError)}
+    assert {type(error) for error, _ in EXPECTED} == tree
+    assert [(e, exit_code(e)) for e, _ in EXPECTED] == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--config f --tenant t --json --no-migrate runs list --backend b",
+        "runs --config f --tenant t --json --no-migrate list --backend b",
+        "runs list --backend b --config f --tenant t --json --no-migrate",
+        "--config e --tenant t runs --json list --backend b --config=f --no-migrate",
+    ],
+)
+def test_common_options_are_taken_before_and_after_the_verb(words: str) -> None:
+    args = build_parser().parse_args(words.split())
+    assert (args.config, args.tenant, args.json, args.no_migrate) == ("f", "t", True, True)
+
+
+def test_common_options_have_defaults() -> None:
+    args = build_parser().parse_args(["migrate"])
+    assert (args.config, args.tenant, args.json, args.no_migrate) == (None, "default", False, False)
+
+
+def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    async def command(args: argparse.Namespace) -> int:
+        raise error
+
+    parser = build_parser()
+    parser.set_defaults(backend="fed_a")
+    monkeypatch.setattr(program, "build_parser", lambda: parser)
+    monkeypatch.setattr("svsync.cli.admin.migrate", command)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            action.choices["migrate"].set_defaults(command=command)
+
+
+def test_what_nobody_foresaw_is_a_sentence_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(monkeypatch, ZeroDivisionError("canary"))
+    assert main(["migrate", "--json"]) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert "ZeroDivisionError" in told.err
+    assert "canary" not in told.err + told.out
+    assert json.loads(told.out)["error"]["code"] == "internal"
+
+
+def test_debug_shows_where_and_still_no_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SVSYNC_DEBUG", "1")
+    _fail_with(monkeypatch, ZeroDivisionError("canary"))
+    assert main(["migrate"]) == 1
+    told = capsys.readouterr().err
+    assert "test_cli_main" in told
+    assert "canary" not in told
+
+
+def test_busy_says_who_and_until_when(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    until = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    _fail_with(monkeypatch, errors.BackendBusyError("busy", holder="host:1", expires_at=until))
+    assert main(["migrate", "--json"]) == 75
+    assert json.loads(capsys.readouterr().out)["error"] == {
+        "code": "backend_busy",
+        "holder": "host:1",
+        "expires_at": "2026-11-24T12:00:00Z",
+    }
+
+
+def test_a_backend_that_does_not_answer_is_named_with_what_to_look_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(monkeypatch, errors.BackendUnreachableError("no answer", operation="list"))
+    assert main(["migrate"]) == 3
+    assert capsys.readouterr().err == (
+        "svsync: fed_a: no answer; check config.endpoint, and the network on the way there\n"
+    )

@@ -1,0 +1,123 @@
+"""Is what people read told in whole words, and can nothing in it act on their terminal?"""
+
+import io
+import os
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from svsync.cli.output import Output, ago, plain_table, shown, span
+from svsync.cli.words import ALWAYS, COUNTS, GUARDS, REASONS
+from svsync.domain.runs import Count, SkipReason
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal_for(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A stdout on which colour and lines are drawn; asked for within the test, since
+    pytest puts its own there as the test begins."""
+    stream = Terminal(io.BytesIO(), "utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return stream
+
+
+def drawn(terminal: Terminal) -> str:
+    held = terminal.buffer
+    assert isinstance(held, io.BytesIO)
+    return held.getvalue().decode()
+
+
+def test_every_count_and_every_reason_has_words() -> None:
+    assert set(COUNTS) == set(Count)
+    assert set(REASONS) == set(SkipReason)
+    assert set(ALWAYS) <= set(COUNTS)
+
+
+def test_the_flags_that_pass_a_guard_by_exist() -> None:
+    from svsync.cli.main import build_parser
+
+    for flag in GUARDS.values():
+        args = build_parser().parse_args(["run-once", "--backend", "a", flag])
+        assert getattr(args, flag[2:].replace("-", "_")) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("kv/data/ä", "kv/data/ä"),
+        ("a\x1b[31mred", "a\\x1b[31mred"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\udc80", "a\\udc80"),
+        ("a\rb\tc", "a\\rb\\tc"),
+        ("two\nlines", "two\nlines"),
+        (1234567, "1,234,567"),
+        (True, "true"),
+        (None, "-"),
+    ],
+)
+def test_nothing_that_is_shown_acts_on_a_terminal(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_a_plain_table_is_aligned_and_has_one_line_a_row() -> None:
+    rows = [["a", "1"], ["long\nname", "12,345"]]
+    assert plain_table(["NAME", "COUNT"], rows, [False, True]) == (
+        "NAME         COUNT\na                1\nlong\\nname  12,345\n"
+    )
+
+
+def test_a_table_on_a_terminal_keeps_run_ids_whole_and_markup_as_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = terminal_for(monkeypatch)
+    run = "run_01a20d89840374179dfb43e1f3d6fce7"
+    Output().table(("run", "path", "state"), [(run, "[red]" + "p" * 90, "failed")])
+    text = drawn(terminal)
+    assert run in text
+    assert "[red]ppp" in text
+    assert "\x1b[31mfailed" in text
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_for(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().table(("state",), [("failed",)])
+    assert "\x1b[31m" not in drawn(terminal)
+    assert "failed" in drawn(terminal)
+
+
+def test_a_reader_who_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        out = Output()
+        out.line("nobody reads this")
+        out.line("nor this")
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        (None, "never"),
+        ("2026-11-24T11:59:30Z", "30 s ago"),
+        ("2026-11-24T11:57:00+00:00", "3 min ago"),
+        ("2026-11-24T12:14:00Z", "in 14 min"),
+        ("2026-11-21T12:00:00Z", "3 d ago"),
+    ],
+)
+def test_times_are_told_as_people_say_them(moment: str | None, words: str) -> None:
+    assert ago(moment, NOW) == words
+
+
+def test_short_spans_keep_a_decimal() -> None:
+    assert [span(0.25), span(12.4), span(7200)] == ["0.2 s", "12 s", "2 h"]
