@@ -9,7 +9,15 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
-from svsync.domain.changes import Change, ChangeKind, Entry, Pair, Scope, ScopeOutcome
+from svsync.domain.changes import (
+    Change,
+    ChangeKind,
+    Entry,
+    ListingPage,
+    Pair,
+    Scope,
+    ScopeOutcome,
+)
 from svsync.domain.errors import FenceLostError, ListingError, StoreError, StoreUnavailableError
 from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
@@ -23,9 +31,12 @@ from svsync.store.database import Row
 
 STAGE_ROWS: Final = 20_000
 """Entries of the listing held in memory before they are copied into the stage."""
+IDLE_PAGES: Final = 1_000
+"""So many pages of a listing in a row that add nothing end the run."""
 BATCH: Final = 500
 """Rows of the work list taken up together, and committed together."""
 _PAGE: Final = 5_000
+_NOTHING: Final = ListingPage()
 
 
 async def list_and_stage(run: Run) -> int:
@@ -38,16 +49,25 @@ async def list_and_stage(run: Run) -> int:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
     held: list[Entry] = []
     scopes: list[Scope] = []
-    staged = 0
+    staged, others, idle = 0, 0, 0
     listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
     async for page in listing:
         for name, reason in page.rejected:
             run.skip(name, SkipReason.of(reason))
         held.extend(page.entries)
         scopes.extend(page.scopes)
-        if staged + len(held) > run.spec.max_secrets:
+        others += len(page.rejected) + len(page.scopes)
+        idle = 0 if page != _NOTHING else idle + 1
+        if idle >= IDLE_PAGES:
             raise ListingError(
-                f"the listing has more than max_secrets = {run.spec.max_secrets} entries: raise it,"
+                f"the listing gave {idle} pages in a row that hold nothing, so it does not end:"
+                " whatever answers at the endpoint is not this kind of backend",
+                operation="list",
+                code="listing_unbounded",
+            )
+        if max(staged + len(held), others) > run.spec.max_secrets:
+            raise ListingError(
+                f"the listing has more than max_secrets = {run.spec.max_secrets} names: raise it,"
                 " or narrow the mapping",
                 operation="list",
                 code="listing_unbounded",
