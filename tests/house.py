@@ -7,7 +7,7 @@ through the code that it asserts about.
 
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,10 @@ from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
-from svsync.ports import BackendDriver
+from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
 from svsync.services.runs import Ended, Request
 from svsync.services.secrets import Put
-from svsync.testing.memory import MemoryDriver, MemoryStore
+from svsync.testing.memory import MemoryBackend, MemoryDriver, MemoryStore
 
 if TYPE_CHECKING:  # generic in its stubs only
     Admin = asyncpg.Connection[asyncpg.Record]
@@ -160,6 +160,19 @@ class House:
         }
 
 
+class Odd(MemoryDriver):
+    """Opens backends of a class that behaves oddly onto the same store."""
+
+    def __init__(self, store: MemoryStore, made: type[MemoryBackend]) -> None:
+        super().__init__(store)
+        self.made = made
+
+    def open(
+        self, spec: BackendSpec, credential: CredentialSource, guard: CallGuard
+    ) -> AbstractAsyncContextManager[Backend]:
+        return aclosing(self.made(self.store, spec, guard))
+
+
 def counts(ended: Ended) -> dict[str, int]:
     """What a run counted, without the zeros."""
     return {str(name): n for name, n in ended.report.numbers.items() if n}
@@ -182,14 +195,13 @@ async def open_house(
     state_dir: Path,
     spec: BackendSpec | None = None,
     *,
-    store: MemoryStore | None = None,
-    driver: BackendDriver | None = None,
+    made: type[MemoryBackend] | None = None,
 ) -> AsyncIterator[House]:
-    """A house on a database of the test's own; a second one may stand on the same."""
-    there = store or MemoryStore()
+    """A house on a database of the test's own; its backends are `made`, if that is given."""
+    there = MemoryStore()
     spec = spec or backend()
     settings = settings_for(database_url, state_dir, spec)
-    drivers = {"memory": driver or MemoryDriver(there)}
+    drivers: dict[str, BackendDriver] = {"memory": Odd(there, made or MemoryBackend)}
     async with (
         open_app(settings, environ={}, drivers=drivers, pool=4) as app,
         connected(admin_url) as admin,
