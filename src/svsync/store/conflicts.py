@@ -1,10 +1,10 @@
 """Conflicts: both sides sealed, one row for each pair of sides that disagreed."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 
 from svsync.domain.ids import BackendId, ConflictId, LocalPath, RemotePath, RunId, SecretId
-from svsync.store.columns import columns
+from svsync.store.columns import field_columns
 from svsync.store.database import Row, Transaction
 
 
@@ -43,7 +43,7 @@ async def record(
     """Record disagreements; those that are new or open again, as (id, path, kind, state)."""
     if not rows:
         return []
-    data = columns([astuple(r) for r in rows], len(fields(ConflictRow)))
+    data = field_columns(rows, ConflictRow)
     return await tx.fetch("conflicts.record", tx.tenant, backend, run, *data)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -16,9 +16,8 @@ from svsync.domain.changes import (
     Tags,
 )
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, SecretId
-from svsync.store.columns import columns
+from svsync.store.columns import columns, field_columns
 from svsync.store.database import Row, Transaction
-
 
 _TAGS: Final = json.JSONEncoder(sort_keys=True)
 
@@ -81,7 +80,7 @@ async def upsert(
     tx: Transaction, backend: BackendId, mapping: Mapping, rows: Sequence[PairRow]
 ) -> None:
     if rows:
-        data = columns([astuple(r) for r in rows], len(fields(PairRow)))
+        data = field_columns(rows, PairRow)
         await tx.execute("pairs.upsert", tx.tenant, backend, mapping.hash, mapping.base_pair, *data)
 
 
@@ -89,7 +88,7 @@ async def skip(
     tx: Transaction, backend: BackendId, mapping: Mapping, rows: Sequence[SkipRow]
 ) -> None:
     if rows:
-        data = columns([astuple(r) for r in rows], len(fields(SkipRow)))
+        data = field_columns(rows, SkipRow)
         await tx.execute("pairs.skip", tx.tenant, backend, mapping.hash, mapping.base_pair, *data)
 
 

@@ -1,11 +1,11 @@
 """Secrets and their versions: ciphertext in, ciphertext out, set by set."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 
 from svsync.domain.ids import LocalPath, RunId, SecretId
-from svsync.store.columns import columns
+from svsync.store.columns import columns, field_columns
 from svsync.store.database import Row, Transaction
 
 
@@ -71,13 +71,13 @@ async def create(tx: Transaction, rows: Sequence[NewSecret]) -> set[SecretId]:
     """Create secrets; those whose path was free."""
     if not rows:
         return set()
-    data = columns([astuple(r) for r in rows], len(fields(NewSecret)))
+    data = field_columns(rows, NewSecret)
     return {r["secret_id"] for r in await tx.fetch("secrets.create", tx.tenant, *data)}
 
 
 async def advance(tx: Transaction, rows: Sequence[Advance]) -> None:
     if rows:
-        data = columns([astuple(r) for r in rows], len(fields(Advance)))
+        data = field_columns(rows, Advance)
         await tx.execute("secrets.advance", tx.tenant, *data)
 
 
@@ -96,7 +96,7 @@ async def add_versions(
     tx: Transaction, rows: Sequence[VersionRow], *, created_by: str, run: RunId | None
 ) -> None:
     if rows:
-        data = columns([astuple(r) for r in rows], len(fields(VersionRow)))
+        data = field_columns(rows, VersionRow)
         await tx.execute("secrets.add_versions", tx.tenant, created_by, run, *data)
 
 
