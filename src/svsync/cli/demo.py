@@ -107,7 +107,7 @@ async def demo(args: argparse.Namespace) -> int:
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, lambda: None)
             playing.cancel()
-            await asyncio.wait([playing])
+            await asyncio.gather(playing, return_exceptions=True)
             raise
     return 0
 
@@ -214,13 +214,11 @@ def _tell(out: Output, told: "Told") -> None:
     if out.json:
         return
     for table in told.tables:
-        if not out.on_terminal:
-            out.line()
+        out.line()
         if table.title:
             out.line(table.title)
         out.table(table.columns, table.rows)
-    if not out.on_terminal:
-        out.line()
+    out.line()
     _paragraph(out, told.conclusion)
 
 

@@ -151,6 +151,11 @@ class Hands:
         return found[0]
 
 
+def below_external(path: LocalPath) -> str:
+    """What tables show: each local path of the demo begins with `external/`."""
+    return path.removeprefix("external/")
+
+
 def local_path(mount: Mount, path: str) -> LocalPath:
     return LocalPath(f"external/{mount.name}/{path}")
 

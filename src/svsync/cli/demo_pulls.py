@@ -9,6 +9,7 @@ from svsync.cli.demo_hands import (
     Step,
     Table,
     Told,
+    below_external,
     calls,
     counted,
     expect,
@@ -18,10 +19,14 @@ from svsync.cli.demo_hands import (
     skips,
 )
 from svsync.cli.demo_secrets import Data
-from svsync.cli.words import REASONS
 from svsync.domain.ids import LocalPath
-from svsync.domain.runs import Count
+from svsync.domain.runs import Count, SkipReason
 from svsync.services.runs import Ended
+
+_REASONS: Final = {
+    SkipReason.DENIED: "denied to this login",
+    SkipReason.ILLEGAL_PATH: "no local path can have this name",
+}
 
 
 async def source(hands: Hands) -> Told:
@@ -79,7 +84,7 @@ async def first_pull(hands: Hands) -> Told:
                 f"{(ended.record.duration_ms or 0) / 1000:.1f} s",
             )
         )
-        skipped += [(one.remote_path, REASONS[one.reason]) for one in ended.report.skipped]
+        skipped += [(one.remote_path, _REASONS[one.reason]) for one in ended.report.skipped]
     columns = ("backend", "result", "created", "earlier versions", "skipped", "reads", "took")
     for mount in hands.estate.mounts:
         await hands.expect_served(mount)
@@ -200,9 +205,9 @@ async def deletion(hands: Hands) -> Told:
             expect(served is (policy == "retain"), f"{local} obeys {policy}")
             await hands.value(local, 1)  # its history is there either way
             shown = "still served" if served else "deleted, history kept"
-            rows.append((local, policy, shown))
+            rows.append((below_external(local), policy, shown))
     return Told(
-        [Table(("deleted in OpenBao", "on_remote_delete", "in svsync"), rows)],
+        [Table(("below external/", "on_remote_delete", "in svsync"), rows)],
         "No value is destroyed: version 1 of each can still be read here.",
         numbers(ran),
     )
@@ -259,7 +264,8 @@ PULLS: Final = (
     Step(
         "deletion",
         "Secrets are deleted in OpenBao",
-        "Each backend says what a deletion means here: keep serving, or delete too, recoverably.",
+        "Four are deleted there. Each backend says what that means here: keep serving, or"
+        " delete too, recoverably.",
         deletion,
     ),
 )

@@ -10,6 +10,7 @@ from svsync.cli.demo_hands import (
     Step,
     Table,
     Told,
+    below_external,
     counted,
     expect,
     local_path,
@@ -55,20 +56,20 @@ async def conflict(hands: Hands) -> Told:
         expect(await hands.value(local, written) == ours[path], f"your edit of {local} kept")
         sides.append(
             (
-                local,
+                below_external(local),
                 policy,
                 f"v{before[path]}",
                 f"v{written}",
                 f"v{version} ({winner})",
             )
         )
-        recorded.append((local, *await hands.conflict_of(mount, local)))
-    columns = ("path", "policy", "before", "your edit", "served now")
+        recorded.append((below_external(local), *await hands.conflict_of(mount, local)))
+    columns = ("below external/", "policy", "before", "yours", "served now")
     return Told(
         [
             Table(columns, sides),
             Table(
-                ("path", "kind", "state"),
+                ("below external/", "kind", "state"),
                 recorded,
                 title="Recorded, with both values sealed:",
             ),
@@ -130,7 +131,6 @@ async def outage(hands: Hands) -> Told:
     await estate.add(mount, new)
     cut = await hands.run(mount, when_fetching=estate.server.seal)
     kept = await hands.paths(prefix)
-    code = cut.record.error.code if cut.record.error else ""
     expect(cut.record.result is RunResult.FAILED, "the run in the outage failed")
     expect(0 < len(kept) < ARRIVALS, "what was committed before the outage is kept")
     during = await hands.app.federation.status(hands.tenant, "fed_platform")
@@ -149,24 +149,14 @@ async def outage(hands: Hands) -> Told:
     after = await hands.app.federation.status(hands.tenant, "fed_platform")
     expect(not done.report.numbers[Count.UPDATED], "nothing was pulled twice")
     mount.secrets.extend(new)
-    columns = ("moment", "run", "status", "created", "in the store")
-    total = f"{ARRIVALS:,}"
     rows = [
-        (
-            "sealed in mid-run",
-            f"{cut.record.result}, {code}",
-            str(during["status"]),
-            counted(cut, Count.CREATED),
-            f"{len(kept):,} of {total}",
-        ),
-        (
-            "unsealed, next run",
-            str(done.record.result),
-            str(after["status"]),
-            counted(done, Count.CREATED),
-            f"{len(final):,} of {total}",
-        ),
+        (moment, ended.record.result, status, counted(ended, Count.CREATED), len(held), ARRIVALS)
+        for moment, ended, status, held in (
+            ("sealed in mid-run", cut, during["status"], kept),
+            ("unsealed again", done, after["status"], final),
+        )
     ]
+    columns = ("OpenBao", "the run", "status", "created", "in the store", "of")
     return Told(
         [Table(columns, rows)],
         f"The next run went on where the first had stopped: each is there once. A read in the"
@@ -181,13 +171,13 @@ async def at_rest(hands: Hands) -> Told:
         for mount in hands.estate.mounts
         for secret in mount.carried[:: len(mount.carried) // _SEARCHED]
     ]
-    shown = "external/platform/databases/prod/billing"
+    shown = LocalPath("external/platform/databases/prod/billing")
     known = [s for s in hands.estate.platform.secrets if shown.endswith(f"/{s.path}")]
     values += [needle(data).encode() for data in known[0].versions]
     looked = await look_at_rest(hands.state_dir, values, shown)
     expect(not looked.found, f"no value lies open; one does in {', '.join(looked.found)}")
     expect(looked.conflict_sides == 6, "both sides of each conflict are kept, sealed")
-    expect(await hands.value(LocalPath(shown)) == known[0].versions[-1], "it opens by its key")
+    expect(await hands.value(shown) == known[0].versions[-1], "it opens by its key")
     rows = [
         ("sealed versions", looked.versions, "AES-256-GCM, bound to their path"),
         ("sealed sides of conflicts", looked.conflict_sides, "neither is lost"),
@@ -199,7 +189,10 @@ async def at_rest(hands: Hands) -> Told:
     return Told(
         [
             Table(("what", "number", "how"), rows),
-            Table(("secret", "on the disk"), [(shown, f"{looked.sample.hex(' ')} …")]),
+            Table(
+                ("below external/", "on the disk"),
+                [(below_external(shown), f"{looked.sample.hex(' ')} …")],
+            ),
         ],
         "The database holds ciphertext only; the key that opens it lies in a file of its own"
         " (in production: in a KMS).",

@@ -19,7 +19,7 @@ from svsync.embedded.postgres import embedded_postgres
 
 _DATABASE: Final = "svsync"
 _BATCH: Final = 500
-_SAMPLE_BYTES: Final = 16
+_SAMPLE_BYTES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
