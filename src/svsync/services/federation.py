@@ -36,11 +36,13 @@ class Federation:
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
         refuse_circular_credentials([(spec, rules) for spec, rules, _ in compiled])
         changed: list[BackendId] = []
-        for slug in sorted({spec.tenant for spec in specs} | {"default"}):
+        for slug in await federation.tenants(self._db):
             tenant = await federation.tenant(self._db, slug)
             own = [(spec, mapping) for spec, _, mapping in compiled if spec.tenant == slug]
             async with self._db.transaction(tenant) as tx:
                 for spec, mapping in own:
+                    # Lease before backend, as a run's end takes them.
+                    await queue.lock_lease(tx, spec.id)
                     if await federation.apply(tx, spec, mapping.hash):
                         await queue.raise_fence(tx, spec.id)
                         await pairs.recheck_all(tx, spec.id)
@@ -133,7 +135,9 @@ def refuse_circular_credentials(compiled: Sequence[tuple[BackendSpec, RuleSet]])
     serves: dict[BackendId, BackendId] = {}
     for spec, _ in compiled:
         path = credential_path(spec)
-        for other, rules in compiled if path is not None else ():
+        if path is None:
+            continue
+        for other, rules in compiled:
             if other.tenant == spec.tenant and isinstance(rules.to_remote(path), Mapped):
                 serves[spec.id] = other.id
     for start in serves:

@@ -9,19 +9,22 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from svsync.domain.errors import (
+    BackendError,
     BackendUnreachableError,
     ConfigError,
     DeniedError,
     FenceLostError,
     GuardError,
+    KeyServiceError,
     LoginError,
     NotFoundError,
+    StoreError,
     SvsyncError,
 )
 from svsync.domain.federation import BackendSpec, Mode
@@ -146,9 +149,8 @@ class Runs:
             NotFoundError: there is no such backend.
             FenceLostError: the run was taken over or reconfigured while it worked.
         """
-        stored = await self._stored(tenant, request.backend)
-        rules, mapping = self._backends.rules(stored.spec)
-        claimed, first = await self._claim(tenant, stored.spec, request)
+        keys = await self._sealing.for_tenant(tenant)
+        stored, (rules, mapping), claimed, first = await self._claim(tenant, request)
         began = time.monotonic()
         run = Run(
             db=self._db,
@@ -156,7 +158,7 @@ class Runs:
             spec=stored.spec,
             rules=rules,
             mapping=mapping,
-            keys=await self._sealing.for_tenant(tenant),
+            keys=keys,
             allow=request.allow,
             ids=self._ids,
             now=lambda: claimed.started_at + timedelta(seconds=time.monotonic() - began),
@@ -167,17 +169,22 @@ class Runs:
         )
         try:
             error = await self._work(run, stored, request.paths)
+            return await self._end(run, error)
         except FenceLostError:
             await self._superseded(run)
             raise
         except asyncio.CancelledError:
             await asyncio.shield(self._end(run, _INTERRUPTED))
             raise
-        return await self._end(run, error)
+        except SvsyncError:
+            raise  # the store is away: whoever takes over ends this run
+        except Exception as bug:
+            await self._end(run, _unexpected(bug))
+            raise
 
-    async def _stored(self, tenant: TenantId, backend: str) -> StoredBackend:
-        async with self._db.transaction(tenant, read_only=True) as tx:
-            stored = await federation.get(tx, backend)
+    async def _usable(self, tx: Transaction, backend: BackendId) -> StoredBackend:
+        """The backend as it is configured now, under the lease that was just taken."""
+        stored = await federation.get(tx, backend)
         if stored.state != "active":
             raise ConfigError(
                 f"the backend {stored.spec.id} is {stored.state}: name it in the configuration"
@@ -194,17 +201,22 @@ class Runs:
         return stored
 
     async def _claim(
-        self, tenant: TenantId, spec: BackendSpec, request: Request
-    ) -> tuple[Claimed, bool]:
-        """The claimed run, and whether no pair of this backend has a base yet."""
+        self, tenant: TenantId, request: Request
+    ) -> tuple[StoredBackend, tuple[RuleSet, Mapping], Claimed, bool]:
+        """Backend, its rules, and the run, claimed; and whether no pair of this backend has a base yet.
+
+        The configuration is read behind the lease: a change that was made before is
+        seen, and one that is made later takes the fence away.
+        """
         kind = RunKind.DRY if request.dry else RunKind.FULL
         if request.paths is not None and not request.dry:
             kind = RunKind.TARGETED
         allow = request.allow
         async with self._db.transaction(tenant) as tx:
+            backend = (await federation.get(tx, request.backend)).spec.id
             claimed, lost = await queue.claim(
                 tx,
-                spec.id,
+                backend,
                 RunId(self._ids("run")),
                 kind=str(kind),
                 trigger=str(request.trigger),
@@ -220,10 +232,20 @@ class Runs:
                 ],
                 paths=None if request.paths is None else [g.text for g in request.paths],
             )
+            stored = await self._usable(tx, backend)
+            compiled = self._backends.rules(stored.spec)
             for row in lost:
-                await self._emit(tx, spec, _record(spec.id, row, RunState.FAILED), Report())
-            first = not await pairs.any_settled(tx, spec.id)
-        return claimed, first
+                await self._end_lost(tx, stored.spec, row)
+            first = not await pairs.any_settled(tx, backend)
+        return stored, compiled, claimed, first
+
+    async def _end_lost(self, tx: Transaction, spec: BackendSpec, row: Row) -> None:
+        """The event and the status of a run whose worker died."""
+        record = _record(spec.id, row, RunState.FAILED)
+        if record.kind is RunKind.DRY:
+            return
+        await federation.run_lost(tx, spec.id, record.run_id, "worker_lost")
+        await self._emit(tx, spec, record, Report())
 
     async def _work(
         self, run: Run, stored: StoredBackend, paths: Sequence[Glob] | None
@@ -284,8 +306,10 @@ class Runs:
                 )
                 await self._emit(tx, run.spec, record, run.report)
             await queue.release(tx, run.claimed.held)
-        async with self._db.transaction(run.claimed.held.tenant) as tx:
-            await staging.drop(tx, run.claimed.run_no)
+        # The run has ended; its work rows are of no use, and the next run clears them too.
+        with suppress(StoreError):
+            async with self._db.transaction(run.claimed.held.tenant) as tx:
+                await staging.drop(tx, run.claimed.run_no)
         return Ended(record, run.report, tuple(run.plan), waiting, error)
 
     async def _settle(
@@ -299,7 +323,8 @@ class Runs:
         waiting: int,
     ) -> None:
         """What `status` shows, in the transaction that ends the run."""
-        if not failed and run.claimed.kind == RunKind.FULL:
+        full = run.claimed.kind == RunKind.FULL
+        if not failed and full:
             await federation.set_applied(tx, run.spec.id, run.mapping)
         counts = await pairs.counts(tx, run.spec.id)
         await federation.run_ended(
@@ -307,6 +332,7 @@ class Runs:
             run.spec.id,
             RunEnd(
                 run_id=run.claimed.run_id,
+                full=full,
                 succeeded=not failed,
                 status=_health(run, error),
                 error=None if code is None else code.code,
@@ -316,8 +342,8 @@ class Runs:
                 quarantined=counts["quarantined"],
                 retained=counts["retained"],
                 conflicts=waiting,
-                skipped=run.report.skips,
-                calls=None if failed else sum(run.report.api_calls().values()),
+                skipped=run.report.skips if full else None,
+                calls=sum(run.report.api_calls().values()) if full and not failed else None,
                 latency_ms=run.connection.latency_ms if run.connection else None,
             ),
         )
@@ -367,15 +393,35 @@ class Runs:
             return await tx.fetchrow("queue.holder", tx.tenant, backend)
 
 
-def _health(run: Run, error: SvsyncError | None) -> str:
+def _health(run: Run, error: SvsyncError | None) -> str | None:
+    """The backend's status as this run saw it; None where it learned nothing of it.
+
+    An error is never `healthy`: a backend that answers nonsense, or whose listing
+    fails, is `degraded` until a run has gone through.
+    """
     match error:
         case BackendUnreachableError():
             return "unreachable"
         case LoginError() | DeniedError():
             return "denied"
-    denied = run.report.reasons[SkipReason.DENIED]
-    connected = run.connection.status if run.connection else "healthy"
-    return "degraded" if denied and connected == "healthy" else connected
+        case BackendError():
+            return "degraded"
+        case ConfigError() | KeyServiceError() | StoreError():
+            return None
+    if error is None and run.claimed.kind != RunKind.FULL:
+        return None
+    unseen = run.report.reasons[SkipReason.DENIED] + run.report.reasons[SkipReason.UNLISTED]
+    connected = run.connection.status if run.connection else None
+    return "degraded" if unseen and connected == "healthy" else connected
+
+
+def _unexpected(bug: Exception) -> SvsyncError:
+    """A defect of ours, by its class alone: its text may hold anything."""
+    return SvsyncError(
+        f"svsync failed in a way it should not ({type(bug).__name__}): please report it; what"
+        " was committed stands, the next run goes on",
+        code="internal",
+    )
 
 
 def _record(backend: BackendId, row: Row, state: RunState) -> RunRecord:

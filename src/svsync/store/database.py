@@ -9,6 +9,7 @@ Session state is never used, so a connection goes back to the pool with nothing
 to reset, and a transaction pooler in between does no harm.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, Fence, TenantId
 
 Row = asyncpg.Record
+ROLLBACK_S = 5.0
+"""Seconds that an undo may take before its connection is cut."""
 
 if TYPE_CHECKING:  # generic in its stubs only
     Connection = asyncpg.pool.PoolConnectionProxy[Row]
@@ -66,17 +69,21 @@ class Transaction:
         self.tenant = tenant
 
     async def fetch(self, name: str, *args: object) -> list[Row]:
-        return await self._connection.fetch(statements()[name], *args)
+        with translated():
+            return await self._connection.fetch(statements()[name], *args)
 
     async def fetchrow(self, name: str, *args: object) -> Row | None:
-        return await self._connection.fetchrow(statements()[name], *args)
+        with translated():
+            return await self._connection.fetchrow(statements()[name], *args)
 
     async def fetchval(self, name: str, *args: object) -> Any:
-        return await self._connection.fetchval(statements()[name], *args)
+        with translated():
+            return await self._connection.fetchval(statements()[name], *args)
 
     async def execute(self, name: str, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
-        status = await self._connection.execute(statements()[name], *args)
+        with translated():
+            status = await self._connection.execute(statements()[name], *args)
         count = status.rsplit(" ", 1)[-1]
         return int(count) if count.isdigit() else 0
 
@@ -84,9 +91,10 @@ class Transaction:
         self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]
     ) -> int:
         """COPY records in; the number of rows that arrived."""
-        status = await self._connection.copy_records_to_table(
-            table, columns=list(columns), records=records
-        )
+        with translated():
+            status = await self._connection.copy_records_to_table(
+                table, columns=list(columns), records=records
+            )
         return int(status.rsplit(" ", 1)[-1])
 
     async def learn_sizes(self) -> None:
@@ -96,10 +104,15 @@ class Transaction:
 
 
 class Database:
-    """A pool of connections to one Postgres, as one ordinary role."""
+    """Connections to one Postgres, as one ordinary role.
 
-    def __init__(self, pool: "Pool") -> None:
+    Renewals of leases have connections of their own: a run that uses up the pool must
+    not keep itself, or another run, from renewing.
+    """
+
+    def __init__(self, pool: "Pool", renewals: "Pool") -> None:
         self._pool = pool
+        self._renewals = renewals
 
     @asynccontextmanager
     async def transaction(
@@ -109,6 +122,7 @@ class Database:
         held: Held | None = None,
         lookups: bool = False,
         read_only: bool = False,
+        renewal: bool = False,
     ) -> AsyncIterator[Transaction]:
         """One transaction of `tenant`; with `held`, under that run's fence.
 
@@ -118,34 +132,53 @@ class Database:
         Raises:
             FenceLostError: the lease changed hands or the backend was reconfigured.
             StoreUnavailableError: Postgres cannot be reached.
-            StoreError: Postgres refused a statement; the code is its SQLSTATE's name.
+            StoreError: Postgres refused a statement, or to commit.
         """
+        pool = self._renewals if renewal else self._pool
         with translated():
-            async with (
-                self._pool.acquire() as connection,
-                connection.transaction(readonly=read_only),
-            ):
-                if held is None:
-                    name = "SELECT set_config('svsync.tenants', $1, true)"
-                    await connection.execute(name, str(tenant))
-                else:
-                    enter = "SELECT svsync_enter($1, $2, $3, $4)"
-                    alive = await connection.fetchval(
-                        enter, held.tenant, held.backend, held.fence, lookups
-                    )
-                    if not alive:
-                        raise FenceLostError(
-                            f"the run of {held.backend} was taken over or reconfigured: it stops"
-                        )
+            connection = await pool.acquire()
+        try:
+            work = connection.transaction(readonly=read_only)
+            with translated():
+                await work.start()
+            try:
+                await _enter(connection, tenant, held, lookups)
                 yield Transaction(connection, tenant)
+            except BaseException:
+                await _roll_back(connection, work)
+                raise
+            with translated():
+                await work.commit()
+        finally:
+            await pool.release(connection)
 
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
         """A statement on the few tables that belong to no tenant."""
         with translated():
             return await self._pool.fetch(statements()[name], *args)
 
-    async def close(self) -> None:
-        await self._pool.close()
+
+async def _enter(
+    connection: "Connection", tenant: TenantId, held: Held | None, lookups: bool
+) -> None:
+    with translated():
+        if held is None:
+            name = "SELECT set_config('svsync.tenants', $1, true)"
+            await connection.execute(name, str(tenant))
+            return
+        enter = "SELECT svsync_enter($1, $2, $3, $4)"
+        alive = await connection.fetchval(enter, held.tenant, held.backend, held.fence, lookups)
+    if not alive:
+        raise FenceLostError(f"the run of {held.backend} was taken over or reconfigured: it stops")
+
+
+async def _roll_back(connection: "Connection", work: asyncpg.transaction.Transaction) -> None:
+    """Undo; a connection that does not answer is cut, which undoes as well."""
+    try:
+        async with asyncio.timeout(ROLLBACK_S):
+            await work.rollback()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        connection.terminate()
 
 
 class translated:
@@ -174,28 +207,22 @@ class translated:
             case (
                 asyncpg.PostgresConnectionError()
                 | asyncpg.CannotConnectNowError()
-                | asyncpg.AdminShutdownError()
-                | asyncpg.CrashShutdownError()
-                | asyncpg.TooManyConnectionsError()
+                | asyncpg.OperatorInterventionError()
+                | asyncpg.IdleInTransactionSessionTimeoutError()
+                | asyncpg.InsufficientResourcesError()
             ):
-                raise StoreUnavailableError(
-                    "the connection to the database was lost: start it, or check DATABASE_URL"
-                ) from None
-            case asyncpg.InterfaceError() if "closed" in str(error) or "closing" in str(error):
-                raise StoreUnavailableError(
-                    "the connection to the database was lost: start it, or check DATABASE_URL"
-                ) from None
+                raise StoreUnavailableError(_LOST) from None
             case asyncpg.PostgresError():
                 kind = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
                 raise StoreError(f"the database refused a statement ({kind})") from None
-            case asyncpg.InterfaceError() | UnicodeError():
-                raise StoreError(
-                    f"a statement could not be sent ({type(error).__name__})"
-                ) from None
-            case ConnectionError():
-                raise StoreUnavailableError(
-                    "the database cannot be reached: start it, or check DATABASE_URL"
-                ) from None
+            case asyncpg.DataError() | UnicodeError():
+                raise StoreError("a record could not be sent to the database") from None
+            case asyncpg.InterfaceError() | OSError():
+                # OSError: TimeoutError, refused, reset, no such socket, no such host
+                raise StoreUnavailableError(_LOST) from None
+
+
+_LOST = "the connection to the database was lost: start it, or check DATABASE_URL"
 
 
 async def _no_reset(_connection: object) -> None:
@@ -210,24 +237,27 @@ async def open_database(dsn: str, *, size: int = 8) -> AsyncIterator[Database]:
         StoreUnavailableError: no connection, wrong password, no such database.
         SchemaError: the role is superuser or has BYPASSRLS.
     """
-    pool = await _connect(dsn, size)
-    try:
+    async with await _connect(dsn, 1, size) as pool, await _connect(dsn, 0, 2) as renewals:
         await _refuse_powerful_role(pool)
-        yield Database(pool)
-    finally:
-        await pool.close()
+        yield Database(pool, renewals)
 
 
-async def _connect(dsn: str, size: int) -> "Pool":
+async def _connect(dsn: str, least: int, most: int) -> "Pool":
     try:
         return await asyncpg.create_pool(
             dsn,
-            min_size=1,
-            max_size=size,
+            min_size=least,
+            max_size=most,
             reset=_no_reset,
             timeout=10,
             command_timeout=600,
-            server_settings={"application_name": "svsync"},
+            server_settings={
+                "application_name": "svsync",
+                # A peer that vanished is noticed within half a minute.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+            },
         )
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
         raise StoreUnavailableError(

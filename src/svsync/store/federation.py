@@ -27,8 +27,9 @@ class RunEnd:
     """What a finished run changes in its backend's health row. None: as it was."""
 
     run_id: RunId
+    full: bool
     succeeded: bool
-    status: str
+    status: str | None
     error: str | None
     next_in_s: float
     synced: int | None = None
@@ -49,6 +50,11 @@ async def tenant(db: Database, slug: str) -> TenantId:
     if rows[0]["status"] != "active":
         raise ConfigError(f"the tenant {slug!r} is {rows[0]['status']}", code="tenant_shut")
     return TenantId(rows[0]["tenant_id"])
+
+
+async def tenants(db: Database) -> list[str]:
+    """The slugs of all active tenants."""
+    return [row["slug"] for row in await db.fetch_global("federation.tenants")]
 
 
 async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
@@ -141,7 +147,12 @@ async def health(tx: Transaction, backend: BackendId) -> Row:
 
 async def run_ended(tx: Transaction, backend: BackendId, end: RunEnd) -> None:
     await tx.execute(
-        "federation.run_ended", tx.tenant, backend, end.run_id, end.succeeded, end.status,
-        end.error, end.next_in_s, end.synced, end.diverged, end.quarantined, end.retained,
-        end.conflicts, end.skipped, end.calls, end.latency_ms,
+        "federation.run_ended", tx.tenant, backend, end.run_id, end.full, end.succeeded,
+        end.status, end.error, end.next_in_s, end.synced, end.diverged, end.quarantined,
+        end.retained, end.conflicts, end.skipped, end.calls, end.latency_ms,
     )  # fmt: skip
+
+
+async def run_lost(tx: Transaction, backend: BackendId, run: RunId, error: str) -> None:
+    """A run's worker died: one more failure, whatever the backend is like."""
+    await tx.execute("federation.run_lost", tx.tenant, backend, run, error)

@@ -102,6 +102,11 @@ async def release(tx: Transaction, held: Held) -> None:
     await tx.execute("queue.release_lease", held.tenant, held.backend, held.fence)
 
 
+async def lock_lease(tx: Transaction, backend: BackendId) -> None:
+    """Wait for a run's open transaction, and keep the next one waiting for ours."""
+    await tx.fetch("queue.lock_lease", tx.tenant, backend)
+
+
 async def raise_fence(tx: Transaction, backend: BackendId) -> None:
     """What runs on this backend now loses its next commit."""
     await tx.execute("queue.raise_fence", tx.tenant, backend)

@@ -10,7 +10,7 @@ fence anyway.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from svsync.domain.errors import FenceLostError, StoreError
@@ -36,23 +36,34 @@ async def held_lease(
     owner = asyncio.current_task()
     assert owner is not None
     lost = False
+    proven = clock()
 
     async def renew() -> None:
-        nonlocal lost
-        proven = clock()
-        while not lost:
+        nonlocal lost, proven
+        while True:
             await asyncio.sleep(RENEW_S)
             asked = clock()
             try:
-                async with asyncio.timeout(max(0.1, DEADLINE_S - (asked - proven))):
-                    async with db.transaction(claimed.held.tenant) as tx:
-                        lost = not await queue.renew(tx, claimed.held, claimed.holder)
-                    proven = asked
-            except (StoreError, TimeoutError):
-                lost = clock() - proven >= DEADLINE_S
+                async with db.transaction(claimed.held.tenant, renewal=True) as tx:
+                    ours = await queue.renew(tx, claimed.held, claimed.holder)
+            except StoreError:
+                continue  # the watch below knows how long this may go on
+            if not ours:
+                lost = True
+                owner.cancel()
+                return
+            proven = asked
+
+    async def watch() -> None:
+        """Whatever a renewal is waiting for, the deadline holds."""
+        nonlocal lost
+        while (left := proven + DEADLINE_S - clock()) > 0:  # noqa: ASYNC110 - it waits for a moment
+            await asyncio.sleep(left)
+        lost = True
         owner.cancel()
 
-    task = asyncio.create_task(renew(), name=f"lease of {claimed.held.backend}")
+    name = f"lease of {claimed.held.backend}"
+    tasks = [asyncio.create_task(renew(), name=name), asyncio.create_task(watch(), name=name)]
     try:
         yield
     except asyncio.CancelledError:
@@ -62,6 +73,6 @@ async def held_lease(
             ) from None
         raise
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -363,6 +363,9 @@ END $$;
 -- Opens a run's transaction: its tenant, and its fence, locked until the end.
 -- False: the run belongs to somebody else now.
 --
+-- A worker that is stopped inside its transaction would hold the fence, and so keep
+-- everybody from taking over: the server ends a session that sends nothing for 5 s.
+--
 -- With `lookups` every statement is planned anew for the tables as they are: a
 -- prepared one would keep the plan it got while they were empty, and a first import
 -- that fills them would scan them once a row.
@@ -370,8 +373,10 @@ CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint, lookup
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenant::text, true);
+  PERFORM set_config('idle_in_transaction_session_timeout', '5s', true);
   IF lookups THEN
     PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
+    PERFORM set_config('statement_timeout', '20s', true);
   END IF;
   PERFORM 1 FROM leases
     WHERE tenant_id = tenant AND backend_id = backend AND fence = held_fence AND holder IS NOT NULL

@@ -1,6 +1,9 @@
 -- name: tenant
 SELECT tenant_id, status FROM tenants WHERE slug = $1;
 
+-- name: tenants
+SELECT slug FROM tenants WHERE status = 'active' ORDER BY slug;
+
 -- name: stored
 SELECT backend_id, name, spec, mapping_hash, managed_by, state, vanished, rev FROM backends
 WHERE tenant_id = $1 AND ($2::text IS NULL OR backend_id = $2) ORDER BY backend_id FOR UPDATE;
@@ -49,12 +52,20 @@ LEFT JOIN leases l ON l.tenant_id = h.tenant_id AND l.backend_id = h.backend_id 
 WHERE h.tenant_id = $1 AND h.backend_id = $2;
 
 -- name: run_ended
--- What status shows, set in the transaction that ends the run.
-UPDATE backend_health SET last_run_id = $3, last_sync_at = now(), last_success_at = CASE WHEN $4 THEN now() ELSE last_success_at END,
-  failures = CASE WHEN $4 THEN 0 ELSE failures + 1 END,
-  unreachable_since = CASE WHEN $5 = 'unreachable' THEN coalesce(unreachable_since, now()) END,
-  status = $5, last_error = $6, next_due_at = now() + make_interval(secs => $7),
-  secrets_synced = coalesce($8, secrets_synced), diverged = coalesce($9, diverged), quarantined = coalesce($10, quarantined),
-  retained = coalesce($11, retained), conflicts_open = coalesce($12, conflicts_open), skipped = coalesce($13, skipped),
-  calls_per_cycle = coalesce($14, calls_per_cycle), latency_ms = coalesce($15, latency_ms)
+-- What status shows, set in the transaction that ends the run. A targeted run says nothing of the whole: success,
+-- the next due time, and what a cycle skips and costs are a full run's to tell.
+UPDATE backend_health SET last_run_id = $3, last_sync_at = now(),
+  last_success_at = CASE WHEN $4 AND $5 THEN now() ELSE last_success_at END,
+  failures = CASE WHEN NOT $5 THEN failures + 1 WHEN $4 THEN 0 ELSE failures END,
+  unreachable_since = CASE WHEN $6 = 'unreachable' THEN coalesce(unreachable_since, now())
+                           WHEN $6 IS NULL THEN unreachable_since END,
+  status = coalesce($6, status), last_error = CASE WHEN NOT $5 THEN $7 WHEN $4 THEN NULL ELSE last_error END,
+  next_due_at = CASE WHEN $4 THEN now() + make_interval(secs => $8) ELSE next_due_at END,
+  secrets_synced = coalesce($9, secrets_synced), diverged = coalesce($10, diverged), quarantined = coalesce($11, quarantined),
+  retained = coalesce($12, retained), conflicts_open = coalesce($13, conflicts_open), skipped = coalesce($14, skipped),
+  calls_per_cycle = coalesce($15, calls_per_cycle), latency_ms = coalesce($16, latency_ms)
+WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: run_lost
+UPDATE backend_health SET last_run_id = $3, last_sync_at = now(), failures = failures + 1, last_error = $4
 WHERE tenant_id = $1 AND backend_id = $2;

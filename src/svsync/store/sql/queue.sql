@@ -34,6 +34,9 @@ WHERE tenant_id = $1 AND backend_id = $2 AND fence = $3 AND holder = $4;
 UPDATE leases SET holder = NULL, run_id = NULL, expires_at = NULL
 WHERE tenant_id = $1 AND backend_id = $2 AND fence = $3;
 
+-- name: lock_lease
+SELECT 1 FROM leases WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
+
 -- name: raise_fence
 -- A change of configuration: what runs now loses its next commit.
 INSERT INTO leases (tenant_id, backend_id) VALUES ($1, $2)
