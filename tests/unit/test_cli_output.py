@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from svsync.cli.federation import state_of
 from svsync.cli.output import Output, ago, plain_table, shown, span
-from svsync.cli.words import ALWAYS, COUNTS, GUARDS, REASONS
+from svsync.cli.words import ALWAYS, COUNTS, REASONS
 from svsync.domain.runs import Count, SkipReason
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -40,14 +41,6 @@ def test_every_count_and_every_reason_has_words() -> None:
     assert set(COUNTS) == set(Count)
     assert set(REASONS) == set(SkipReason)
     assert set(ALWAYS) <= set(COUNTS)
-
-
-def test_the_flags_that_pass_a_guard_by_exist() -> None:
-    from svsync.cli.main import build_parser
-
-    for flag in GUARDS.values():
-        args = build_parser().parse_args(["run-once", "--backend", "a", flag])
-        assert getattr(args, flag[2:].replace("-", "_")) is True
 
 
 @pytest.mark.parametrize(
@@ -117,6 +110,21 @@ def test_a_reader_who_went_away_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_times_are_told_as_people_say_them(moment: str | None, words: str) -> None:
     assert ago(moment, NOW) == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "healthy"),
+        ({"last_sync_at": None}, "new"),
+        ({"consecutive_failures": 2}, "failing"),
+        ({"consecutive_failures": 2, "status": "denied"}, "denied"),
+        ({"paused": True, "consecutive_failures": 2}, "paused"),
+    ],
+)
+def test_a_backend_is_called_healthy_only_when_it_is(changes: dict[str, object], word: str) -> None:
+    well = {"paused": False, "last_sync_at": "…", "consecutive_failures": 0, "status": "healthy"}
+    assert state_of(well | changes) == word
 
 
 def test_short_spans_keep_a_decimal() -> None:

@@ -135,11 +135,10 @@ _STATUS_COLUMNS: Final = (
     "state",
     "last sync",
     "next",
-    "stale for",
+    "stale",
     "secrets",
     "conflicts",
-    "skipped",
-    "last error",
+    "error",
 )
 
 
@@ -165,11 +164,13 @@ async def status(args: argparse.Namespace) -> int:
 
 
 def state_of(status: Mapping[str, Any]) -> str:
-    """One word; a backend that never ran is not called healthy."""
+    """One word; what never ran, or does not get to its end, is not called healthy."""
     if status["paused"]:
         return "paused"
     if status["last_sync_at"] is None:
         return "new"
+    if status["consecutive_failures"] and status["status"] == "healthy":
+        return "failing"
     return str(status["status"])
 
 
@@ -196,7 +197,6 @@ def _status_row(b: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
         _stale(b),
         b["secrets_synced"],
         b["conflicts_open"],
-        b["skipped"],
         b["last_error"],
     )
 

@@ -25,11 +25,23 @@ Row = Sequence[object]
 
 _COLOURS: Final = {
     "green": {"ok", "healthy", "granted", "completed", "in_sync", "active"},
-    "yellow": {"partial", "degraded", "missing_optional", "conflict", "open", "paused", "new"},
-    "red": {"failed", "unreachable", "denied", "missing", "quarantined", "overdue"},
+    "yellow": {
+        "partial",
+        "degraded",
+        "missing_optional",
+        "conflict",
+        "open",
+        "paused",
+        "new",
+        "retained",
+    },
+    "red": {"failed", "unreachable", "denied", "missing", "quarantined", "failing"},
 }
-_UNBROKEN: Final = ("run",)
-"""Columns whose cells are copied into the next command."""
+_FOLDED: Final = frozenset(
+    {"path", "remote path", "local", "remote", "but", "what", "because", "such as", "value", "tags"}
+    | {"error", "granted by", "wrapped by", "from run"}
+)
+"""Columns that give way on a narrow terminal; all others keep their words whole."""
 _STAGE_WORDS: Final = {"list": "listing", "fetch": "reading and writing what changed"}
 
 
@@ -83,13 +95,15 @@ class Output:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+        table = Table(
+            box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
+        )
         for name, to_right in zip(columns, right, strict=True):
             table.add_column(
                 name,
                 justify="right" if to_right else "left",
                 overflow="fold",
-                no_wrap=name in _UNBROKEN,
+                no_wrap=name not in _FOLDED,
             )
         for row in cells:
             table.add_row(*map(_styled, row))

@@ -94,13 +94,12 @@ async def plan(args: argparse.Namespace) -> int:
             allow = _passing_by(guards)
             ended = await _run(app, tenant, _request(args, dry=True, allow=allow), out)
         status = await app.federation.status(tenant, args.backend)
-    document = first.to_json() | {
-        "plan": ended.to_json()["plan"],
+    stopped = first.to_json()
+    document = ended.to_json() | {
+        **{key: stopped[key] for key in ("state", "result", "error")},
         "guards": [{"code": g.code, "message": g.message, "plan": g.plan} for g in guards],
         "calls_per_cycle": status["calls_per_cycle"],
     }
-    if guards:
-        document["counts"] = ended.to_json()["counts"]
     if out.json:
         out.document(document)
     else:
@@ -124,17 +123,7 @@ async def list_runs(args: argparse.Namespace) -> int:
         )
         return 0
     now = datetime.now(UTC)
-    columns = (
-        "run",
-        "kind",
-        "result",
-        "began",
-        "took",
-        "found",
-        "changed",
-        "skipped",
-        "error",
-    )
+    columns = ("run", "kind", "result", "began", "changed")
     out.table(columns, [_run_row(run, now) for run in runs])
     return 0
 
@@ -148,7 +137,7 @@ async def show_run(args: argparse.Namespace) -> int:
     if out.json:
         out.document(run)
     else:
-        show_report(out, run)
+        show_report(out, run, past=True)
     return 0
 
 
@@ -222,10 +211,8 @@ def _raise_failure(ended: "Ended") -> None:
 # --- what people see ------------------------------------------------------------------
 
 
-def show_report(out: Output, run: Mapping[str, Any]) -> None:
-    """A run, live or past, as its JSON tells it."""
-    from svsync.cli.words import GUARDS
-
+def show_report(out: Output, run: Mapping[str, Any], *, past: bool = False) -> None:
+    """A run as its JSON tells it. The sentence of a live one's error goes to stderr."""
     dry = run["kind"] == "dry"
     result = run["result"] or run["state"]
     took = "" if run["duration_ms"] is None else f" after {span(run['duration_ms'] / 1000)}"
@@ -236,16 +223,13 @@ def show_report(out: Output, run: Mapping[str, Any]) -> None:
         [
             ("run", run["run_id"]),
             ("error", error and f"{error['code']} while in stage {error['stage']}"),
-            ("", error and error["message"]),
+            ("", error["message"] if error and past else None),
         ]
     )
     _show_counts(out, run["counts"])
     if "plan" in run:
-        _show_plan(out, run["plan"])
+        _show_plan(out, run["plan"], run.get("guards", ()))
     _show_skipped(out, run)
-    for guard in run.get("guards", ()):
-        out.line(f"\nA run would be stopped by {guard['code']}: {guard['message']}")
-        out.line(f"  {GUARDS[guard['code']]} lets one run through.")
     _show_effort(out, run)
 
 
@@ -264,8 +248,14 @@ def _show_counts(out: Output, counts: Mapping[str, Any]) -> None:
         out.table(("secrets", "count"), rows)
 
 
-def _show_plan(out: Output, plan: Sequence[Mapping[str, Any]]) -> None:
+def _show_plan(
+    out: Output, plan: Sequence[Mapping[str, Any]], guards: Sequence[Mapping[str, Any]]
+) -> None:
     out.line()
+    for guard in guards[1:]:
+        out.line(f"Then {guard['code']} would stop it: {guard['message']}")
+    if guards:
+        out.line("This would follow, were it not stopped:")
     if not plan:
         out.line("Nothing would change.")
         return
@@ -323,15 +313,10 @@ def _size(count: int) -> str | None:
 def _run_row(run: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
     counts = run["counts"]
     changed = sum(counts.get(name, 0) for name in ("created", "updated", "deleted", "pushed"))
-    took = run["duration_ms"]
     return (
         run["run_id"],
         run["kind"],
-        run["result"] or run["state"],
+        run["error"]["code"] if run["error"] else run["result"] or run["state"],
         ago(run["started_at"], now),
-        None if took is None else span(took / 1000),
-        counts.get("listed"),
         changed,
-        counts.get("skipped"),
-        run["error"] and run["error"]["code"],
     )

@@ -184,7 +184,7 @@ async def history(args: argparse.Namespace) -> int:
     if out.json:
         out.document({"path": path, "versions": versions, "next_cursor": None})
         return 0
-    columns = ("version", "state", "origin", "backend's version", "made (UTC)", "by", "run")
+    columns = ("version", "state", "origin", "there", "made (UTC)", "by", "from run")
     rows = [
         (
             v["version"],

@@ -60,10 +60,3 @@ REASONS: Final = {
     SkipReason.NOT_OWNED: "svsync did not make it",
 }
 """Why a path was left as it is."""
-
-GUARDS: Final = {
-    "mass_delete_guard": "--allow-mass-delete",
-    "mass_overwrite_guard": "--allow-mass-overwrite",
-    "mass_regression_guard": "--allow-regression",
-}
-"""Codes of the guards, and the flag that lets one run through."""
