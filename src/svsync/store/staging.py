@@ -40,8 +40,12 @@ class GuardCounts:
 async def clear(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:
     """Drop this run's own work rows and those that dead runs left behind."""
     await tx.execute("staging.clear_ended", tx.tenant, backend)
-    await tx.execute("staging.clear_scopes", tx.tenant, run)
+    await clear_scopes(tx, run)
     await drop(tx, run_no)
+
+
+async def clear_scopes(tx: Transaction, run: RunId) -> None:
+    await tx.execute("staging.clear_scopes", tx.tenant, run)
 
 
 async def drop(tx: Transaction, run_no: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from svsync.domain.changes import BaseKind, ChangeKind, RemoteValue
 from svsync.domain.errors import ProtocolError
+from svsync.domain.federation import transforms_of, transforms_text
 from svsync.domain.globs import Glob
 from svsync.domain.guards import (
     GuardNumbers,
@@ -18,8 +19,8 @@ from svsync.domain.runs import Stage
 from svsync.services.sync.apply import apply
 from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import count_gone, fetch, fetch_batch
-from svsync.services.sync.intake import changes, diff, list_and_stage, name_paths
-from svsync.services.sync.remap import remap
+from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
+from svsync.services.sync.remap import remap, retag
 from svsync.store import federation
 from svsync.store.federation import StoredBackend
 from svsync.store.staging import StageLostError
@@ -40,6 +41,8 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     """
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
+        if stored.applied_tags != transforms_text(run.spec):
+            await retag(run, transforms_of(stored.applied_tags or "[]"))
         if stored.applied_hash != run.mapping.hash:
             await remap(run)
     for attempt in range(_STAGINGS):
@@ -89,6 +92,7 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
         check_guards(numbers, run.spec.guard, run.allow)
     if not run.allow.mass_overwrite and overwrite_suspected(numbers, run.spec.guard):
         await _count_overwrites(run, todo, numbers)
+    await mark_denied(run)
     return todo
 
 

@@ -130,8 +130,6 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         unseen = await staging.unseen(tx, claimed.run_id)
         waiting = await staging.quarantined(tx, run.spec.id)
-        if not run.dry:
-            await staging.mark_blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         await queue.record_todo(tx, claimed.run_id, counts.todo)
     seen = {path for path, _, _ in blinded}
     # A folder of which nothing is known yet stands for what may be below it.
@@ -154,6 +152,14 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         backwards=counts.backwards,
         changed=counts.changed,
     )
+
+
+async def mark_denied(run: Run) -> None:
+    """Known pairs below denied folders say so from now on; the guards let the run pass."""
+    async with run.transaction() as tx:
+        if not run.dry:
+            await staging.mark_blinded(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
+        await staging.clear_scopes(tx, run.claimed.run_id)
 
 
 def _any_below(prefix: str, paths: Iterable[RemotePath]) -> bool:
@@ -182,24 +188,34 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
 
 
 async def _named(run: Run, globs: Sequence[Glob]) -> AsyncIterator[list[RemotePath]]:
-    for glob in globs:
-        if not glob.is_literal:
-            async for paths in _known_matching(run, glob):
-                yield paths
-            continue
-        mapped = run.rules.to_remote(LocalPath(glob.text))
+    """Each path once: the literal names first, then what no glob before has matched."""
+    literals = {glob.text: glob for glob in globs if glob.is_literal}
+    for name in literals:
+        mapped = run.rules.to_remote(LocalPath(name))
         if isinstance(mapped, Mapped):
             yield [mapped.remote]
         else:
-            run.skip(glob.text, SkipReason.of(str(mapped.reason)), mapped.detail)
+            run.skip(name, SkipReason.of(str(mapped.reason)), mapped.detail)
+    before = list(literals.values())
+    for glob in globs:
+        if not glob.is_literal:
+            async for paths in _known_matching(run, glob, before):
+                yield paths
+            before.append(glob)
 
 
-async def _known_matching(run: Run, glob: Glob) -> AsyncIterator[list[RemotePath]]:
+async def _known_matching(
+    run: Run, glob: Glob, before: Sequence[Glob]
+) -> AsyncIterator[list[RemotePath]]:
     after = LocalPath("")
     while True:
         async with run.transaction() as tx:
             rows = await pairs.active_below(tx, run.spec.id, after, glob.literal_prefix, _PAGE)
-        yield [RemotePath(row["remote_path"]) for row in rows if glob(row["path"])]
+        yield [
+            RemotePath(row["remote_path"])
+            for row in rows
+            if glob(row["path"]) and not any(earlier(row["path"]) for earlier in before)
+        ]
         if len(rows) < _PAGE:
             return
         after = rows[-1]["path"]
