@@ -28,13 +28,14 @@ JOIN unnest($2::bigint[], $3::int[], $4::bigint[]) AS x(secret_id, version, row_
 FOR UPDATE OF s;
 
 -- name: upsert
--- Where each pair stands after its decision. The exact remote text of base is replaced when base moved.
+-- Where each pair stands after its decision. The exact remote text of base is replaced when base moved. A path that waits
+-- for a person is not synced meanwhile.
 INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, base_kind,
   base_fp, base_fp_key, base_value_token, base_meta_token, base_order, base_tokens_left, base_moved_at, remote_tags, settled_version,
   base_raw_sealed, base_raw_key, base_raw_nonce, recheck, failures, retry_at, reason, synced_at)
 SELECT $1, $2, x.remote_path, x.path, x.secret_id, x.rule_ord, $3, $4, x.status, x.base_kind, x.base_fp, x.base_fp_key,
   x.value_token, x.meta_token, x.ord, coalesce(string_to_array(x.tokens_left, E'\n'), '{}'), x.moved_at, x.remote_tags, x.settled,
-  x.raw_sealed, x.raw_key, x.raw_nonce, x.recheck, 0, NULL, x.reason, now()
+  x.raw_sealed, x.raw_key, x.raw_nonce, x.recheck, 0, NULL, x.reason, CASE WHEN x.status <> 'conflict' THEN now() END
 FROM unnest($5::text[], $6::text[], $7::bigint[], $8::int[], $9::text[], $10::text[], $11::bytea[], $12::int[], $13::text[], $14::text[],
   $15::bigint[], $16::text[], $17::timestamptz[], $18::text[], $19::int[], $20::bytea[], $21::int[], $22::bytea[], $23::bool[], $24::text[])
   AS x(remote_path, path, secret_id, rule_ord, status, base_kind, base_fp, base_fp_key, value_token, meta_token,
@@ -48,7 +49,7 @@ ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
   base_raw_sealed = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_sealed ELSE excluded.base_raw_sealed END,
   base_raw_key = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_key ELSE excluded.base_raw_key END,
   base_raw_nonce = CASE WHEN excluded.base_moved_at IS NOT DISTINCT FROM p.base_moved_at THEN p.base_raw_nonce ELSE excluded.base_raw_nonce END,
-  recheck = excluded.recheck, failures = 0, retry_at = NULL, reason = excluded.reason, synced_at = excluded.synced_at,
+  recheck = excluded.recheck, failures = 0, retry_at = NULL, reason = excluded.reason, synced_at = coalesce(excluded.synced_at, p.synced_at),
   detached_at = NULL, detached_version = NULL, detached_state = NULL, moved_to = NULL;
 
 -- name: skip
