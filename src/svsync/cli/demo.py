@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from svsync.cli.output import Output
+from svsync.cli.output import Output, say
 from svsync.domain.errors import ConfigError, SetupError, UsageError
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def demo(args: argparse.Namespace) -> int:
-    """Play the demo; 0 when all turned out as it tells.
-
-    When cancelled it ends its servers first, however often a signal asks meanwhile:
-    that takes a few seconds, and cut short it would leave one running.
+    """Play the demo; 0 when all turned out as it tells, 130 or 143 after a signal.
 
     Raises:
         SvsyncError: it did not turn out as told, or could not begin.
@@ -99,17 +96,38 @@ async def demo(args: argparse.Namespace) -> int:
     if args.config is not None:
         raise UsageError("the demo writes its own configuration: leave --config out")
     given = args.state_dir or os.environ.get("SVSYNC_STATE_DIR") or _DEFAULT_FOLDER
+    out: Output = args.out
     with _claimed(given) as claimed:
-        playing = asyncio.create_task(_play(claimed, args.out), name="demo")
+        playing = asyncio.create_task(_play(claimed, out), name="demo")
+        received = _ended_by_signal(playing)
         try:
-            await asyncio.shield(playing)
+            await playing
         except asyncio.CancelledError:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, lambda: None)
-            playing.cancel()
-            await asyncio.gather(playing, return_exceptions=True)
-            raise
+            if not received:
+                raise
+            say("interrupted")
+            if out.json:
+                out.document({"error": {"code": "interrupted", "message": "interrupted"}})
+            return 128 + received[0]
     return 0
+
+
+def _ended_by_signal(playing: asyncio.Task[None]) -> list[int]:
+    """Let the first SIGINT or SIGTERM cancel the play, and no other do anything.
+
+    Elsewhere a second signal ends svsync where it stands. Here it would leave servers
+    behind, which take a few seconds to end.
+    """
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        if not received:
+            playing.cancel()
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    return received
 
 
 @contextlib.contextmanager
