@@ -130,7 +130,8 @@ class Local:
     """The local secret as it was read; the commit is conditional on it.
 
     `written_after_claim`: its current version was written after the backend
-    claimed the path. `propagate`: a tombstone that may delete remotely.
+    claimed the path. `propagate`: a tombstone that may delete remotely. `custom` is
+    JSON text of an object of strings.
     """
 
     kind: LocalKind = LocalKind.NO_ROW
@@ -141,6 +142,8 @@ class Local:
     row_rev: int = 0
     written_after_claim: bool = False
     propagate: bool = False
+    tags: tuple[str, ...] = ()
+    custom: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,15 @@ def store_of(spec: BackendSpec) -> str:
     return json.dumps({"type": spec.type, **named}, sort_keys=True)
 
 
+def transforms_text(spec: BackendSpec) -> str:
+    """How tags become strings, by rule, as JSON text: what `transforms_of` reads."""
+    return json.dumps([dataclasses.asdict(rule.tags) for rule in spec.rules], sort_keys=True)
+
+
+def transforms_of(text: str) -> list[TagTransform]:
+    return [_build(TagTransform, raw) for raw in json.loads(text)]
+
+
 def to_json(spec: BackendSpec) -> str:
     """The specification as JSON text, rules in order, for the store."""
     return json.dumps(dataclasses.asdict(spec), ensure_ascii=False)

@@ -63,6 +63,43 @@ def unflatten(
     return pairs
 
 
+def merge(
+    local: Iterable[str],
+    base: Mapping[str, str],
+    remote: Mapping[str, str],
+    transform: TagTransform,
+) -> tuple[str, ...]:
+    """The local tag strings once the remote side's changes since base have been taken.
+
+    What the remote side added is added, what it removed is removed, and what was
+    added or removed locally stays so: strings are a set, so nothing can conflict.
+    """
+    before, now = set(flatten(base, transform)), set(flatten(remote, transform))
+    return tuple(sorted((set(local) - (before - now)) | (now - before)))
+
+
+def merge_fields(
+    local: Mapping[str, str],
+    base: Mapping[str, str],
+    remote: Mapping[str, str],
+    *,
+    local_wins: bool,
+) -> dict[str, str]:
+    """Custom metadata, field by field: a field that changed on one side only follows
+    it; one that changed on both sides follows the policy."""
+    merged = dict(local)
+    for key in {*base, *remote}:
+        before, now = base.get(key), remote.get(key)
+        changed_here = local.get(key) not in (before, now)
+        if before == now or (changed_here and local_wins):
+            continue
+        if now is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = now
+    return merged
+
+
 def invertible(transform: TagTransform) -> bool:
     """Whether strings can be turned back into pairs at all."""
     holders = _PLACEHOLDER.findall(transform.format)

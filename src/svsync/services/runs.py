@@ -203,7 +203,7 @@ class Runs:
     async def _claim(
         self, tenant: TenantId, request: Request
     ) -> tuple[StoredBackend, tuple[RuleSet, Mapping], Claimed, bool]:
-        """Backend, its rules, and the run, claimed; and whether no pair of this backend has a base yet.
+        """Backend, its rules, the run as claimed; and whether no pair has a base yet.
 
         The configuration is read behind the lease: a change that was made before is
         seen, and one that is made later takes the fence away.

@@ -16,6 +16,7 @@ class StoredBackend:
     spec: BackendSpec
     mapping_hash: str
     applied_hash: str | None
+    applied_tags: str | None
     applied_pair: str | None
     identity: str | None
     state: str
@@ -117,6 +118,7 @@ def _stored(row: Row) -> StoredBackend:
         spec=from_json(row["spec"]),
         mapping_hash=row["mapping_hash"],
         applied_hash=row["applied_hash"],
+        applied_tags=row["applied_tags"],
         applied_pair=row["applied_pair"],
         identity=row["identity"],
         state=row["state"],
@@ -132,6 +134,11 @@ async def set_applied(tx: Transaction, backend: BackendId, mapping: Mapping) -> 
 async def forget_applied(tx: Transaction, backend: BackendId) -> None:
     """Pairs of several mappings may be there until a full run ends well."""
     await tx.execute("federation.forget_applied", tx.tenant, backend)
+
+
+async def set_transforms(tx: Transaction, backend: BackendId, transforms: str) -> None:
+    """The tag strings of every pair are written under these transforms."""
+    await tx.execute("federation.set_transforms", tx.tenant, backend, transforms)
 
 
 async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:

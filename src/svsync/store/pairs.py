@@ -131,6 +131,11 @@ async def active(tx: Transaction, backend: BackendId, after: RemotePath, limit: 
     return await tx.fetch("pairs.active", tx.tenant, backend, after, limit)
 
 
+async def tagged(tx: Transaction, backend: BackendId, after: RemotePath, limit: int) -> list[Row]:
+    """Active pairs with raw tags, each with its secret's tag strings, locked."""
+    return await tx.fetch("pairs.tagged", tx.tenant, backend, after, limit)
+
+
 async def active_below(
     tx: Transaction, backend: BackendId, after: LocalPath, prefix: str, limit: int
 ) -> list[Row]:
@@ -180,6 +185,8 @@ def local_of(row: Row) -> Local:
         row_rev=row["row_rev"],
         written_after_claim=row["written_after_claim"],
         propagate=row["propagate"],
+        tags=tuple(row["local_tags"]),
+        custom=row["local_custom"],
     )
 
 

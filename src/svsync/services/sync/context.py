@@ -43,6 +43,7 @@ class Run:
         dry: decide and count, write nothing but the work tables.
         plan: what a dry run would do, at most PLAN_LIMIT entries.
         leaving: remote paths of pairs that a dry run would detach.
+        renumbered: the new rule of those that it would keep under a changed mapping.
         first: no pair of this backend has a base yet.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
         now: the database's time, carried on by the monotonic clock.
@@ -65,6 +66,7 @@ class Run:
     report: Report = field(default_factory=Report)
     plan: list[Planned] = field(default_factory=list)
     leaving: set[RemotePath] = field(default_factory=set)
+    renumbered: dict[RemotePath, int] = field(default_factory=dict)
     connection: Connection | None = None
     failed_in: Stage | None = None
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from svsync.domain.bases import move_base, rolled_back, tags_changed
+from svsync.domain.bases import move_base, rolled_back
 from svsync.domain.changes import (
     Base,
     Fetched,
@@ -17,13 +17,12 @@ from svsync.domain.changes import (
     Tags,
 )
 from svsync.domain.decide import BaseMove, Decision, Effect, decide
-from svsync.domain.federation import RemoteChanges
+from svsync.domain.federation import ConflictPolicy, RemoteChanges
 from svsync.domain.runs import Count, SkipReason
 from svsync.domain.situation import ImpossibleSituation, classify
-from svsync.domain.tags import flatten, tag_problem
+from svsync.domain.tags import merge, merge_fields, tag_problem
 from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import is_clean
-from svsync.store.pairs import tags_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +112,29 @@ def _checked(remote: RemoteRead) -> RemoteRead:
 def _metadata(
     run: Run, pair: Pair, value: RemoteValue | None, decision: Decision
 ) -> tuple[str | None, str | None]:
-    """Metadata follows the remote side where the value does, and where it alone changed."""
+    """Metadata to set: what the remote side changed since base, merged into the local
+    side's own. None where nothing is to be set."""
     if value is None or value.tags is None:
         return None, None
-    if decision.effect in (Effect.CREATE, Effect.PULL) or (
-        decision.base_move is BaseMove.RETOKEN
-        and tags_changed(pair.base.tags, value.tags)
-        and run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
-    ):
-        return _local_metadata(run, pair, value.tags)
-    return None, None
+    settings = run.settings_of(pair.rule)
+    takes = decision.effect in (Effect.CREATE, Effect.PULL)
+    follows = (
+        decision.base_move in (BaseMove.RETOKEN, BaseMove.TO_REMOTE)
+        and settings.remote_changes is RemoteChanges.PULL
+    )
+    return _merged(run, pair, value.tags) if takes or follows else (None, None)
 
 
-def _local_metadata(run: Run, pair: Pair, raw: Tags) -> tuple[str, str]:
-    flat = flatten(raw, run.rules.spec(pair.rule).tags)
-    return json.dumps(list(flat)), tags_text(raw) or "{}"
+def _merged(run: Run, pair: Pair, remote: Tags) -> tuple[str | None, str | None]:
+    """Three-way, against the raw tags in base; metadata never opens a conflict."""
+    local, base = pair.local, pair.base.tags or {}
+    tags = merge(local.tags, base, remote, run.rules.spec(pair.rule).tags)
+    had = json.loads(local.custom)
+    keeps = run.settings_of(pair.rule).conflict_resolution is not ConflictPolicy.BACKEND_WINS
+    custom = merge_fields(had, base, remote, local_wins=keeps)
+    if tags == local.tags and custom == had:
+        return None, None
+    return json.dumps(list(tags)), json.dumps(custom, sort_keys=True)
 
 
 def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcome:
@@ -139,9 +146,8 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
         return _idle(fetched, skipped, problem)
     # An equal value was seen just now, so what kept it from being seen is over.
     status = PairStatus.IN_SYNC if is_clean(pair) else None
-    moved = tags_changed(pair.base.tags, remote.tags)
     pulls = run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
-    tags, custom = _local_metadata(run, pair, remote.tags) if moved and pulls else (None, None)
+    tags, custom = _merged(run, pair, remote.tags) if pulls else (None, None)
     return Outcome(
         fetched=fetched,
         decision=Decision(row=9, status=status, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED),

@@ -7,14 +7,17 @@ moves to another local path, is detached with its secret untouched. Nothing is d
 on either side.
 """
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from svsync.domain.federation import TagTransform, transforms_text
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
 from svsync.domain.runs import Count
+from svsync.domain.tags import flatten
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
-from svsync.store import federation, pairs
+from svsync.store import federation, pairs, secrets
 
 _PAGE: Final = 5_000
 
@@ -34,6 +37,7 @@ async def remap(run: Run) -> None:
     async for leaving, kept in _mapped_anew(run):
         _count(run, leaving)
         if run.dry:
+            run.renumbered.update(kept)
             continue
         async with run.transaction() as tx:
             await pairs.detach(tx, run.spec.id, [(remote, to) for remote, _, to in leaving])
@@ -41,6 +45,38 @@ async def remap(run: Run) -> None:
     if not run.dry:
         async with run.transaction() as tx:
             await pairs.recheck_all(tx, run.spec.id)
+
+
+async def retag(run: Run, before: Sequence[TagTransform]) -> None:
+    """A changed `transform.tags` rewrites tag strings from the raw tags kept in base.
+
+    `before` are the transforms, by rule, under which they were last written. The
+    backend is not called; strings that people added stay. Doing it twice does nothing.
+    """
+    after = RemotePath("")
+    while True:
+        async with run.transaction() as tx:
+            rows = await pairs.tagged(tx, run.spec.id, after, _PAGE)
+            results = run.rules.map_batch([RemotePath(row["remote_path"]) for row in rows])
+            changed = []
+            for row, result in zip(rows, results, strict=True):
+                if not isinstance(result, Mapped) or row["rule_ord"] >= len(before):
+                    continue
+                raw = pairs.tags_of(row["remote_tags"]) or {}
+                old = set(flatten(raw, before[row["rule_ord"]]))
+                new = flatten(raw, run.rules.spec(result.rule).tags)
+                tags = sorted((set(row["tags"]) - old).union(new))
+                if tags != row["tags"]:
+                    changed.append((row["secret_id"], json.dumps(tags), row["custom"]))
+            if not run.dry:
+                await secrets.describe(tx, changed)
+        run.report.add(Count.METADATA_UPDATED, len(changed))
+        if len(rows) < _PAGE:
+            break
+        after = rows[-1]["remote_path"]
+    if not run.dry:
+        async with run.transaction() as tx:
+            await federation.set_transforms(tx, run.spec.id, transforms_text(run.spec))
 
 
 async def _mapped_anew(

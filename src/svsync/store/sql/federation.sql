@@ -9,11 +9,11 @@ SELECT backend_id, name, spec, mapping_hash, managed_by, state, vanished, rev FR
 WHERE tenant_id = $1 AND ($2::text IS NULL OR backend_id = $2) ORDER BY backend_id FOR UPDATE;
 
 -- name: get
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
 
 -- name: list
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
 
 -- name: add
@@ -39,6 +39,9 @@ UPDATE backends SET applied_hash = $3, applied_pair = $4 WHERE tenant_id = $1 AN
 
 -- name: forget_applied
 UPDATE backends SET applied_hash = NULL, applied_pair = NULL WHERE tenant_id = $1 AND backend_id = $2 AND applied_hash IS NOT NULL;
+
+-- name: set_transforms
+UPDATE backends SET applied_tags = $3 WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: set_identity
 UPDATE backends SET identity = $3 WHERE tenant_id = $1 AND backend_id = $2 AND identity IS NULL;

@@ -2,7 +2,7 @@
 -- For remote paths that no active pair knows: the local secret at the mapped path, the pair that was detached there (its
 -- base counts again only if nothing moved since), and who else owns the path.
 SELECT x.remote_path, x.path,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        o.backend_id AS claimed_by, o.remote_path AS claimed_remote,
@@ -77,6 +77,14 @@ SELECT remote_path, path, base_pair FROM sync_state
 WHERE tenant_id = $1 AND backend_id = $2 AND remote_path > $3 AND status NOT IN ('detached', 'standby')
 ORDER BY remote_path LIMIT $4;
 
+-- name: tagged
+-- Active pairs with raw tags, each with its secret's tag strings, locked; a page at a time.
+SELECT p.remote_path, p.rule_ord, p.remote_tags, s.secret_id, s.tags, s.custom
+FROM sync_state p JOIN secrets s ON s.tenant_id = p.tenant_id AND s.path = p.path
+WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path > $3 AND p.remote_tags IS NOT NULL AND p.remote_tags <> '{}'
+  AND p.status NOT IN ('detached', 'standby')
+ORDER BY p.remote_path LIMIT $4 FOR UPDATE OF s;
+
 -- name: active_below
 -- Active pairs whose local path begins with a literal prefix, a page at a time.
 SELECT remote_path, path FROM sync_state
@@ -130,7 +138,7 @@ FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('det
 -- Active pairs as they stand now, each with its local secret.
 SELECT p.remote_path, p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token,
        p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path

@@ -110,7 +110,7 @@ WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN 
 SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
        p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
        p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate,
+       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
