@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +45,17 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
 def _leave_this_process_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "_keep_memory_private", lambda: None)
     monkeypatch.setattr(program, "_have_standard_streams", lambda: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells whether it is so")
+def test_memory_is_kept_private() -> None:
+    """No core dump, and no other process of the same user that reads along."""
+    script = (
+        "import ctypes, resource; from svsync.cli.main import _keep_memory_private as keep; keep();"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert told.stdout == b"0 (0, 0)\n"
 
 
 def test_every_error_has_its_exit_code() -> None:

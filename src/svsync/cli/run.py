@@ -123,7 +123,7 @@ async def list_runs(args: argparse.Namespace) -> int:
         )
         return 0
     now = datetime.now(UTC)
-    columns = ("run", "kind", "result", "began", "changed")
+    columns = ("run", "kind", "result", "began", "wrote")
     out.table(columns, [_run_row(run, now) for run in runs])
     return 0
 
@@ -318,5 +318,5 @@ def _run_row(run: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
         run["kind"],
         run["error"]["code"] if run["error"] else run["result"] or run["state"],
         ago(run["started_at"], now),
-        changed,
+        None if run["kind"] == "dry" else changed,
     )
