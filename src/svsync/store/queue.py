@@ -108,8 +108,9 @@ async def lock_lease(tx: Transaction, backend: BackendId) -> None:
 
 
 async def raise_fence(tx: Transaction, backend: BackendId) -> None:
-    """What runs on this backend now loses its next commit."""
+    """What runs on this backend now is superseded, and loses its next commit."""
     await tx.execute("queue.raise_fence", tx.tenant, backend)
+    await tx.execute("queue.supersede_running", tx.tenant, backend)
 
 
 async def set_stage(tx: Transaction, run: RunId, stage: str) -> None:

@@ -43,6 +43,10 @@ INSERT INTO leases (tenant_id, backend_id) VALUES ($1, $2)
 ON CONFLICT (tenant_id, backend_id) DO UPDATE
 SET fence = leases.fence + 1, holder = NULL, run_id = NULL, expires_at = NULL;
 
+-- name: supersede_running
+-- Not lost: its successor goes on by the new configuration, and reports.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp() WHERE tenant_id = $1 AND backend_id = $2 AND state = 'running';
+
 -- name: end_lost
 -- Whoever takes a lease over ends the run that its holder left behind.
 UPDATE runs SET state = 'failed', result = 'failed', error_code = 'worker_lost', error_stage = stage,
