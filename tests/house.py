@@ -5,6 +5,7 @@ is here. Tables are read as superuser, so that nothing a test asserts about went
 through the code that it asserts about.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -158,6 +159,26 @@ class House:
             )
             for name in names
         }
+
+
+class Pause:
+    """Holds up the first call of one operation, until it is let go."""
+
+    def __init__(self, store: MemoryStore, operation: str, path: str | None = None) -> None:
+        self.reached = asyncio.Event()
+        self._go = asyncio.Event()
+        self._store = store
+        self._at = (operation, path)
+        store.before = self._wait
+
+    async def _wait(self, operation: str, path: str) -> None:
+        if operation == self._at[0] and self._at[1] in (None, path):
+            self._store.before = None
+            self.reached.set()
+            await self._go.wait()
+
+    def let_go(self) -> None:
+        self._go.set()
 
 
 class Odd(MemoryDriver):
