@@ -172,7 +172,9 @@ async def _run(
     Raises:
         BackendBusyError: somebody else runs this backend now, and `wait` is not set.
     """
-    began, waiting_for = datetime.now(UTC), ""
+    from svsync.app import new_id
+
+    before, waiting_for = new_id("run"), ""
     with out.progress() as bar:
         while True:
             try:
@@ -185,19 +187,18 @@ async def _run(
                     say(f"{waiting_for} is running {request.backend}: waiting for it")
                 await asyncio.sleep(_POLL_S)
             except asyncio.CancelledError:
-                await _report_interrupted(app, tenant, request, out, began)
+                await _report_interrupted(app, tenant, request, out, before)
                 raise
 
 
 async def _report_interrupted(
-    app: "App", tenant: "TenantId", request: "Request", out: Output, began: datetime
+    app: "App", tenant: "TenantId", request: "Request", out: Output, before: str
 ) -> None:
-    """The run that a signal ended, as its row has it."""
+    """The run that a signal ended, as its row has it. Ids sort by their moment, so that
+    of a run of ours comes after the one drawn when we began."""
     for run in await app.runs.recent(tenant, request.backend, 1):
-        error, started = run["error"], run["started_at"]
-        assert isinstance(started, str)
-        interrupted = isinstance(error, dict) and error["code"] == "interrupted"
-        if interrupted and datetime.fromisoformat(started) >= began and out.json:
+        error, ours = run["error"], str(run["run_id"]) > before
+        if ours and isinstance(error, dict) and error["code"] == "interrupted" and out.json:
             out.document(run)
 
 
