@@ -6,7 +6,7 @@ where it is raised; what is said here is tested, sentence by sentence, by
 `svsync.testing.conformance`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -116,14 +116,14 @@ class Backend(Protocol):
         """
         ...
 
-    def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncIterator[ListingPage]:
+    def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncGenerator[ListingPage]:
         """All entries below the literal prefixes, page by page, in no order.
 
         No name is given twice. Each folder visited ends in exactly one Scope; a
         folder that is missing ends `failed` below a prefix and `complete` at a
         prefix whose store the backend confirms. With `tokens` false a backend
         that would need one call an entry for them may leave them None (a first
-        sync reads every value anyway).
+        sync reads every value anyway). Closing the generator ends its calls.
         """
         ...
 

@@ -1,6 +1,6 @@
 """One secret that cannot be taken in stops no other, is reported, and is tried again later."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,7 +140,7 @@ class Twice(MemoryBackend):
 
     async def list_entries(
         self, prefixes: Sequence[str], *, tokens: bool
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         async for page in super().list_entries(prefixes, tokens=tokens):
             yield page
             yield replace(page, scopes=())
@@ -167,7 +167,7 @@ class Endless(MemoryBackend):
 
     async def list_entries(
         self, prefixes: Sequence[str], *, tokens: bool
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         n = 0
         while n < 100_000:
             yield self.page(n)
@@ -210,7 +210,7 @@ class Tokenless(MemoryBackend):
 
     async def list_entries(
         self, prefixes: Sequence[str], *, tokens: bool
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         async for page in super().list_entries(prefixes, tokens=tokens):
             entries = tuple(Entry(e.remote_path) for e in page.entries if not e.gone)
             yield replace(page, entries=entries)

@@ -20,7 +20,10 @@ async def test_denied_folder_is_reported_at_a_first_run(house: House, dry: bool)
 async def test_backend_of_which_nothing_may_be_listed_is_no_success(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     house.there.denied.add("kv/")
-    assert (await house.run()).record.result is RunResult.FAILED
+    ended = await house.run()
+    assert ended.record.result is RunResult.FAILED
+    assert ended.record.error is not None
+    assert ended.record.error.code == "backend_denied"
 
 
 async def test_known_secrets_of_a_denied_folder_are_named_instead_of_it(house: House) -> None:

@@ -172,11 +172,13 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A pair that this run has to look at, and why. `entry` is None if unlisted."""
+    """A pair that this run has to look at, and why. `entry` is None if unlisted; `n` is
+    its place in the work list."""
 
     kind: ChangeKind
     pair: Pair
     entry: Entry | None
+    n: int = 0
 
 
 # --- fetch ----------------------------------------------------------------------

@@ -98,24 +98,6 @@ def check_guards(numbers: GuardNumbers, guard: Guard, allow: Allow) -> None:
         raise _stopped(message, "mass_overwrite_guard", "--allow-mass-overwrite", numbers)
 
 
-def overwrite_suspected(numbers: GuardNumbers, guard: Guard) -> bool:
-    """Would it be too many if each moved token were another value?
-
-    Then the fingerprints are taken first, and `check_guards` is asked again
-    with the values that differ: tokens also move when an equal value is written.
-    """
-    return _too_many_overwrites(numbers.changed + numbers.overwrites, numbers.known, guard)
-
-
-def delete_suspected(numbers: GuardNumbers, guard: Guard) -> bool:
-    """Would it be too many if each path that a targeted run names were gone?
-
-    Then they are asked first, all of them, and `check_guards` is asked again with
-    those that are.
-    """
-    return _too_many_deletes(numbers.unlisted, numbers.known, guard)
-
-
 def _too_many_deletes(count: int, known: int, guard: Guard) -> bool:
     return (
         count > guard.max_delete_count

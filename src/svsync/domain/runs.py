@@ -249,6 +249,7 @@ class Report:
         bytes_read: bytes of values read.
         stages_ms: time spent in each stage, in milliseconds.
         plan: the numbers of the guard that stopped the run.
+        folders: of the failures, those that are folders of unknown content.
     """
 
     numbers: Counter[Count] = field(default_factory=Counter)
@@ -259,6 +260,7 @@ class Report:
     bytes_read: int = 0
     stages_ms: dict[Stage, float] = field(default_factory=dict)
     plan: Mapping[str, int | float] | None = None
+    folders: int = 0
 
     def add(self, count: Count, n: int = 1) -> None:
         self.numbers[count] += n
@@ -269,9 +271,16 @@ class Report:
     def spend(self, stage: Stage, milliseconds: float) -> None:
         self.stages_ms[stage] = self.stages_ms.get(stage, 0.0) + milliseconds
 
-    def skip(self, remote_path: str, reason: SkipReason, detail: str = "") -> None:
-        """Count a path that this run leaves as it is; call it once a path."""
+    def skip(
+        self, remote_path: str, reason: SkipReason, detail: str = "", *, folder: bool = False
+    ) -> None:
+        """Count a path that this run leaves as it is; call it once a path.
+
+        A `folder` stands for an unknown number of secrets, so it is reported but does
+        not count against `max_error_ratio`.
+        """
         self.reasons[reason] += 1
+        self.folders += folder and reason in FAILURES
         if reason not in INTENDED and len(self.skipped) < MAX_SKIPPED:
             self.skipped.append(Skipped(remote_path, reason, detail))
 
@@ -282,6 +291,11 @@ class Report:
             del self.numbers[count]
         self.reasons.clear()
         self.skipped.clear()
+        self.folders = 0
+
+    def skip_unnamed(self, reason: SkipReason, many: int) -> None:
+        """Count more paths of a reason than a report would name."""
+        self.reasons[reason] += many
 
     @property
     def skips(self) -> int:
@@ -289,7 +303,7 @@ class Report:
 
     @property
     def failures(self) -> int:
-        return sum(n for reason, n in self.reasons.items() if reason in FAILURES)
+        return sum(n for reason, n in self.reasons.items() if reason in FAILURES) - self.folders
 
     def result(
         self, error: RunError | None, max_error_ratio: float

@@ -123,6 +123,11 @@ async def add_named(
     await tx.execute("staging.add_named", run_no, tx.tenant, backend, numbers, list(paths))
 
 
+async def mark_equal(tx: Transaction, run_no: int, places: Sequence[int]) -> None:
+    """These places of the work list are settled: nothing is to be read or written."""
+    await tx.execute("staging.mark_equal", run_no, list(places))
+
+
 async def page(
     tx: Transaction, backend: BackendId, run_no: int, after: int, size: int, total: int
 ) -> list[Row]:
@@ -137,12 +142,29 @@ async def page(
     return rows
 
 
-async def blinded(
-    tx: Transaction, backend: BackendId, run: RunId, run_no: int
-) -> list[tuple[RemotePath, ScopeOutcome, str]]:
-    """Known pairs below folders that could not be listed, at most 10,001 of them."""
+@dataclass(frozen=True, slots=True)
+class Blinded:
+    """Known pairs below folders that could not be listed: the first 10,001 by name, and
+    how many there are of each outcome."""
+
+    named: list[tuple[RemotePath, ScopeOutcome, str]]
+    many: dict[ScopeOutcome, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Pairs that wait for their next try: the first 10,001 with their reason, and all."""
+
+    named: list[tuple[RemotePath, str]]
+    many: int
+
+
+async def blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> Blinded:
     rows = await tx.fetch("staging.blinded", tx.tenant, run, run_no, backend)
-    return [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows]
+    return Blinded(
+        [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows],
+        {ScopeOutcome(r["outcome"]): r["many"] for r in rows},
+    )
 
 
 async def unseen(tx: Transaction, run: RunId) -> list[tuple[str, ScopeOutcome, str]]:
@@ -151,10 +173,10 @@ async def unseen(tx: Transaction, run: RunId) -> list[tuple[str, ScopeOutcome, s
     return [(r["prefix"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows]
 
 
-async def quarantined(tx: Transaction, backend: BackendId) -> list[tuple[RemotePath, str]]:
-    """Pairs that wait for their next try, with the reason, at most 10,001 of them."""
-    rows = await tx.fetch("staging.quarantined", tx.tenant, backend)
-    return [(r["remote_path"], r["reason"] or "") for r in rows]
+async def quarantined(tx: Transaction, backend: BackendId, run: RunId) -> Waiting:
+    rows = await tx.fetch("staging.quarantined", tx.tenant, backend, run)
+    named = [(r["remote_path"], r["reason"] or "") for r in rows]
+    return Waiting(named, rows[0]["many"] if rows else 0)
 
 
 async def mark_blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:

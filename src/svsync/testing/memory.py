@@ -7,7 +7,7 @@ deny folders, lag, fail and stop in the middle. `generate` makes a store of
 millions of names that take no memory.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Literal
 
@@ -73,7 +73,7 @@ class MemoryBackend:
 
     async def list_entries(
         self, prefixes: Sequence[str], *, tokens: bool
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         told = tokens or not self._store.tokens_cost_calls
         for prefix in prefixes:
             for folder, paths in self._folders(prefix).items():

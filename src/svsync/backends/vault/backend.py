@@ -1,6 +1,6 @@
 """One Vault or OpenBao server as a backend: point reads, history, listing."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from svsync.backends.vault.calls import VaultCalls, run_all
@@ -52,7 +52,7 @@ class VaultBackend:
     async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
         return await ConnectionTest(self._spec, self._calls).run(prefixes, probe=probe)
 
-    def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncIterator[ListingPage]:
+    def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncGenerator[ListingPage]:
         listing = VaultListing(self._calls, tokens, self._spec.max_secrets)
         return listing.pages(prefixes)
 

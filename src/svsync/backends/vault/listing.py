@@ -15,7 +15,7 @@ it loses its connection while keys are being deleted.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
@@ -67,7 +67,7 @@ class VaultListing:
     _page_size: int = field(default_factory=lambda: _PAGE)
     _detailed: dict[Mount, bool] = field(default_factory=dict)
 
-    async def pages(self, prefixes: Sequence[str]) -> AsyncIterator[ListingPage]:
+    async def pages(self, prefixes: Sequence[str]) -> AsyncGenerator[ListingPage]:
         """The pages, in no order. Raises ListingError (`listing_unbounded`)."""
         ready: asyncio.Queue[ListingPage | None] = asyncio.Queue(maxsize=_WORKERS)
         todo: list[_Folder] = []
@@ -142,7 +142,7 @@ class VaultListing:
 
     async def _folder_pages(
         self, folder: _Folder, inner: list[_Folder]
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         if folder.mount.version == 2 and self._detailed.get(folder.mount, True):
             try:
                 async for page in self._detailed_pages(folder, inner):
@@ -161,7 +161,7 @@ class VaultListing:
 
     async def _detailed_pages(
         self, folder: _Folder, inner: list[_Folder]
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         # A policy of OpenBao may hide keys, and does so after the page was cut: a
         # short page, or none (404), proves no end. What is left is asked for once
         # more without a limit; where nothing is hidden, that is a quick 404.
@@ -224,7 +224,7 @@ class VaultListing:
 
     async def _plain_pages(
         self, folder: _Folder, inner: list[_Folder]
-    ) -> AsyncIterator[ListingPage]:
+    ) -> AsyncGenerator[ListingPage]:
         url = folder.mount.url("metadata", folder.path) + "?list=true"
         answer = await self.calls.request("list", "GET", url, folder.path)
         if answer.status == 404:

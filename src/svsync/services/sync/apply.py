@@ -23,7 +23,7 @@ from svsync.services.sync.commit import commit
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
 from svsync.services.sync.fetch import fetch_batch
 from svsync.services.sync.intake import reload
-from svsync.services.sync.judge import Outcome, judge
+from svsync.services.sync.judge import Outcome, judge, unstorable
 from svsync.store import pairs
 from svsync.store.pairs import SkipRow
 
@@ -60,12 +60,12 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
         for idle in outcomes:
             if idle.decision.skip_reason is None and not _moves(idle):
                 _count(run, idle)
-        overtaken = await _commit_or_halve(run, moving)
-        left = set(map(id, overtaken))
+        overtaken, refused = await _commit_or_halve(run, moving)
+        left = {id(o) for o in (*overtaken, *refused)}
         for done in moving:
             if id(done) not in left:
                 _count(run, done)
-        await _record_skips(run, skipped)
+        await _record_skips(run, [*skipped, *refused])
         if not overtaken:
             return
         again = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
@@ -78,7 +78,7 @@ def _moves(o: Outcome) -> bool:
     """Is there anything to write? A second run on a still backend writes nothing."""
     pair, decision = o.pair, o.decision
     if pair.base.kind is BaseKind.NONE and decision.base_move is BaseMove.KEEP:
-        known = pair.status is not PairStatus.INITIAL
+        known = pair.status is not PairStatus.INITIAL or pair.recheck or pair.failures > 0
         return known or decision.conflict is not None or decision.push is not None
     return (
         decision.effect is not Effect.NOTHING
@@ -92,23 +92,27 @@ def _moves(o: Outcome) -> bool:
     )
 
 
-async def _commit_or_halve(run: Run, outcomes: list[Outcome]) -> list[Outcome]:
-    """Commit; where the database refuses a batch, halve it until the one path that it
-    refuses is alone, and skip that one. So one odd secret stops no other."""
+async def _commit_or_halve(
+    run: Run, outcomes: list[Outcome]
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Commit; those that were overtaken, and those that the database refuses.
+
+    Where it refuses a batch, that is halved until the one path that it refuses is
+    alone. So one odd secret stops no other.
+    """
     if not outcomes:
-        return []
+        return [], []
     try:
-        return await commit(run, outcomes)
+        return await commit(run, outcomes), []
     except (FenceLostError, StoreUnavailableError):
         raise
     except StoreError as refused:
         if len(outcomes) == 1:
-            only = outcomes[0].pair
-            run.skip(only.remote_path, SkipReason.UNREADABLE, refused.message)
-            return []
+            return [], [unstorable(outcomes[0], refused.message)]
         middle = len(outcomes) // 2
-        first = await _commit_or_halve(run, outcomes[:middle])
-        return first + await _commit_or_halve(run, outcomes[middle:])
+        late, odd = await _commit_or_halve(run, outcomes[:middle])
+        later, odder = await _commit_or_halve(run, outcomes[middle:])
+        return late + later, odd + odder
 
 
 def _count(run: Run, o: Outcome) -> None:

@@ -5,21 +5,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
-from svsync.domain.changes import BaseKind, ChangeKind, RemoteValue
 from svsync.domain.errors import ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
 from svsync.domain.globs import Glob
-from svsync.domain.guards import (
-    GuardNumbers,
-    check_guards,
-    delete_suspected,
-    overwrite_suspected,
-)
+from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.domain.runs import Stage
 from svsync.services.sync.apply import apply
 from svsync.services.sync.context import Run
-from svsync.services.sync.fetch import count_gone, fetch, fetch_batch
+from svsync.services.sync.fetch import fetch
 from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
+from svsync.services.sync.preview import preview
 from svsync.services.sync.remap import remap, retag
 from svsync.store import federation
 from svsync.store.federation import StoredBackend
@@ -81,47 +76,18 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     """The length of the work list, once the guards let it pass."""
     if paths is not None:
         with run.spending(Stage.DIFF):
-            todo, numbers = await name_paths(run, paths)
-        if not run.allow.mass_delete and delete_suspected(numbers, run.spec.guard):
-            await _count_gone(run, todo, numbers)
+            todo, worst = await name_paths(run, paths)
+        await preview(run, todo, worst, named=True)
         return todo
     with run.spending(Stage.LIST):
         staged = await list_and_stage(run)
     with run.spending(Stage.DIFF):
         todo, numbers = await diff(run, staged)
         check_guards(numbers, run.spec.guard, run.allow)
-    if not run.allow.mass_overwrite and overwrite_suspected(numbers, run.spec.guard):
-        await _count_overwrites(run, todo, numbers)
+    worst = GuardNumbers(known=numbers.known, overwrites=numbers.changed)
+    await preview(run, todo, worst, named=False)
     await mark_denied(run)
     return todo
-
-
-async def _count_gone(run: Run, todo: int, numbers: GuardNumbers) -> None:
-    """So many paths are named that they are asked for, without their values, before any
-    deletion is believed."""
-    gone = 0
-    async for batch in changes(run, todo, known_only=True):
-        based = [c.pair for c in batch if c.pair.base.kind is BaseKind.VALUE]
-        gone += await count_gone(run, [pair.remote_path for pair in based])
-    check_guards(GuardNumbers(known=numbers.known, unlisted=gone), run.spec.guard, run.allow)
-
-
-async def _count_overwrites(run: Run, todo: int, numbers: GuardNumbers) -> None:
-    """So many tokens moved that values are compared before any is written.
-
-    Tokens also move when an equal value is written again; only values that differ
-    count. They are read once more when they are taken, which this rare case is worth.
-    """
-    overwrites = 0
-    async for batch in changes(run, todo, known_only=True):
-        moved = [c for c in batch if c.kind is ChangeKind.CHANGED and c.pair.base.fingerprint]
-        for one in await fetch_batch(run, moved):
-            if isinstance(one.remote, RemoteValue):
-                value = run.keys.fingerprint(one.remote.payload)
-                overwrites += value != one.change.pair.base.fingerprint
-    check_guards(
-        GuardNumbers(known=numbers.known, overwrites=overwrites), run.spec.guard, run.allow
-    )
 
 
 async def ahead(batches: AsyncIterator[T]) -> AsyncGenerator[T]:

@@ -26,7 +26,6 @@ from svsync.domain.changes import (
     RemoteValue,
 )
 from svsync.domain.federation import HistoryMode
-from svsync.domain.ids import RemotePath
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import check_limits
 from svsync.services.sync.context import Run
@@ -55,17 +54,6 @@ async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:
     pieces = _pieces(changes, run.backend.features.batch_read)
     done = await _work_off(pieces, lambda piece: _fetch_piece(run, piece))
     return [fetched for piece in done for fetched in piece]
-
-
-async def count_gone(run: Run, paths: Sequence[RemotePath]) -> int:
-    """How many of these names the backend itself says are gone; no value is read
-    where it can tell without."""
-
-    async def is_gone(path: RemotePath) -> bool:
-        found = await run.backend.look_up(path)
-        return isinstance(found, RemoteGone) or (isinstance(found, Entry) and found.gone)
-
-    return sum(await _work_off(paths, is_gone))
 
 
 async def _work_off(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:

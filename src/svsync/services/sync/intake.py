@@ -6,7 +6,9 @@ concluded from a stage that is not the one that was put in.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from svsync.domain.changes import (
@@ -18,7 +20,13 @@ from svsync.domain.changes import (
     Scope,
     ScopeOutcome,
 )
-from svsync.domain.errors import FenceLostError, ListingError, StoreError, StoreUnavailableError
+from svsync.domain.errors import (
+    DeniedError,
+    FenceLostError,
+    ListingError,
+    StoreError,
+    StoreUnavailableError,
+)
 from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
 from svsync.domain.guards import GuardNumbers
@@ -35,6 +43,10 @@ IDLE_PAGES: Final = 1_000
 """So many pages of a listing in a row that add nothing end the run."""
 BATCH: Final = 500
 """Rows of the work list taken up together, and committed together."""
+_UNSEEN: Final = {
+    ScopeOutcome.DENIED: SkipReason.DENIED,
+    ScopeOutcome.FAILED: SkipReason.UNLISTED,
+}
 _PAGE: Final = 5_000
 _NOTHING: Final = ListingPage()
 
@@ -43,43 +55,69 @@ async def list_and_stage(run: Run) -> int:
     """Copy the backend's listing into the stage; how many entries there are.
 
     Raises:
-        ListingError: the listing does not end, or every scope of it failed.
+        ListingError: the listing does not end, or no folder of it could be listed.
+        DeniedError: no folder of it may be listed.
     """
     async with run.transaction() as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
     held: list[Entry] = []
     scopes: list[Scope] = []
+    outcomes: set[ScopeOutcome] = set()
     staged, others, idle = 0, 0, 0
     listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
-    async for page in listing:
-        for name, reason in page.rejected:
-            run.skip(name, SkipReason.of(reason))
-        held.extend(page.entries)
-        scopes.extend(page.scopes)
-        others += len(page.rejected) + len(page.scopes)
-        idle = 0 if page != _NOTHING else idle + 1
-        if idle >= IDLE_PAGES:
-            raise ListingError(
-                f"the listing gave {idle} pages in a row that hold nothing, so it does not end:"
-                " whatever answers at the endpoint is not this kind of backend",
-                operation="list",
-                code="listing_unbounded",
-            )
-        if max(staged + len(held), others) > run.spec.max_secrets:
-            raise ListingError(
-                f"the listing has more than max_secrets = {run.spec.max_secrets} names: raise it,"
-                " or narrow the mapping",
-                operation="list",
-                code="listing_unbounded",
-            )
-        if len(held) >= STAGE_ROWS:
-            staged += await _stage(run, held, scopes)
-            run.progress(Stage.LIST, staged, None)
+    async with aclosing(listing):
+        async for page in listing:
+            for name, reason in page.rejected:
+                run.skip(name, SkipReason.of(reason))
+            held.extend(page.entries)
+            scopes.extend(page.scopes)
+            outcomes.update(scope.outcome for scope in page.scopes)
+            others += len(page.rejected) + len(page.scopes)
+            idle = 0 if page != _NOTHING else idle + 1
+            _refuse_endless(run, max(staged + len(held), others), idle)
+            if len(held) >= STAGE_ROWS:
+                staged += await _stage(run, held, scopes)
+                run.progress(Stage.LIST, staged, None)
     staged += await _stage(run, held, scopes)
+    _refuse_blind(run, outcomes)
     async with run.transaction() as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
     run.report.add(Count.LISTED, staged)
     return staged
+
+
+def _refuse_endless(run: Run, names: int, idle: int) -> None:
+    if idle >= IDLE_PAGES:
+        raise ListingError(
+            f"the listing gave {idle} pages in a row that hold nothing, so it does not end:"
+            " whatever answers at the endpoint is not this kind of backend",
+            operation="list",
+            code="listing_unbounded",
+        )
+    if names > run.spec.max_secrets:
+        raise ListingError(
+            f"the listing has more than max_secrets = {run.spec.max_secrets} names: raise it,"
+            " or narrow the mapping",
+            operation="list",
+            code="listing_unbounded",
+        )
+
+
+def _refuse_blind(run: Run, outcomes: set[ScopeOutcome]) -> None:
+    """A listing of which nothing could be listed is none."""
+    if not outcomes or ScopeOutcome.COMPLETE in outcomes:
+        return
+    where = ", ".join(run.rules.list_prefixes())
+    if outcomes == {ScopeOutcome.DENIED}:
+        raise DeniedError(
+            f"the credential of {run.spec.id} may list nothing below {where}: `svsync backends"
+            f" test {run.spec.id}` shows the policy lines it lacks",
+            operation="list",
+        )
+    raise ListingError(
+        f"nothing below {where} could be listed: look at `svsync backends test {run.spec.id}`",
+        operation="list",
+    )
 
 
 async def _stage(run: Run, held: list[Entry], scopes: list[Scope]) -> int:
@@ -129,21 +167,15 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         )
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         unseen = await staging.unseen(tx, claimed.run_id)
-        waiting = await staging.quarantined(tx, run.spec.id)
+        waiting = await staging.quarantined(tx, run.spec.id, claimed.run_id)
         await queue.record_todo(tx, claimed.run_id, counts.todo)
-    seen = {path for path, _, _ in blinded}
-    # A folder of which nothing is known yet stands for what may be below it.
-    named = [scope for scope in unseen if not _any_below(scope[0], seen)]
-    for path, outcome, reason in (*blinded, *named):
-        denied = outcome is ScopeOutcome.DENIED
-        run.skip(path, SkipReason.DENIED if denied else SkipReason.UNLISTED, reason)
-    for path, reason in waiting:
-        if path not in seen:
-            run.skip(path, SkipReason.QUARANTINED, reason)
+    _report_unseen(run, blinded, unseen)
+    for path, reason in waiting.named:
+        run.skip(path, SkipReason.QUARANTINED, reason)
+    run.report.skip_unnamed(SkipReason.QUARANTINED, waiting.many - len(waiting.named))
     run.report.add(Count.UNLISTED, counts.unlisted)
-    run.report.add(
-        Count.UNCHANGED, max(0, counts.known - counts.touched - len(blinded) - len(waiting))
-    )
+    left_out = sum(blinded.many.values()) + waiting.many
+    run.report.add(Count.UNCHANGED, max(0, counts.known - counts.touched - left_out))
     return counts.todo, GuardNumbers(
         known=counts.known,
         listed=staged,
@@ -162,12 +194,26 @@ async def mark_denied(run: Run) -> None:
         await staging.clear_scopes(tx, run.claimed.run_id)
 
 
-def _any_below(prefix: str, paths: Iterable[RemotePath]) -> bool:
-    return any(path.startswith(prefix) for path in paths)
+def _report_unseen(
+    run: Run, blinded: staging.Blinded, unseen: Sequence[tuple[str, ScopeOutcome, str]]
+) -> None:
+    """Known pairs below folders that could not be listed; and such folders of which
+    nothing is known yet, each for what may be below it."""
+    for path, outcome, reason in blinded.named:
+        run.skip(path, _UNSEEN[outcome], reason)
+    for outcome, many in blinded.many.items():
+        named = sum(scope is outcome for _, scope, _ in blinded.named)
+        run.report.skip_unnamed(_UNSEEN[outcome], many - named)
+    known = sorted(path for path, _, _ in blinded.named)
+    for prefix, outcome, reason in unseen:
+        at = bisect_left(known, prefix)
+        if at == len(known) or not known[at].startswith(prefix):
+            run.report.skip(prefix, _UNSEEN[outcome], reason, folder=True)
 
 
 async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers]:
-    """A targeted run's work list: the paths named, each to be asked by name.
+    """A targeted run's work list: the paths named, each to be asked by name; and the
+    numbers for the guards, were each of them gone or overwritten.
 
     A glob stands for the paths already known; an unknown path is found by its
     literal name. What no rule federates is skipped and reported. A path named
@@ -184,7 +230,12 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
         counts = await staging.guard_counts(tx, run.spec.id, run.claimed.run_no, run.leaving)
         await queue.record_todo(tx, run.claimed.run_id, named)
     run.report.add(Count.LISTED, named)
-    return named, GuardNumbers(known=counts.known, unlisted=counts.touched)
+    return named, GuardNumbers(
+        known=counts.known,
+        unlisted=counts.touched,
+        backwards=counts.touched,
+        overwrites=counts.touched,
+    )
 
 
 async def _named(run: Run, globs: Sequence[Glob]) -> AsyncIterator[list[RemotePath]]:
@@ -236,6 +287,10 @@ async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncIter
                 await queue.advance(tx, claimed.run_id, at, BATCH)
                 rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
         staying = [row for row in rows if row["remote_path"] not in run.leaving]
+        equal = sum(row["kind"] == "equal" for row in staying)
+        if equal:  # compared already, before the guards let the run pass
+            run.report.add(Count.UNCHANGED, 0 if known_only else equal)
+            staying = [row for row in staying if row["kind"] != "equal"]
         if known_only:
             staying = [row for row in staying if row["path"] is not None]
         yield await pair_up(run, staying)
@@ -253,7 +308,7 @@ async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:
             pair = pairs.pair_of(row)
             if _is_proxied(run, pair.remote_path, pair.rule):
                 continue
-            known[pair.remote_path] = Change(_kind(row["kind"]), pair, _entry(row))
+            known[pair.remote_path] = Change(_kind(row["kind"]), pair, _entry(row), row["n"])
     return [*known.values(), *await _map_new(run, fresh)]
 
 

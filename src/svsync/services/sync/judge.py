@@ -160,6 +160,12 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
     )
 
 
+def unstorable(o: Outcome, detail: str) -> Outcome:
+    """The same change, skipped because the database refused what would be written."""
+    skipped = Decision(row=0, status=None, skip_reason=SkipReason.UNREADABLE)
+    return _idle(o.fetched, skipped, detail)
+
+
 def _idle(fetched: Fetched, decision: Decision, detail: str) -> Outcome:
     """Nothing moves; the reason is reported."""
     pair = fetched.change.pair

@@ -53,14 +53,14 @@ FROM d
 WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix));
 
 -- name: blinded
--- Known pairs below a folder that could not be listed: nothing moves for them, and they are counted. Where every folder
--- was listed, the first condition, which is asked once, keeps the pairs from being read.
-SELECT p.remote_path, b.outcome, b.reason FROM sync_state p
+-- Known pairs below a folder that could not be listed: nothing moves for them. All are counted, the first are named.
+-- Where every folder was listed, the first condition, which is asked once, keeps the pairs from being read.
+SELECT p.remote_path, b.outcome, b.reason, count(*) OVER (PARTITION BY b.outcome) AS many FROM sync_state p
 JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete' AND starts_with(p.remote_path, b.prefix)
 WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')
   AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
-LIMIT 10001;
+ORDER BY p.remote_path LIMIT 10001;
 
 -- name: unseen
 -- Folders that could not be listed, whether or not anything below them is known.
@@ -85,13 +85,17 @@ SELECT $1, x.n, 'named', x.remote_path,
                  AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby')), false)
 FROM unnest($4::bigint[], $5::text[]) AS x(n, remote_path);
 
+-- name: mark_equal
+-- Compared before the guards let the run pass, and found settled.
+UPDATE todo SET kind = 'equal' WHERE run_no = $1 AND n = ANY ($2::bigint[]);
+
 -- name: guard_numbers
 -- What the guards look at, before anything is fetched or asked; without the pairs that a dry run would detach first.
 SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'value'
           AND status NOT IN ('detached', 'standby') AND NOT (remote_path = ANY ($4::text[]))) AS known,
        count(*) FILTER (WHERE t.kind = 'unlisted' AND t.based) AS unlisted,
        count(*) FILTER (WHERE t.gone AND t.based) AS listed_gone,
-       count(*) FILTER (WHERE t.kind = 'changed' AND t.based AND NOT t.gone AND t.value_token IS NOT NULL) AS changed,
+       count(*) FILTER (WHERE t.kind = 'changed' AND t.based AND NOT t.gone) AS changed,
        count(*) FILTER (WHERE t.based) AS touched,
        count(*) FILTER (WHERE t.based AND t.ord IS NOT NULL
                           AND t.ord < (SELECT p.base_order FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2
@@ -100,9 +104,13 @@ SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2
 FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 
 -- name: quarantined
--- Pairs left out because their time has not come again.
-SELECT remote_path, reason FROM sync_state
-WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby') LIMIT 10001;
+-- Pairs left out because their time has not come again: all are counted, the first are named. Those below a folder that
+-- could not be listed are counted there.
+SELECT remote_path, reason, count(*) OVER () AS many FROM sync_state
+WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby')
+  AND NOT EXISTS (SELECT FROM stage_scopes b WHERE b.tenant_id = $1 AND b.run_id = $3 AND b.outcome <> 'complete'
+                  AND starts_with(sync_state.remote_path, b.prefix))
+ORDER BY remote_path LIMIT 10001;
 
 -- name: page
 -- The next piece of the work list, each with its pair as it stands now. LATERAL … LIMIT 1: one probe a row, whatever the

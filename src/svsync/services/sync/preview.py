@@ -1,0 +1,81 @@
+"""Looking before the first write, where the numbers alone cannot tell a guard.
+
+A moved token says that a value may differ, a name that is asked for may be gone; a
+store without tokens says nothing at all. Where so many are due that a guard would
+stop the run if all of them were what they may be, their values are read and compared
+before any is written. What is found equal there and has no token that moved is done
+with, so such a store's values are read once a cycle, not twice.
+"""
+
+from svsync.domain.bases import rolled_back
+from svsync.domain.changes import (
+    BaseKind,
+    Change,
+    ChangeKind,
+    Fetched,
+    PairStatus,
+    RemoteGone,
+    RemoteValue,
+)
+from svsync.domain.errors import GuardError
+from svsync.domain.guards import GuardNumbers, check_guards
+from svsync.services.sync.context import Run
+from svsync.services.sync.fetch import fetch_batch, is_clean
+from svsync.services.sync.intake import changes
+from svsync.store import staging
+
+
+async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool) -> None:
+    """Read what may trip a guard, if all of it were to; then ask the guards again.
+
+    Args:
+        worst: the numbers, were each path what it may be.
+        named: a targeted run: every known path of its list is looked at, not only
+            those whose token moved.
+
+    Raises:
+        GuardError: a guard stopped the run; nothing was written.
+    """
+    try:
+        check_guards(worst, run.spec.guard, run.allow)
+    except GuardError:
+        pass
+    else:
+        return
+    gone = overwrites = backwards = 0
+    async for batch in changes(run, todo, known_only=True):
+        wanted = [c for c in batch if c.pair.base.kind is BaseKind.VALUE and (named or _moved(c))]
+        equal = []
+        for one in await fetch_batch(run, wanted):
+            base, remote = one.change.pair.base, one.remote
+            if isinstance(remote, RemoteGone):
+                gone += named
+            elif isinstance(remote, RemoteValue):
+                backwards += named and rolled_back(base, remote.order)
+                if run.keys.fingerprint(remote.payload) != base.fingerprint:
+                    overwrites += 1
+                elif _is_settled(one, remote):
+                    equal.append(one.change.n)
+        if equal:
+            async with run.transaction() as tx:
+                await staging.mark_equal(tx, run.claimed.run_no, equal)
+    found = GuardNumbers(
+        known=worst.known, unlisted=gone, backwards=backwards, overwrites=overwrites
+    )
+    check_guards(found, run.spec.guard, run.allow)
+
+
+def _moved(change: Change) -> bool:
+    return change.kind is ChangeKind.CHANGED
+
+
+def _is_settled(one: Fetched, remote: RemoteValue) -> bool:
+    """Would the table find nothing to do, and nothing to write?"""
+    pair = one.change.pair
+    return (
+        is_clean(pair)
+        and pair.status is PairStatus.IN_SYNC
+        and not (pair.recheck or pair.failures)
+        and remote.value_token == pair.base.value_token
+        and remote.meta_token in (None, pair.base.meta_token)
+    )
