@@ -1,0 +1,45 @@
+"""Programs of the benchmark: started with one JSON object, answering with another."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+Result = dict[str, Any]
+_PEAK = "VmHWM:"
+
+
+async def run_program(module: str, **arguments: object) -> Result:
+    """Run `python -m module` with these arguments, and wait for its answer.
+
+    Raises:
+        RuntimeError: it ended otherwise than well.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, json.dumps(arguments), stdout=asyncio.subprocess.PIPE
+    )
+    answer, _ = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(f"{module} ended with code {process.returncode}")
+    result: Result = json.loads(answer.splitlines()[-1])
+    return result
+
+
+def answer(work: Callable[[Result], Coroutine[Any, Any, Result]]) -> None:
+    """The main function of a program: one JSON object in, one out, with its peak memory."""
+    found = asyncio.run(work(json.loads(sys.argv[1])))
+    print(json.dumps({"peak_mb": peak_mb(), **found}))
+
+
+def peak_mb() -> float:
+    """Most memory this process had since `forget_peak`, in MB (10^6 bytes)."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith(_PEAK))
+    return round(int(line.split()[1]) * 1024 / 1e6, 1)
+
+
+def forget_peak() -> None:
+    """Count the peak anew from what is in use now (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
