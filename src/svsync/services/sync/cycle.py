@@ -1,7 +1,7 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final, TypeVar
 
@@ -23,7 +23,7 @@ from svsync.store.staging import StageLostError
 T = TypeVar("T")
 
 AHEAD: Final = 2
-"""Fetched batches that may wait while one is committed; they bound the memory."""
+"""Batches that may wait between two stages; they bound the memory."""
 _STAGINGS: Final = 3
 
 
@@ -43,7 +43,7 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     for attempt in range(_STAGINGS):
         try:
             todo = await take_in(run, paths)
-            async with aclosing(ahead(fetch(run, changes(run, todo)))) as fetched:
+            async with aclosing(ahead(fetch(run, ahead(changes(run, todo))))) as fetched:
                 await apply(run, fetched)
             return
         except StageLostError:
@@ -90,8 +90,11 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     return todo
 
 
-async def ahead(batches: AsyncIterator[T]) -> AsyncGenerator[T]:
-    """The same batches, fetched while the one before is being committed.
+async def ahead(batches: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """The same batches, made while the ones before are being worked on.
+
+    So the backend is read while the database writes, and while it looks up what
+    is to be read next.
 
     The producer is a task of this generator: it ends with it, and its error is
     raised where the next batch would have come.
@@ -100,8 +103,9 @@ async def ahead(batches: AsyncIterator[T]) -> AsyncGenerator[T]:
 
     async def produce() -> None:
         try:
-            async for batch in batches:
-                await queue.put(batch)
+            async with aclosing(batches):
+                async for batch in batches:
+                    await queue.put(batch)
         except asyncio.CancelledError:
             raise  # nobody waits any more
         except BaseException:
@@ -109,7 +113,7 @@ async def ahead(batches: AsyncIterator[T]) -> AsyncGenerator[T]:
             raise
         await queue.put(None)
 
-    producer = asyncio.create_task(produce(), name="fetch ahead")
+    producer = asyncio.create_task(produce(), name="work ahead")
     try:
         while (batch := await queue.get()) is not None:
             yield batch

@@ -7,7 +7,8 @@ backend's own "gone" is gone. A change of tags alone needs no read at all.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 from svsync.domain.changes import (
@@ -37,12 +38,13 @@ WORKERS: Final = 32
 """Reads asked for at once; how many are on their way is the call guard's matter."""
 
 
-async def fetch(run: Run, batches: AsyncIterator[list[Change]]) -> AsyncIterator[list[Fetched]]:
+async def fetch(run: Run, batches: AsyncGenerator[list[Change]]) -> AsyncGenerator[list[Fetched]]:
     """Batches of changes with what was read, in the order they came."""
-    async for changes in batches:
-        with run.spending(Stage.FETCH):
-            fetched = await fetch_batch(run, changes)
-        yield fetched
+    async with aclosing(batches):
+        async for changes in batches:
+            with run.spending(Stage.FETCH):
+                fetched = await fetch_batch(run, changes)
+            yield fetched
 
 
 async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:

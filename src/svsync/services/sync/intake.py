@@ -7,7 +7,7 @@ concluded from a stage that is not the one that was put in.
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -272,7 +272,7 @@ async def _known_matching(
         after = rows[-1]["path"]
 
 
-async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncIterator[list[Change]]:
+async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncGenerator[list[Change]]:
     """The work list in batches, each change with its pair as it stands now.
 
     With `known_only` names that no pair knows are left out, unmapped and unreported.
