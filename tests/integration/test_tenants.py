@@ -1,0 +1,132 @@
+"""Tenants are kept apart by the database itself, also where a query forgets to."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.house import House, backend, settings_for
+from tests.postgres import connected
+
+from svsync.app import open_app
+from svsync.domain.errors import SchemaError
+from svsync.domain.federation import ConflictPolicy
+
+GLOBAL = {"tenants", "root_keys", "schema_migrations"}
+WORK = {"stage", "todo"}
+"""No COPY goes into a table under row-level security; they hold no value."""
+OTHER = 2
+
+
+@pytest.fixture
+async def lived(house: House) -> House:
+    """A house whose tenant has a row in every table it can have one in."""
+    await house.configure(conflict_resolution=ConflictPolicy.MANUAL)
+    house.there.put("kv/a", {"k": "1"})
+    house.there.put("kv/app/b", {"k": "1"})
+    await house.run()
+    house.there.put("kv/a", {"k": "there"})
+    await house.write("ext/a", {"k": "here"})
+    house.there.denied.add("kv/app/")
+    await house.run()
+    await house.admin.execute(
+        "INSERT INTO stage_scopes (tenant_id, run_id, prefix, outcome)"
+        " VALUES (1, 'r', 'p', 'failed')"
+    )
+    await house.admin.execute("INSERT INTO tenants (tenant_id, slug) VALUES ($1, 'other')", OTHER)
+    return house
+
+
+async def tables(house: House) -> set[str]:
+    rows = await house.admin.fetch(
+        "SELECT relname FROM pg_class"
+        " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+    )
+    return {row["relname"] for row in rows}
+
+
+@pytest.fixture
+async def role(
+    lived: House, database_url: str
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """The ordinary role that svsync is, in a transaction of its own."""
+    async with connected(database_url) as connection, connection.transaction():
+        yield connection
+
+
+async def test_every_table_but_the_named_ones_is_under_forced_row_security(house: House) -> None:
+    rows = await house.admin.fetch(
+        "SELECT relname, relrowsecurity AND relforcerowsecurity AS forced FROM pg_class"
+        " WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+    )
+    assert {row["relname"] for row in rows if not row["forced"]} == GLOBAL | WORK
+
+
+async def test_every_key_begins_with_the_tenant(house: House) -> None:
+    rows = await house.admin.fetch(
+        "SELECT c.relname, a.attname FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.conkey[1]"
+        " WHERE k.contype = 'p' AND c.relnamespace = 'public'::regnamespace"
+    )
+    assert {row["relname"] for row in rows if row["attname"] != "tenant_id"} == GLOBAL - {"tenants"}
+    assert {row["relname"] for row in rows} == await tables(house) - WORK
+
+
+async def test_query_without_a_tenant_shows_nothing(
+    lived: House, role: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    for table in await tables(lived) - GLOBAL - WORK:
+        assert await lived.admin.fetchval(f"SELECT count(*) FROM {table}"), f"{table} is empty"
+        assert await role.fetch(f"SELECT * FROM {table}") == []
+
+
+async def test_other_tenant_reads_no_row(
+    lived: House, role: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await role.execute("SELECT set_config('svsync.tenants', $1, true)", str(OTHER))
+    for table in await tables(lived) - GLOBAL - WORK:
+        assert await role.fetch(f"SELECT * FROM {table} WHERE tenant_id = 1") == []
+
+
+async def test_other_tenant_changes_and_deletes_no_row(
+    lived: House, role: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    before = await lived.dump()
+    await role.execute("SELECT set_config('svsync.tenants', $1, true)", str(OTHER))
+    for table in await tables(lived) - GLOBAL - WORK:
+        changed = await role.execute(f"UPDATE {table} SET tenant_id = 2 WHERE tenant_id = 1")
+        deleted = await role.execute(f"DELETE FROM {table}")
+        assert (changed, deleted) == ("UPDATE 0", "DELETE 0")
+    assert await lived.dump() == before
+
+
+async def test_no_row_can_be_given_to_another_tenant(
+    lived: House, role: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await role.execute("SELECT set_config('svsync.tenants', '1', true)")
+    for table in await tables(lived) - GLOBAL - WORK - {"backends", "data_keys", "secrets"}:
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            async with role.transaction():
+                await role.execute(f"UPDATE {table} SET tenant_id = 2")
+        assert isinstance(
+            refused.value, asyncpg.InsufficientPrivilegeError | asyncpg.ForeignKeyViolationError
+        )
+
+
+async def test_setting_ends_with_its_transaction(lived: House, database_url: str) -> None:
+    async with connected(database_url) as connection:
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('svsync.tenants', '1', true)")
+            assert await connection.fetchval("SELECT count(*) FROM secrets") == 2
+        assert await connection.fetchval("SELECT count(*) FROM secrets") == 0
+
+
+async def test_role_that_row_security_does_not_bind_is_refused(
+    database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    with pytest.raises(SchemaError, match="superuser or has BYPASSRLS") as refused:
+        async with open_app(settings_for(admin_url, state_dir, backend())):
+            pass
+    assert refused.value.code == "role_too_powerful"
+    async with connected(admin_url) as admin:
+        assert await admin.fetchval("SELECT count(*) FROM root_keys") == 0
