@@ -5,7 +5,7 @@ import random
 import secrets as entropy
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +68,23 @@ async def open_app(
     environ = os.environ if environ is None else environ
     async with AsyncExitStack() as stack:
         dsn, embedded = await _store(settings, stack)
-        await migrate(dsn, apply=settings.migrate_on_start)
         db = await stack.enter_async_context(open_database(dsn, size=pool))
-        first_boot = not await keys.root_keys(db)
-        sealing = Sealing(db, key_services(settings, first_boot=first_boot), entropy.token_bytes)
+        await migrate(dsn, apply=settings.migrate_on_start)
+        roots = await keys.root_keys(db)
+        services = key_services(
+            settings,
+            make_primary=not roots,
+            make_secondary=not any(row["wrapped_2"] for row in roots),
+        )
+        sealing = Sealing(db, services, entropy.token_bytes)
         await sealing.open_root()
-        secrets = Secrets(db, sealing)
-        registry = Registry(settings, _credentials(settings, secrets, environ), drivers=drivers)
+        for warning in sealing.warnings:
+            get_logger().warning("key_service", detail=warning)
+        secrets: Secrets
+        registry = Registry(
+            settings, _credentials(settings, lambda: secrets, environ), drivers=drivers
+        )
+        secrets = Secrets(db, sealing, registry)
         app = App(
             settings=settings,
             db=db,
@@ -94,6 +104,8 @@ async def migrate_only(settings: Settings) -> list[Migration]:
     """Bring the schema up to date and nothing else; what was applied."""
     async with AsyncExitStack() as stack:
         dsn, _ = await _store(settings, stack)
+        # As the role that will use it: a schema made by another could not be used.
+        await stack.enter_async_context(open_database(dsn, size=1))
         return await migrate(dsn)
 
 
@@ -109,7 +121,7 @@ async def _store(settings: Settings, stack: AsyncExitStack) -> tuple[str, bool]:
 
 
 def _credentials(
-    settings: Settings, secrets: Secrets, environ: Mapping[str, str]
+    settings: Settings, secrets: Callable[[], Secrets], environ: Mapping[str, str]
 ) -> CredentialReader:
     """Reads a backend's credential, anew at each login, from where it points."""
 
@@ -122,7 +134,7 @@ def _credentials(
             )
         reference = Reference.parse(str(named[0]))
         if reference.place is Place.SCAIVAULT:
-            _, data = await secrets.get(tenant, LocalPath(reference.target))
+            _, data = await secrets().get(tenant, LocalPath(reference.target))
             return Credential.parse(data, str(reference))
         text = resolve(reference, environ=environ, allowed_file_roots=settings.allowed_file_roots)
         return Credential.parse(text.reveal(), str(reference))

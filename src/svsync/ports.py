@@ -193,3 +193,13 @@ class KeyService(Protocol):
     async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         """The key again. Raises KeyServiceError when it does not open."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeyServices:
+    """What wraps the root key. One of the two may be missing, with the reason among
+    `problems`; svsync goes on by the other and says so."""
+
+    primary: KeyService | None
+    secondary: KeyService | None = None
+    problems: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ entry point of the group `svsync.backends`, loaded only when the operator named 
 else may open one.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,13 +16,13 @@ from typing import Any
 
 from svsync.backends.guarded import BackendGuard, parse_limits
 from svsync.config.model import KmsProvider, Settings
-from svsync.domain.errors import ConfigError
+from svsync.domain.errors import ConfigError, KeyServiceError
 from svsync.domain.federation import BackendSpec, store_of
-from svsync.domain.ids import TenantId
+from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
-from svsync.ports import Backend, BackendDriver, KeyService
+from svsync.ports import Backend, BackendDriver, KeyService, KeyServices
 from svsync.store.pairs import Mapping as PairMapping
 
 _BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
@@ -61,6 +61,7 @@ class Registry:
         self._settings = settings
         self._credentials = credentials
         self._drivers = dict(drivers or {})
+        self._compiled: dict[BackendId, tuple[BackendSpec, tuple[RuleSet, PairMapping]]] = {}
 
     def driver(self, kind: str) -> BackendDriver:
         """The driver of a type. Raises ConfigError for a type that is not there."""
@@ -74,6 +75,9 @@ class Registry:
         Raises:
             ConfigError: a key, value or rule that this type cannot use.
         """
+        known = self._compiled.get(spec.id)
+        if known is not None and known[0] == spec:
+            return known[1]
         driver = self.driver(spec.type)
         driver.check_config(spec)
         features = driver.features
@@ -86,7 +90,9 @@ class Registry:
         )
         store = store_of(spec)
         hashed = rules.hash({"store": store, "filters": dict(spec.filters)})
-        return rules, PairMapping(hashed, store)
+        compiled = (rules, PairMapping(hashed, store))
+        self._compiled[spec.id] = (spec, compiled)
+        return compiled
 
     @asynccontextmanager
     async def open(self, spec: BackendSpec, tenant: TenantId) -> AsyncIterator[Opened]:
@@ -121,11 +127,16 @@ class Registry:
         )
 
 
-def key_services(settings: Settings, *, first_boot: bool) -> Sequence[KeyService]:
-    """The configured key services, primary first.
+def key_services(settings: Settings, *, make_primary: bool, make_secondary: bool) -> KeyServices:
+    """The configured key services.
+
+    Args:
+        make_primary: the database holds no root key yet, so a key may be made.
+        make_secondary: no root key is wrapped a second time yet. Later a key that is
+            missing is not replaced by a new one, which would open nothing.
 
     Raises:
-        KeyServiceError: the key is not there though the database needs it.
+        KeyServiceError: none of them is there.
         ConfigError: a provider that this svsync does not have.
     """
     if settings.kms_provider is not KmsProvider.LOCAL:
@@ -134,15 +145,22 @@ def key_services(settings: Settings, *, first_boot: bool) -> Sequence[KeyService
             where="kms_provider",
         )
     local: Any = import_module("svsync.kms.local")
-    state = Path(settings.state_dir)
-    paths = [local.key_file(settings.kms_key_id, state)]
+    opened: list[KeyService | None] = []
+    problems: list[KeyServiceError] = []
+    wanted = [(settings.kms_key_id, make_primary)]
     if settings.kms_key_id_secondary:
-        paths.append(local.key_file(settings.kms_key_id_secondary, state))
-    services = []
-    for path in paths:
-        second = path is not paths[0]
-        services.append(local.LocalKeyService.open(path, create=first_boot or second))
-    return services
+        wanted.append((settings.kms_key_id_secondary, make_secondary))
+    for key_id, create in wanted:
+        path = local.key_file(key_id, Path(settings.state_dir))
+        try:
+            opened.append(local.LocalKeyService.open(path, create=create))
+        except KeyServiceError as problem:
+            opened.append(None)
+            problems.append(problem)
+    if not any(opened):
+        raise problems[0]
+    primary, secondary = (*opened, None)[:2]
+    return KeyServices(primary, secondary, tuple(problem.message for problem in problems))
 
 
 def _named(target: str) -> Any:

@@ -119,5 +119,7 @@ def above(ratio: float, whole: int) -> int:
 
 
 def _stopped(message: str, code: str, flag: str, numbers: GuardNumbers) -> GuardError:
-    advice = f"Nothing was changed. Look at `svsync plan`; if this is meant, run once with {flag}."
+    advice = (
+        f"No secret was changed. Look at `svsync plan`; if this is meant, run once with {flag}."
+    )
     return GuardError(f"{message} {advice}", code=code, plan=numbers.plan)

@@ -11,7 +11,7 @@ Plain keys exist in this module's objects only.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ from svsync.domain.envelope import Binding, KeyPurpose, Purpose
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.values import Fingerprinter, Payload
-from svsync.ports import KeyService
+from svsync.ports import KeyService, KeyServices
 from svsync.store import keys as store
 from svsync.store.database import Database, Row, Transaction
 
@@ -61,21 +61,21 @@ class KeyStatus:
 
 
 class Sealing:
-    """The root key of this process, and the keys of the tenants it serves."""
+    """The root key of this process, and the keys of the tenants it serves.
+
+    `warnings` are for people: what would be lost with the next key.
+    """
 
     def __init__(
-        self,
-        db: Database,
-        services: Sequence[KeyService],
-        entropy: Callable[[int], bytes],
+        self, db: Database, services: KeyServices, entropy: Callable[[int], bytes]
     ) -> None:
-        """`services` are the primary and, where configured, the secondary one."""
         self._db = db
         self._services = services
         self._entropy = entropy
         self._roots: dict[int, AESGCM] = {}
         self._active_root: int | None = None
         self._tenants: dict[TenantId, TenantKeys] = {}
+        self.warnings: list[str] = list(services.problems)
 
     async def open_root(self) -> None:
         """Unwrap the root key, making it at first boot.
@@ -88,42 +88,48 @@ class Sealing:
             await self._make_root()
             rows = await store.root_keys(self._db)
         for row in rows:
-            key = await self._unwrap_root(row)
-            self._roots[row["root_id"]] = envelope.cipher_of(key)
+            self._roots[row["root_id"]] = envelope.cipher_of(await self._unwrap_root(row))
             if row["state"] == "active":
                 self._active_root = row["root_id"]
-                if len(self._services) > 1 and row["wrapped_2"] is None:
-                    second = self._services[1]
-                    wrapped = await second.wrap(key, _ROOT_CONTEXT)
-                    await store.set_second(self._db, row["root_id"], second.reference, wrapped)
 
     async def _make_root(self) -> None:
+        first, second = self._services.primary, self._services.secondary
+        if first is None:
+            raise KeyServiceError(f"the first start needs the primary key: {self.warnings[0]}")
         key = self._entropy(envelope.KEY_SIZE)
-        wrapped = [await service.wrap(key, _ROOT_CONTEXT) for service in self._services]
-        refs: list[str | None] = [service.reference for service in self._services]
         await store.add_root(
             self._db,
-            self._services[0].reference,
-            wrapped[0],
-            refs[1] if len(refs) > 1 else None,
-            wrapped[1] if len(wrapped) > 1 else None,
+            first.reference,
+            await first.wrap(key, _ROOT_CONTEXT),
+            second.reference if second else None,
+            await second.wrap(key, _ROOT_CONTEXT) if second else None,
         )
 
     async def _unwrap_root(self, row: Row) -> bytes:
-        problem: KeyServiceError | None = None
-        for wrapped in (row["wrapped"], row["wrapped_2"]):
-            for service in self._services if wrapped else ():
-                try:
-                    return await service.unwrap(wrapped, _ROOT_CONTEXT)
-                except KeyServiceError as error:
-                    problem = error
-        assert problem is not None
-        raise KeyServiceError(
-            f"the root key of this database was wrapped by {row['kms_ref']} and does not open with "
-            f"{' or '.join(s.reference for s in self._services)}: bring that key back, nothing can "
-            "be read without it",
-            code="root_key_unavailable",
-        ) from None
+        """The root key, by either key service; both are tried, so that one that would
+        not help is known before it is needed."""
+        first, second = self._services.primary, self._services.secondary
+        by_first = await _opened(first, row["wrapped"])
+        by_second = await _opened(second, row["wrapped_2"])
+        key = by_first or by_second or await _opened(first, row["wrapped_2"])
+        if key is None:
+            named = " or ".join(s.reference for s in (first, second) if s is not None)
+            raise KeyServiceError(
+                f"the root key of this database was wrapped by {row['kms_ref']} and does not open"
+                f" with {named}: bring that key back, nothing can be read without it",
+                code="root_key_unavailable",
+            )
+        if first is not None and by_first is None:
+            self.warnings.append(f"the root key does not open with {first.reference} any more")
+        if second is not None and row["wrapped_2"] is None and row["state"] == "active":
+            wrapped = await second.wrap(key, _ROOT_CONTEXT)
+            await store.set_second(self._db, row["root_id"], second.reference, wrapped)
+        elif second is not None and by_second is None:
+            self.warnings.append(
+                f"the root key does not open with the secondary {second.reference}: were the"
+                " primary key lost, everything would be"
+            )
+        return key
 
     async def for_tenant(self, tenant: TenantId) -> "TenantKeys":
         """The tenant's keys, made when it has none."""
@@ -198,6 +204,15 @@ class Sealing:
             )
             for row in rows
         ]
+
+
+async def _opened(service: KeyService | None, wrapped: bytes | None) -> bytes | None:
+    if service is None or wrapped is None:
+        return None
+    try:
+        return await service.unwrap(wrapped, _ROOT_CONTEXT)
+    except KeyServiceError:
+        return None
 
 
 @dataclass(slots=True)

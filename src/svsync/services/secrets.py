@@ -14,10 +14,13 @@ from svsync.domain.envelope import Purpose
 from svsync.domain.errors import NotFoundError, SvsyncError, VersionConflictError
 from svsync.domain.federation import BackendSpec, Mode, PathSettings, RuleSpec, Writes, from_json
 from svsync.domain.ids import LocalPath, SecretId, TenantId
+from svsync.domain.mapping import Mapped
 from svsync.domain.values import Payload
+from svsync.services.runs import Backends
 from svsync.services.sealing import Sealed, Sealing
+from svsync.store import federation
 from svsync.store import secrets as store
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Row, Transaction
 from svsync.store.secrets import Metadata, VersionRow
 
 MAX_PAGE: Final = 1000
@@ -40,9 +43,10 @@ class Put:
 class Secrets:
     """Local secrets of every tenant."""
 
-    def __init__(self, db: Database, sealing: Sealing) -> None:
+    def __init__(self, db: Database, sealing: Sealing, backends: Backends) -> None:
         self._db = db
         self._sealing = sealing
+        self._backends = backends
 
     async def get(
         self, tenant: TenantId, path: LocalPath, version: int | None = None
@@ -136,8 +140,7 @@ class Secrets:
         sealer = await keys.reserve(1)
         fingerprint = keys.fingerprint(put.payload)
         async with self._db.transaction(tenant) as tx:
-            held = await store.get(tx, path, None)
-            _refuse_read_only(path, held)
+            await self._refuse_read_only(tx, path)
             row = await store.for_write(tx, path)
             _check_cas(path, row, put.cas)
             metadata = _merged(row, put)
@@ -175,24 +178,29 @@ class Secrets:
             "write_through": {"state": "not_configured", "push_id": None},
         }
 
-
-def _refuse_read_only(path: LocalPath, held: Row | None) -> None:
-    """A federated path takes local writes only as its backend is configured."""
-    if held is None or held["spec"] is None:
-        return
-    spec = from_json(held["spec"])
-    settings = _settings(spec, held)
-    if settings.mode is Mode.PROXY:
-        raise SvsyncError(
-            f"{path} is read through {spec.id}, which is authoritative: write it there",
-            code="proxied_path_read_only",
-        )
-    if settings.writes is Writes.DISABLED:
-        raise SvsyncError(
-            f"{path} is federated by {spec.id} with `writes: disabled`: write it there, or allow"
-            " local writes",
-            code="federated_path_read_only",
-        )
+    async def _refuse_read_only(self, tx: Transaction, path: LocalPath) -> None:
+        """A federated path takes local writes only as its backend is configured, whether
+        or not a secret is there yet."""
+        for stored in await federation.list_backends(tx):
+            if stored.state == "deleting":
+                continue
+            spec = stored.spec
+            rules, _ = self._backends.rules(spec)
+            mapped = rules.to_remote(path)
+            if not isinstance(mapped, Mapped):
+                continue
+            settings = spec.for_rule(rules.spec(mapped.rule))
+            if settings.mode is Mode.PROXY:
+                raise SvsyncError(
+                    f"{path} is read through {spec.id}, which is authoritative: write it there",
+                    code="proxied_path_read_only",
+                )
+            if settings.writes is Writes.DISABLED:
+                raise SvsyncError(
+                    f"{path} is federated by {spec.id} with `writes: disabled`: write it there,"
+                    " or allow local writes",
+                    code="federated_path_read_only",
+                )
 
 
 def _check_cas(path: LocalPath, row: Row | None, cas: int | None) -> None:

@@ -223,7 +223,7 @@ class BackendConformance:
             await scene.put(f"n{number}", {"k": "v"})
         pages = scene.backend.list_entries([scene.prefix], tokens=True)
         await anext(pages)
-        await pages.aclose()  # type: ignore[attr-defined]
+        await pages.aclose()
         assert len((await list_all(scene.backend, [scene.prefix])).names) == 5
 
     # --- look_up and read ---------------------------------------------------------

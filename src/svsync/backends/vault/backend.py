@@ -27,7 +27,13 @@ from svsync.domain.changes import (
     RemoteUnknown,
     RemoteValue,
 )
-from svsync.domain.errors import DeniedError, ProtocolError
+from svsync.domain.errors import (
+    BackendError,
+    DeniedError,
+    LoginError,
+    ProtocolError,
+    ThrottledError,
+)
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
@@ -68,6 +74,8 @@ class VaultBackend:
             return RemoteUnknown("denied")
         except AnswerTooLargeError:
             return RemoteUnknown("unreadable", "the metadata is too large")
+        except BackendError as error:
+            return _of_this_path(error)
         if answer.status == 404:
             if says_absent(answer):
                 return RemoteGone(NO_VERSION, order=0)
@@ -130,6 +138,8 @@ class VaultBackend:
             return RemoteUnknown("denied")
         except AnswerTooLargeError:
             return RemoteUnknown("value_too_large")
+        except BackendError as error:
+            return _of_this_path(error)
         understand = read_v2 if mount.version == 2 else read_v1
         return understand(answer, self._spec.max_value_bytes)
 
@@ -150,3 +160,16 @@ class VaultBackend:
         if not mount.holds(path):
             return RemoteUnknown("illegal_path", f"paths of this mount begin with {mount.root}")
         return mount
+
+
+def _of_this_path(error: BackendError) -> RemoteUnknown:
+    """A status that speaks of one path leaves that path out and stops no other.
+
+    400 and its like, and 500, which a server also answers for one damaged entry;
+    502 to 504, 429 and everything without a status speak of the whole, and are raised.
+    """
+    if isinstance(error, ThrottledError | LoginError | ProtocolError) or error.status is None:
+        raise error
+    if 400 <= error.status <= 500:
+        return RemoteUnknown("unreadable", f"the backend answers {error.status} for this path")
+    raise error

@@ -106,7 +106,7 @@ def entry_of(path: str, info: Mapping[str, Any], now: datetime) -> Entry:
             RemotePath(path),
             NO_VERSION if current == 0 else None,
             meta_token(tags),
-            order=0,
+            order=0 if current == 0 else None,
             gone=current == 0,
             tags=tags,
         )

@@ -22,7 +22,7 @@ from svsync.store.queue import Claimed
 class Progress(Protocol):
     """Told how far a run has got; draws a bar, or nothing."""
 
-    def __call__(self, stage: Stage, done: int, total: int | None) -> None: ...
+    def __call__(self, stage: Stage, done: int, total: int | None, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
