@@ -40,6 +40,7 @@ class Federation:
             tenant = await federation.tenant(self._db, slug)
             own = [(spec, mapping) for spec, _, mapping in compiled if spec.tenant == slug]
             async with self._db.transaction(tenant) as tx:
+                await federation.lock_file(tx)
                 for spec, mapping in own:
                     # Lease before backend, as a run's end takes them.
                     await queue.lock_lease(tx, spec.id)
@@ -49,7 +50,9 @@ class Federation:
                         changed.append(spec.id)
                 if specs:
                     kept = {spec.id for spec, _ in own}
-                    for vanished in await federation.pause_vanished(tx, kept):
+                    for vanished in await federation.made_by_file(tx) - kept:
+                        await queue.lock_lease(tx, vanished)
+                        await federation.pause_vanished(tx, vanished)
                         await queue.raise_fence(tx, vanished)
         return changed
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import BackendSpec, ManagedBy, from_json, store_of, to_json
+from svsync.domain.federation import BackendSpec, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
@@ -84,18 +84,19 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     return True
 
 
-async def pause_vanished(tx: Transaction, kept: set[BackendId]) -> list[BackendId]:
-    """Pause backends that the file made and no longer names; those it paused. `apply`
-    makes them active when it names them again."""
-    paused = []
-    for row in await tx.fetch("federation.stored", tx.tenant, None):
-        if (
-            row["managed_by"] == ManagedBy.FILE
-            and row["backend_id"] not in kept
-            and await tx.execute("federation.vanish", tx.tenant, row["backend_id"])
-        ):
-            paused.append(BackendId(row["backend_id"]))
-    return paused
+async def lock_file(tx: Transaction) -> None:
+    """One process at a time brings its file in; replicas start together with the same one."""
+    await tx.fetch("federation.lock_file", tx.tenant)
+
+
+async def made_by_file(tx: Transaction) -> set[BackendId]:
+    """Active backends that the file made."""
+    return {BackendId(r["backend_id"]) for r in await tx.fetch("federation.by_file", tx.tenant)}
+
+
+async def pause_vanished(tx: Transaction, backend: BackendId) -> None:
+    """Pause a backend that the file no longer names; `apply` makes it active when it does."""
+    await tx.execute("federation.vanish", tx.tenant, backend)
 
 
 async def get(tx: Transaction, name_or_id: str) -> StoredBackend:

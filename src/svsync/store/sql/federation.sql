@@ -4,9 +4,14 @@ SELECT tenant_id, status FROM tenants WHERE slug = $1;
 -- name: tenants
 SELECT slug FROM tenants WHERE status = 'active' ORDER BY slug;
 
+-- name: lock_file
+SELECT pg_advisory_xact_lock(1398165839, $1);
+
+-- name: by_file
+SELECT backend_id FROM backends WHERE tenant_id = $1 AND managed_by = 'file' AND state = 'active';
+
 -- name: stored
-SELECT backend_id, name, spec, mapping_hash, managed_by, state, vanished, rev FROM backends
-WHERE tenant_id = $1 AND ($2::text IS NULL OR backend_id = $2) ORDER BY backend_id FOR UPDATE;
+SELECT spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
 -- name: get
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
