@@ -49,7 +49,11 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
 
 async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
     """Decide and commit one batch, again for what was overtaken."""
+    overtaken: list[Outcome] = []
     for _ in range(TRIES + 1):
+        if overtaken:
+            paths = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
+            fetched = await fetch_batch(run, await reload(run, paths))
         with run.spending(Stage.DECIDE):
             outcomes = [judge(run, one, run.now()) for one in fetched]
         if run.dry:
@@ -68,10 +72,8 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
         await _record_skips(run, [*skipped, *refused])
         if not overtaken:
             return
-        again = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
-        fetched = await fetch_batch(run, await reload(run, again))
-    for late in fetched:
-        run.skip(late.change.pair.remote_path, SkipReason.OVERTAKEN)
+    for late in overtaken:
+        run.skip(late.pair.remote_path, SkipReason.OVERTAKEN)
 
 
 def _moves(o: Outcome) -> bool:
