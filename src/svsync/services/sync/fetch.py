@@ -148,7 +148,7 @@ async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[Histo
         or below is None
         or below - above <= 1
         or pair.conflict_open
-        or not (pair.local.kind is LocalKind.NO_ROW or is_clean(pair))
+        or not (pair.local.kind is LocalKind.NO_ROW or is_clean(pair) or _is_given_up(pair))
     ):
         return ()
     limit = max(0, run.spec.max_versions - 1)
@@ -158,6 +158,11 @@ async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[Histo
         for version in found
         if check_limits(version.payload.reveal(), run.spec.max_value_bytes) is None
     )
+
+
+def _is_given_up(pair: Pair) -> bool:
+    """It was gone, and nobody wrote locally since that was settled."""
+    return pair.base.kind is BaseKind.ABSENT and pair.local.version == pair.base.settled_version
 
 
 def is_clean(pair: Pair) -> bool:
