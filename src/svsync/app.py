@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from svsync.config.model import Settings
+from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
 from svsync.domain.errors import ConfigError
 from svsync.domain.federation import BackendSpec
@@ -27,6 +27,10 @@ from svsync.store import federation, keys
 from svsync.store.database import Database, open_database
 from svsync.store.migrate import Migration, migrate
 
+_NO_KMS = (
+    "the root key is wrapped by a key file on this machine, which is no key management"
+    " service: whoever has that file and the database has the secrets; back it up apart"
+)
 _CREDENTIAL_KEYS = ("auth_config_path", "credentials_path")
 
 
@@ -78,6 +82,8 @@ async def open_app(
         )
         sealing = Sealing(db, services, entropy.token_bytes)
         await sealing.open_root()
+        if settings.kms_provider is KmsProvider.LOCAL and not roots:
+            get_logger().warning("key_service", detail=_NO_KMS)
         for warning in sealing.warnings:
             get_logger().warning("key_service", detail=warning)
         secrets: Secrets
@@ -95,7 +101,7 @@ async def open_app(
             runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
             embedded=embedded,
         )
-        if apply_backends and settings.backends:
+        if apply_backends and (settings.backends or settings.source is not None):
             await app.federation.apply(settings.backends)
         yield app
 

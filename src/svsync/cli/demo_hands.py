@@ -65,25 +65,25 @@ class Hands:
         mount: Mount,
         *,
         dry: bool = False,
-        when_fetching: Callable[[], Awaitable[None]] | None = None,
+        when_committing: Callable[[], Awaitable[None]] | None = None,
     ) -> Ended:
-        """One run; `when_fetching` is begun once, when its first batch is read."""
-        fetched = asyncio.Event()
+        """One run; `when_committing` is begun once, when its first batch is committed."""
+        committed = asyncio.Event()
 
         def progress(stage: Stage, done: int, total: int | None) -> None:
-            if stage is Stage.FETCH:
-                fetched.set()
+            if stage is Stage.COMMIT:
+                committed.set()
 
         async def strike() -> None:
-            if when_fetching is not None:
-                await fetched.wait()
-                await when_fetching()
+            if when_committing is not None:
+                await committed.wait()
+                await when_committing()
 
         striking = asyncio.create_task(strike())
         request = Request(f"fed_{mount.name}", dry=dry)
         try:
             ended = await self.app.runs.run(self.tenant, request, progress)
-            if fetched.is_set():
+            if committed.is_set():
                 await striking
         finally:
             striking.cancel()

@@ -129,7 +129,7 @@ async def outage(hands: Hands) -> Told:
     new = demo_secrets.arrivals(ARRIVALS)
     prefix = "external/platform/customers/"
     await estate.add(mount, new)
-    cut = await hands.run(mount, when_fetching=estate.server.seal)
+    cut = await hands.run(mount, when_committing=estate.server.seal)
     kept = await hands.paths(prefix)
     expect(cut.record.result is RunResult.FAILED, "the run in the outage failed")
     expect(0 < len(kept) < ARRIVALS, "what was committed before the outage is kept")

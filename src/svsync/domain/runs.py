@@ -295,7 +295,8 @@ class Report:
 
     def skip_unnamed(self, reason: SkipReason, many: int) -> None:
         """Count more paths of a reason than a report would name."""
-        self.reasons[reason] += many
+        if many > 0:
+            self.reasons[reason] += many
 
     @property
     def skips(self) -> int:

@@ -23,7 +23,7 @@ class Federation:
         self._backends = backends
 
     async def apply(self, specs: Sequence[BackendSpec]) -> list[BackendId]:
-        """Bring the file's backends into the store; those that changed.
+        """Bring the file's backends, all there are, into the store; those that changed.
 
         A change raises the backend's revision and its fence, so a run that works by
         the old configuration loses its next commit. One that vanished from the file
@@ -48,12 +48,11 @@ class Federation:
                         await queue.raise_fence(tx, spec.id)
                         await pairs.recheck_all(tx, spec.id)
                         changed.append(spec.id)
-                if specs:
-                    kept = {spec.id for spec, _ in own}
-                    for vanished in await federation.made_by_file(tx) - kept:
-                        await queue.lock_lease(tx, vanished)
-                        await federation.pause_vanished(tx, vanished)
-                        await queue.raise_fence(tx, vanished)
+                kept = {spec.id for spec, _ in own}
+                for vanished in await federation.made_by_file(tx) - kept:
+                    await queue.lock_lease(tx, vanished)
+                    await federation.pause_vanished(tx, vanished)
+                    await queue.raise_fence(tx, vanished)
         return changed
 
     async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:

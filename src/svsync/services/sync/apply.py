@@ -38,9 +38,11 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
         FenceLostError: the run is somebody else's now.
         StoreError, BackendError: what concerns the store or the backend as a whole.
     """
-    first = run.first and not run.dry
+    first, done = run.first and not run.dry, 0
     async for fetched in batches:
         await apply_batch(run, fetched)
+        done += len(fetched)
+        run.progress(Stage.COMMIT, done, max(done, run.todo))
         if first:
             async with run.transaction() as tx:
                 await tx.learn_sizes()

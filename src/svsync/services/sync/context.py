@@ -45,6 +45,7 @@ class Run:
         leaving: remote paths of pairs that a dry run would detach.
         renumbered: the new rule of those that it would keep under a changed mapping.
         first: no pair of this backend has a base yet.
+        todo: length of the work list.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
         now: the database's time, carried on by the monotonic clock.
     """
@@ -63,12 +64,14 @@ class Run:
     progress: Progress
     dry: bool = False
     first: bool = False
+    todo: int = 0
     report: Report = field(default_factory=Report)
     plan: list[Planned] = field(default_factory=list)
     leaving: set[RemotePath] = field(default_factory=set)
     renumbered: dict[RemotePath, int] = field(default_factory=dict)
     connection: Connection | None = None
     failed_in: Stage | None = None
+    _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager
     async def transaction(self, *, lookups: bool = False) -> AsyncIterator[Transaction]:
@@ -97,7 +100,9 @@ class Run:
         self.report.skip(remote_path, reason, detail)
 
     def settings_of(self, rule: int) -> PathSettings:
-        return self.spec.for_rule(self.rules.spec(rule))
+        if rule not in self._settings:
+            self._settings[rule] = self.spec.for_rule(self.rules.spec(rule))
+        return self._settings[rule]
 
 
 PLAN_LIMIT = 10_000

@@ -42,8 +42,8 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
             await remap(run)
     for attempt in range(_STAGINGS):
         try:
-            todo = await take_in(run, paths)
-            async with aclosing(ahead(fetch(run, ahead(changes(run, todo))))) as fetched:
+            run.todo = await take_in(run, paths)
+            async with aclosing(ahead(fetch(run, ahead(changes(run, run.todo))))) as fetched:
                 await apply(run, fetched)
             return
         except StageLostError:

@@ -34,17 +34,39 @@ from svsync.services.sync.context import Run
 T = TypeVar("T")
 R = TypeVar("R")
 
+PIECE_BYTES: Final = 8 * 1024 * 1024
+"""Values fetched and committed together, in bytes, about."""
+FIRST_PIECE: Final = 64
+MOST_PIECE: Final = 1000
 WORKERS: Final = 32
 """Reads asked for at once; how many are on their way is the call guard's matter."""
 
 
 async def fetch(run: Run, batches: AsyncGenerator[list[Change]]) -> AsyncGenerator[list[Fetched]]:
-    """Batches of changes with what was read, in the order they came."""
+    """Batches of changes with what was read, in the order they came.
+
+    A batch is cut where its values would take too much memory: into pieces of about
+    PIECE_BYTES, by the size of the values before. The first piece is small.
+    """
+    size = FIRST_PIECE
     async with aclosing(batches):
         async for changes in batches:
-            with run.spending(Stage.FETCH):
-                fetched = await fetch_batch(run, changes)
-            yield fetched
+            at = 0
+            while at < len(changes):
+                piece = changes[at : at + size]
+                at += size
+                with run.spending(Stage.FETCH):
+                    fetched = await fetch_batch(run, piece)
+                yield fetched
+                each = max(1, sum(map(_bytes, fetched)) // len(piece))
+                size = min(max(1, PIECE_BYTES // each), 4 * size, MOST_PIECE)
+
+
+def _bytes(fetched: Fetched) -> int:
+    versions = [v.payload.size for v in fetched.history]
+    if isinstance(fetched.remote, RemoteValue):
+        versions.append(fetched.remote.payload.size)
+    return sum(versions)
 
 
 async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:

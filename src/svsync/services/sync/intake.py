@@ -177,7 +177,7 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     left_out = sum(blinded.many.values()) + waiting.many
     run.report.add(Count.UNCHANGED, max(0, counts.known - counts.touched - left_out))
     return counts.todo, GuardNumbers(
-        known=counts.known,
+        known=max(0, counts.known - left_out),
         listed=staged,
         unlisted=counts.unlisted,
         listed_gone=counts.listed_gone,
@@ -294,7 +294,6 @@ async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncGene
         if known_only:
             staying = [row for row in staying if row["path"] is not None]
         yield await pair_up(run, staying)
-        run.progress(Stage.FETCH, min(at + BATCH, todo), todo)
 
 
 async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:

@@ -66,7 +66,16 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
     fingerprint = run.keys.fingerprint(value.payload) if value is not None else None
     settings = run.settings_of(pair.rule)
     try:
-        decision = decide(classify(pair, remote, fingerprint, settings, now=now))
+        window = run.spec.extra.get("consistency_window")
+        situation = classify(
+            pair,
+            remote,
+            fingerprint,
+            settings,
+            now=now,
+            consistency_window_s=float(window) if isinstance(window, int | float) else 0.0,
+        )
+        decision = decide(situation)
     except ImpossibleSituation as problem:
         unknown = Decision(row=0, status=None, skip_reason=SkipReason.LOCAL_LOST)
         return _idle(fetched, unknown, problem.code)

@@ -135,8 +135,8 @@ CREATE TABLE secrets (
   written_at      timestamptz,             -- the last local write, null where only pulled
   deleted_at      timestamptz,
   PRIMARY KEY (tenant_id, secret_id)
-);
-CREATE UNIQUE INDEX secrets_path ON secrets (tenant_id, path) INCLUDE (secret_id, current_version, state);
+) WITH (fillfactor = 90);                     -- room for a new current version in the same page: no index is touched
+CREATE UNIQUE INDEX secrets_path ON secrets (tenant_id, path);
 
 CREATE TABLE versions (
   tenant_id      int NOT NULL,
@@ -199,7 +199,7 @@ CREATE TABLE sync_state (
   detached_state   text,
   moved_to         text,
   PRIMARY KEY (tenant_id, backend_id, path, remote_path)
-);
+) WITH (fillfactor = 90);
 CREATE UNIQUE INDEX sync_state_remote ON sync_state (tenant_id, backend_id, remote_path)
   WHERE status NOT IN ('detached', 'standby');
 CREATE UNIQUE INDEX sync_state_owner ON sync_state (tenant_id, path)

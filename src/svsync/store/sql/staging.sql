@@ -27,6 +27,7 @@ SELECT count(*) FROM stage WHERE run_no = $1;
 
 -- name: diff
 -- The listing against what is known, in one statement: only what has to be looked at is kept, as the run's work list.
+-- In the order of paths, so that a batch finds and writes its rows side by side.
 -- Unlisted counts only outside scopes that were denied or failed. A pair that both sides agree is gone is not looked
 -- at again until something moves; a soft-deleted name that was never known is no pair.
 WITH blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'),
@@ -48,7 +49,7 @@ WITH blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1
                       ELSE s.value_token IS NULL OR s.value_token IS DISTINCT FROM p.base_value_token OR p.recheck
                            OR (s.meta_token IS NOT NULL AND s.meta_token IS DISTINCT FROM p.base_meta_token AND NOT s.gone) END)
 INSERT INTO todo (run_no, n, kind, remote_path, based, value_token, meta_token, ord, gone, tags)
-SELECT $3, row_number() OVER (), d.kind, d.remote_path, d.based, d.value_token, d.meta_token, d.ord, d.gone, d.tags
+SELECT $3, row_number() OVER (ORDER BY d.remote_path), d.kind, d.remote_path, d.based, d.value_token, d.meta_token, d.ord, d.gone, d.tags
 FROM d
 WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix));
 
