@@ -167,6 +167,14 @@ async def test_an_embedded_store_is_stopped_when_a_run_is_interrupted(
     assert '"embedded_store"' in said.err
 
 
+async def test_a_plan_that_failed_does_not_say_that_nothing_would_change(desk: Desk) -> None:
+    backend, file = desk.backend(config={"endpoint": "http://127.0.0.1:9"})
+    said = await desk.program("plan", "--backend", backend, "--config", str(file))
+    assert said.code == 3
+    assert "ended before it knew" in said.out
+    assert "Nothing would change" not in said.out
+
+
 async def test_an_unreachable_endpoint_is_exit_3_with_its_run(desk: Desk) -> None:
     backend, file = desk.backend(config={"endpoint": "http://127.0.0.1:1"})
     said = await desk.program("run-once", "--backend", backend, "--json", "--config", str(file))

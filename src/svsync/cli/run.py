@@ -229,7 +229,7 @@ def show_report(out: Output, run: Mapping[str, Any], *, past: bool = False) -> N
     )
     _show_counts(out, run["counts"])
     if "plan" in run:
-        _show_plan(out, run["plan"], run.get("guards", ()))
+        _show_plan(out, run["plan"], run.get("guards", ()), failed=error is not None)
     _show_skipped(out, run)
     _show_effort(out, run)
 
@@ -250,9 +250,17 @@ def _show_counts(out: Output, counts: Mapping[str, Any]) -> None:
 
 
 def _show_plan(
-    out: Output, plan: Sequence[Mapping[str, Any]], guards: Sequence[Mapping[str, Any]]
+    out: Output,
+    plan: Sequence[Mapping[str, Any]],
+    guards: Sequence[Mapping[str, Any]],
+    *,
+    failed: bool,
 ) -> None:
     out.line()
+    if failed and not guards:
+        out.line("It ended before it knew what would change." if not plan else "Until it ended:")
+        if not plan:
+            return
     for guard in guards[1:]:
         out.line(f"Then {guard['code']} would stop it: {guard['message']}")
     if guards:
