@@ -144,19 +144,22 @@ async def page(
 
 @dataclass(frozen=True, slots=True)
 class Blinded:
-    """Known pairs below folders that could not be listed: the first 10,001 by name, and
-    how many there are of each outcome."""
+    """Known pairs below folders that could not be listed: the first 10,001 by name, how
+    many there are of each outcome, and how many have a value as base."""
 
     named: list[tuple[RemotePath, ScopeOutcome, str]]
     many: dict[ScopeOutcome, int]
+    based: int
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Pairs that wait for their next try: the first 10,001 with their reason, and all."""
+    """Pairs that wait for their next try: the first 10,001 with their reason, all, and
+    how many of these have a value as base."""
 
     named: list[tuple[RemotePath, str]]
     many: int
+    based: int
 
 
 async def blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> Blinded:
@@ -164,6 +167,7 @@ async def blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) 
     return Blinded(
         [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows],
         {ScopeOutcome(r["outcome"]): r["many"] for r in rows},
+        rows[0]["based"] if rows else 0,
     )
 
 
@@ -176,7 +180,7 @@ async def unseen(tx: Transaction, run: RunId) -> list[tuple[str, ScopeOutcome, s
 async def quarantined(tx: Transaction, backend: BackendId, run: RunId) -> Waiting:
     rows = await tx.fetch("staging.quarantined", tx.tenant, backend, run)
     named = [(r["remote_path"], r["reason"] or "") for r in rows]
-    return Waiting(named, rows[0]["many"] if rows else 0)
+    return Waiting(named, rows[0]["many"], rows[0]["based"]) if rows else Waiting([], 0, 0)
 
 
 async def mark_blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:

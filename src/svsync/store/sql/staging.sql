@@ -56,7 +56,9 @@ WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.
 -- name: blinded
 -- Known pairs below a folder that could not be listed: nothing moves for them. All are counted, the first are named.
 -- Where every folder was listed, the first condition, which is asked once, keeps the pairs from being read.
-SELECT p.remote_path, b.outcome, b.reason, count(*) OVER (PARTITION BY b.outcome) AS many FROM sync_state p
+SELECT p.remote_path, b.outcome, b.reason, count(*) OVER (PARTITION BY b.outcome) AS many,
+       count(*) FILTER (WHERE p.base_kind = 'value') OVER () AS based
+FROM sync_state p
 JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete' AND starts_with(p.remote_path, b.prefix)
 WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')
   AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
@@ -107,7 +109,8 @@ FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 -- name: quarantined
 -- Pairs left out because their time has not come again: all are counted, the first are named. Those below a folder that
 -- could not be listed are counted there.
-SELECT remote_path, reason, count(*) OVER () AS many FROM sync_state
+SELECT remote_path, reason, count(*) OVER () AS many, count(*) FILTER (WHERE base_kind = 'value') OVER () AS based
+FROM sync_state
 WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby')
   AND NOT EXISTS (SELECT FROM stage_scopes b WHERE b.tenant_id = $1 AND b.run_id = $3 AND b.outcome <> 'complete'
                   AND starts_with(sync_state.remote_path, b.prefix))
