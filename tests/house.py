@@ -7,7 +7,7 @@ through the code that it asserts about.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +52,10 @@ def backend(
 
 def settings_for(database_url: str, state_dir: Path, *specs: BackendSpec) -> Settings:
     return Settings(
-        database_url=SecretValue(database_url), state_dir=str(state_dir), backends=specs
+        database_url=SecretValue(database_url),
+        state_dir=str(state_dir),
+        backends=specs,
+        allow_loopback=True,
     )
 
 
@@ -217,6 +220,7 @@ async def open_house(
     spec: BackendSpec | None = None,
     *,
     made: type[MemoryBackend] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[House]:
     """A house on a database of the test's own; its backends are `made`, if that is given."""
     there = MemoryStore()
@@ -224,7 +228,7 @@ async def open_house(
     settings = settings_for(database_url, state_dir, spec)
     drivers: dict[str, BackendDriver] = {"memory": Odd(there, made or MemoryBackend)}
     async with (
-        open_app(settings, environ={}, drivers=drivers, pool=4) as app,
+        open_app(settings, environ=environ or {}, drivers=drivers, pool=4) as app,
         connected(admin_url) as admin,
     ):
         yield House(app, there, admin, spec)

@@ -4,7 +4,7 @@ import pytest
 from tests.house import House, counts, skips
 
 from svsync.domain.federation import OnRemoteDelete
-from svsync.domain.runs import RunResult
+from svsync.domain.runs import RunResult, SkipReason
 
 SOFT = {"on_remote_delete": OnRemoteDelete.SOFT_DELETE}
 
@@ -217,3 +217,17 @@ async def test_name_that_was_denied_and_is_gone_leaves_no_pair(house: House) -> 
     made = house.there.calls["metadata"]
     await house.run()
     assert house.there.calls["metadata"] == made
+
+
+async def test_counts_of_a_run_with_a_denied_folder_add_up(house: House) -> None:
+    """Retained and never settled names below it were not `unchanged` before either."""
+    for name in ("app/a", "app/b", "app/c", "d", "e"):
+        house.there.put(f"kv/{name}", {"k": "1"})
+    await house.run()
+    house.there.remove("kv/app/a")
+    house.there.remove("kv/app/b")
+    await house.run()
+    house.there.denied.add("kv/app/")
+    ended = await house.run()
+    assert counts(ended) == {"listed": 2, "unchanged": 2}
+    assert ended.report.reasons[SkipReason.DENIED] == 3
