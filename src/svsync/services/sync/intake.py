@@ -216,8 +216,7 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
     numbers for the guards, were each of them gone or overwritten.
 
     A glob stands for the paths already known; an unknown path is found by its
-    literal name. What no rule federates is skipped and reported. A path named
-    twice may stand in the list twice; the second time it is found unchanged.
+    literal name. What no rule federates is skipped and reported.
     """
     async with run.transaction() as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
