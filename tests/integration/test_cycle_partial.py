@@ -265,3 +265,34 @@ async def test_tags_that_are_not_told_are_not_gone(
         house.there._listed = {"kv/b": listed["kv/b"]}  # type: ignore[dict-item]
         await house.run()
         assert (await house.row("secrets", path="ext/a"))["tags"] == ["team=x"]
+
+
+@pytest.mark.parametrize("table", ["secrets", "versions", "sync_state"])
+async def test_secret_that_the_database_refuses_stops_no_other(house: House, table: str) -> None:
+    """The batch is halved until the one path is alone that is refused (S30)."""
+    for n in range(9):
+        house.there.put(f"kv/{n}", {"k": str(n)})
+    await house.run("ext/5")
+    [known] = await house.rows("secrets")
+    house.there.put("kv/5", {"k": "refused"})
+    refused = {
+        "secrets": "NEW.path = 'ext/5'",
+        "versions": f"NEW.secret_id = {known['secret_id']}",
+        "sync_state": "NEW.path = 'ext/5' AND NEW.base_order = 2",
+    }
+    await house.admin.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF {refused[table]} THEN RAISE 'no'; END IF; RETURN NEW; END $$"
+    )
+    await house.admin.execute(
+        f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON {table}"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    ended = await house.run()
+    assert (ended.record.result, list(skips(ended))) == (RunResult.PARTIAL, ["kv/5"])
+    assert counts(ended)["created"] == 8
+    assert await house.data("ext/5") == {"k": "5"}
+    await house.admin.execute("DROP FUNCTION refuse CASCADE")
+    assert (await house.run()).record.result is RunResult.OK
+    assert await house.data("ext/5") == {"k": "refused"}
+    assert await house.status("ext/5") == "in_sync"
