@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
-from svsync.backends.vault.calls import VaultCalls, run_all
+from svsync.backends.vault.calls import VaultCalls, is_of_one_path, run_all
 from svsync.backends.vault.connection import ConnectionTest
 from svsync.backends.vault.kv import (
     NO_VERSION,
@@ -27,13 +27,7 @@ from svsync.domain.changes import (
     RemoteUnknown,
     RemoteValue,
 )
-from svsync.domain.errors import (
-    BackendError,
-    DeniedError,
-    LoginError,
-    ProtocolError,
-    ThrottledError,
-)
+from svsync.domain.errors import BackendError, DeniedError, ProtocolError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
@@ -97,6 +91,10 @@ class VaultBackend:
         try:
             answer = await self._calls.request("metadata", "GET", mount.url("metadata", path), path)
         except (DeniedError, AnswerTooLargeError):
+            return ()
+        except BackendError as error:
+            if not is_of_one_path(error):
+                raise
             return ()
         info = answer.json().get("data") if answer.status == 200 else None
         versions = info.get("versions") if isinstance(info, dict) else None
@@ -163,13 +161,7 @@ class VaultBackend:
 
 
 def _of_this_path(error: BackendError) -> RemoteUnknown:
-    """A status that speaks of one path leaves that path out and stops no other.
-
-    400 and its like, and 500, which a server also answers for one damaged entry;
-    502 to 504, 429 and everything without a status speak of the whole, and are raised.
-    """
-    if isinstance(error, ThrottledError | LoginError | ProtocolError) or error.status is None:
+    """A status that speaks of one path leaves that path out and stops no other."""
+    if not is_of_one_path(error):
         raise error
-    if 400 <= error.status <= 500:
-        return RemoteUnknown("unreadable", f"the backend answers {error.status} for this path")
-    raise error
+    return RemoteUnknown("unreadable", f"the backend answers {error.status} for this path")

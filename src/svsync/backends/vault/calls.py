@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from svsync.backends.vault.kv import Mount, parse_mount
 from svsync.clients.vault import Answer, VaultSession
+from svsync.domain.errors import BackendError, LoginError, ProtocolError, ThrottledError
 from svsync.domain.paths import encode_segments
 from svsync.ports import CallGuard, Operation
 
@@ -21,6 +22,17 @@ async def run_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_of_one_path(error: BackendError) -> bool:
+    """Does this status speak of the path that was asked for, and of no other?
+
+    400 and its like do, and 500, which a server also answers for one damaged entry;
+    502 to 504, 429 and everything without a status speak of the whole.
+    """
+    if isinstance(error, ThrottledError | LoginError | ProtocolError) or error.status is None:
+        return False
+    return 400 <= error.status <= 500
 
 
 class VaultCalls:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from svsync.backends.vault.calls import VaultCalls, run_all
+from svsync.backends.vault.calls import VaultCalls, is_of_one_path, run_all
 from svsync.backends.vault.kv import Mount, entry_of, says_absent, server_now
 from svsync.clients.vault import Answer, AnswerTooLargeError
 from svsync.domain.changes import Entry, ListingPage, Scope, ScopeOutcome
@@ -251,6 +251,10 @@ class VaultListing:
         try:
             answer = await self.calls.request("metadata", "GET", url, path)
         except (DeniedError, AnswerTooLargeError):
+            return Entry(RemotePath(path))
+        except BackendError as error:
+            if not is_of_one_path(error):
+                raise
             return Entry(RemotePath(path))
         if answer.status == 404:
             return None
