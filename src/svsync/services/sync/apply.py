@@ -67,9 +67,9 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
             if idle.decision.skip_reason is None and not _moves(idle):
                 _count(run, idle)
         overtaken, refused = await _commit_or_halve(run, moving)
-        left = {id(o) for o in (*overtaken, *refused)}
+        left = {id(o.fetched) for o in (*overtaken, *refused)}
         for done in moving:
-            if id(done) not in left:
+            if id(done.fetched) not in left:
                 _count(run, done)
         await _record_skips(run, [*skipped, *refused])
         if not overtaken:
