@@ -229,12 +229,12 @@ def _crashing(house: House, fate: Death) -> Callable[[], Awaitable[None]]:
     return crash
 
 
-@pytest.mark.parametrize("moment", ["before the commit", "after the commit"])
 @pytest.mark.parametrize(
-    ("strike", "settings"),
+    ("moment", "strike", "settings"),
     [
-        (killed, {}),
+        ("before the commit", killed, {}),
         (
+            "after the commit",
             lost_store,
             {
                 "conflict_resolution": ConflictPolicy.MANUAL,
@@ -242,7 +242,7 @@ def _crashing(house: House, fate: Death) -> Callable[[], Awaitable[None]]:
             },
         ),
     ],
-    ids=["killed", "store lost"],
+    ids=["killed before", "store lost after"],
 )
 async def test_next_run_completes_what_a_dead_one_began(
     lives: Callable[..., Awaitable[Life]],
