@@ -9,6 +9,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 from svsync.domain.changes import (
@@ -304,6 +305,8 @@ async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:
             fresh[row["remote_path"]] = row
         else:
             pair = pairs.pair_of(row)
+            if run.renumbered:  # a dry run: the stored number is still that of the rules before
+                pair = replace(pair, rule=run.renumbered.get(pair.remote_path, pair.rule))
             if _is_proxied(run, pair.remote_path, pair.rule):
                 continue
             known[pair.remote_path] = Change(_kind(row["kind"]), pair, _entry(row), row["n"])
