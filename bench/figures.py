@@ -23,6 +23,8 @@ class Figure:
     ratio: float
     bar: float
     at_least: bool = False
+    rounds: tuple[float, ...] = ()
+    """The ratio of each round alone: how far the machine can be believed."""
 
     @property
     def holds(self) -> bool:
@@ -35,7 +37,7 @@ class Figure:
             self.name,
             self.seen,
             self.floor,
-            _short(self.ratio),
+            _short(self.ratio) + _range(self.rounds),
             f"{sign} {_short(self.bar)}",
             verdict,
         )
@@ -72,6 +74,10 @@ def keep_in_document(path: Path, figures: Sequence[Figure], how: str) -> None:
     before, rest = path.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
     path.write_text(f"{before}{_BEGIN}\n\n{how}\n\n{table(figures)}\n\n{_END}{after}", "utf-8")
+
+
+def _range(rounds: Sequence[float]) -> str:
+    return f" ({_short(min(rounds))} to {_short(max(rounds))})" if rounds else ""
 
 
 def _short(number: float) -> str:

@@ -18,11 +18,16 @@ async def run_program(module: str, **arguments: object) -> Result:
         RuntimeError: it ended otherwise than well.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, json.dumps(arguments), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        module,
+        json.dumps(arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    answer, _ = await process.communicate()
+    answer, complaints = await process.communicate()
     if process.returncode != 0:
-        raise RuntimeError(f"{module} ended with code {process.returncode}")
+        raise RuntimeError(f"{module} ended with code {process.returncode}:\n{complaints.decode()}")
     result: Result = json.loads(answer.splitlines()[-1])
     return result
 
