@@ -51,7 +51,7 @@ _strict = json.JSONDecoder(
 _starts_object = re.compile(r"[ \t\n\r]*\{").match
 _maybe_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
 # A string that does not end takes the rest, so that a scan stays linear.
-_structure = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL).finditer
+_structure = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL).finditer
 
 
 def is_plain_object(text: str) -> bool:
@@ -106,13 +106,16 @@ def _opens_too_deep(text: str) -> int | None:
 _skip = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant).raw_decode
 # A member's name and, where it is a number, a literal or a string without
 # escapes, its value and what follows: one match for most members of an answer.
-_SPACE: Final = r"[ \t\n\r]*+"
+# No alternatives overlap, so nothing backtracks; possessive quantifiers would say
+# so, but Python before 3.11.5 matches some of them wrongly.
+_SPACE: Final = r"[ \t\n\r]*"
 _SCALAR: Final = (
-    r'"[^"\\\x00-\x1f]*+"|true|false|null'
-    r"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+    r'"[^"\\\x00-\x1f]*"|true|false|null'
+    r"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 )
 _member = re.compile(
-    rf'{_SPACE}"((?:[^"\\\x00-\x1f]++|\\.)*+)"{_SPACE}:{_SPACE}({_SCALAR})?+{_SPACE}([,}}]?)'
+    rf'{_SPACE}"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"{_SPACE}:{_SPACE}({_SCALAR})?'
+    rf"{_SPACE}([,}}]?)"
 ).match
 _opening = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
 _separator = re.compile(rf"{_SPACE}([,}}]?)").match
