@@ -144,8 +144,8 @@ async def page(
 
 @dataclass(frozen=True, slots=True)
 class Blinded:
-    """Known pairs below folders that could not be listed: the first 10,001 by name, how
-    many there are of each outcome, and how many have a value as base."""
+    """Known pairs below folders that could not be listed: 10,001 of them, the first of
+    each folder, how many there are of each outcome, and how many have a value as base."""
 
     named: list[tuple[RemotePath, ScopeOutcome, str]]
     many: dict[ScopeOutcome, int]
@@ -165,7 +165,7 @@ class Waiting:
 async def blinded(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> Blinded:
     rows = await tx.fetch("staging.blinded", tx.tenant, run, run_no, backend)
     return Blinded(
-        [(r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows],
+        sorted((r["remote_path"], ScopeOutcome(r["outcome"]), r["reason"]) for r in rows),
         {ScopeOutcome(r["outcome"]): r["many"] for r in rows},
         rows[0]["based"] if rows else 0,
     )

@@ -54,7 +54,8 @@ FROM d
 WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix));
 
 -- name: blinded
--- Known pairs below a folder that could not be listed: nothing moves for them. All are counted, the first are named.
+-- Known pairs below a folder that could not be listed: nothing moves for them. All are counted, the first of each folder
+-- are named, so that no folder with known pairs is missing from the answer, nor its outcome from the counts.
 -- Where every folder was listed, the first condition, which is asked once, keeps the pairs from being read.
 SELECT p.remote_path, b.outcome, b.reason, count(*) OVER (PARTITION BY b.outcome) AS many,
        count(*) FILTER (WHERE p.base_kind = 'value') OVER () AS based
@@ -63,7 +64,7 @@ JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'comp
 WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')
   AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
   AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
-ORDER BY p.remote_path LIMIT 10001;
+ORDER BY row_number() OVER (PARTITION BY b.prefix ORDER BY p.remote_path), p.remote_path LIMIT 10001;
 
 -- name: unseen
 -- Folders that could not be listed, whether or not anything below them is known.
