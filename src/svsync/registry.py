@@ -22,7 +22,7 @@ from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
-from svsync.ports import Backend, BackendDriver, KeyService, KeyServices
+from svsync.ports import Backend, BackendDriver, Features, KeyService, KeyServices
 from svsync.store.pairs import Mapping as PairMapping
 
 _BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
@@ -78,21 +78,31 @@ class Registry:
         known = self._compiled.get(spec.id)
         if known is not None and known[0] == spec:
             return known[1]
-        driver = self.driver(spec.type)
-        driver.check_config(spec)
-        features = driver.features
-        rules = RuleSet.compile(
+        self.driver(spec.type).check_config(spec)
+        rules = self.mapping(spec)
+        store = store_of(spec)
+        hashed = rules.hash({"store": store, "filters": dict(spec.filters)})
+        compiled = (rules, PairMapping(hashed, store))
+        self._compiled[spec.id] = (spec, compiled)
+        return compiled
+
+    def mapping(self, spec: BackendSpec) -> RuleSet:
+        """The compiled rules alone: which paths a backend federates, also where this
+        process could not use it (its endpoint is not allowed here, its type not loaded)."""
+        known = self._compiled.get(spec.id)
+        if known is not None and known[0] == spec:
+            return known[1][0]
+        try:
+            features = self.driver(spec.type).features
+        except ConfigError:
+            features = Features()
+        return RuleSet.compile(
             spec.rules,
             separator=features.separator,
             segment=features.segment,
             case_sensitive=features.case_sensitive,
             max_name=features.max_name,
         )
-        store = store_of(spec)
-        hashed = rules.hash({"store": store, "filters": dict(spec.filters)})
-        compiled = (rules, PairMapping(hashed, store))
-        self._compiled[spec.id] = (spec, compiled)
-        return compiled
 
     @asynccontextmanager
     async def open(self, spec: BackendSpec, tenant: TenantId) -> AsyncIterator[Opened]:

@@ -120,10 +120,14 @@ def test_a_group_may_read_a_file_that_belongs_to_somebody_else(
 ) -> None:
     """A mounted Kubernetes secret: owned by root, read through the pod's group."""
     owner = os.geteuid()
+    files = {}
+    for mode in (0o440, 0o444, 0o460):
+        (tmp_path / f"{mode:o}").mkdir()
+        files[mode] = credential_file(tmp_path / f"{mode:o}", mode=mode)
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert read(credential_file(tmp_path, mode=0o440)) == SecretValue(CANARY)
-    assert "may be read or changed by other users" in refusal(credential_file(tmp_path, mode=0o444))
-    assert "may be read or changed by other users" in refusal(credential_file(tmp_path, mode=0o460))
+    assert read(files[0o440]) == SecretValue(CANARY)
+    assert "may be read or changed by other users" in refusal(files[0o444])
+    assert "may be read or changed by other users" in refusal(files[0o460])
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ class Backends(Protocol):
         """The compiled rules, and the hash under which pairs are attached."""
         ...
 
+    def mapping(self, spec: BackendSpec) -> RuleSet:
+        """The compiled rules alone, also of a backend that cannot be used here."""
+        ...
+
     def open(
         self, spec: BackendSpec, tenant: TenantId
     ) -> AbstractAsyncContextManager[OpenBackend]: ...

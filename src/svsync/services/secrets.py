@@ -185,7 +185,7 @@ class Secrets:
             if stored.state == "deleting":
                 continue
             spec = stored.spec
-            rules, _ = self._backends.rules(spec)
+            rules = self._backends.mapping(spec)
             mapped = rules.to_remote(path)
             if not isinstance(mapped, Mapped):
                 continue
