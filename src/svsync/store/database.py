@@ -12,7 +12,7 @@ to reset, and a transaction pooler in between does no harm.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -139,16 +139,16 @@ class Database:
             connection = await pool.acquire()
         try:
             work = connection.transaction(readonly=read_only)
-            with translated():
-                await work.start()
             try:
+                with translated():
+                    await work.start()
                 await _enter(connection, tenant, held, lookups)
                 yield Transaction(connection, tenant)
+                with translated():
+                    await work.commit()
             except BaseException:
                 await _roll_back(connection, work)
                 raise
-            with translated():
-                await work.commit()
         finally:
             await pool.release(connection)
 
@@ -173,12 +173,14 @@ async def _enter(
 
 
 async def _roll_back(connection: "Connection", work: asyncpg.transaction.Transaction) -> None:
-    """Undo; a connection that does not answer is cut, which undoes as well."""
+    """Undo; a connection that does not answer is cut, which undoes as well. So is one that
+    failed to begin or to commit: the pool would wait for it, for ever on a dead peer."""
     try:
         async with asyncio.timeout(ROLLBACK_S):
             await work.rollback()
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        connection.terminate()
+        with suppress(asyncpg.InterfaceError):  # closed already, and back in the pool
+            connection.terminate()
 
 
 class translated:
