@@ -44,34 +44,34 @@ def move_base(
     Raises:
         ImpossibleSituation: the decision is not one for this read.
     """
-    if decision.settles:
-        base = replace(base, settled_version=version)
+    settled = version if decision.settles else base.settled_version
     match decision.base_move, remote:
         case BaseMove.KEEP, _:
-            return base
-        case BaseMove.RETOKEN, RemoteValue() | RemoteGone():
-            return _under_tokens(base, remote, now)
-        case BaseMove.TO_REMOTE, RemoteValue():
-            to = replace(
-                base,
-                kind=BaseKind.VALUE,
-                fingerprint=fingerprint,
-                fingerprint_key=fingerprint_key,
+            return (
+                base if settled == base.settled_version else replace(base, settled_version=settled)
             )
-            return _under_tokens(to, remote, now, moved=to != base)
+        case BaseMove.RETOKEN, RemoteValue() | RemoteGone():
+            state = (base.kind, base.fingerprint, base.fingerprint_key)
+        case BaseMove.TO_REMOTE, RemoteValue():
+            state = (BaseKind.VALUE, fingerprint, fingerprint_key)
         case BaseMove.TO_ABSENT, RemoteGone():
-            to = replace(base, kind=BaseKind.ABSENT, fingerprint=None, fingerprint_key=None)
-            return _under_tokens(to, remote, now, moved=to != base)
-    raise ImpossibleSituation(
-        f"The decision of row {decision.row} is not one for {type(remote).__name__};"
-        " report this as a bug."
-    )
+            state = (BaseKind.ABSENT, None, None)
+        case _:
+            raise ImpossibleSituation(
+                f"The decision of row {decision.row} is not one for {type(remote).__name__};"
+                " report this as a bug."
+            )
+    return _under_tokens(base, state, settled, remote, now)
 
 
 def _under_tokens(
-    base: Base, remote: RemoteValue | RemoteGone, now: datetime, *, moved: bool = False
+    base: Base,
+    state: tuple[BaseKind, bytes | None, KeyId | None],
+    settled: int | None,
+    remote: RemoteValue | RemoteGone,
+    now: datetime,
 ) -> Base:
-    """Base with the tokens of this read.
+    """Base in this state (kind, fingerprint and its key), with the tokens of this read.
 
     A read of a value that does not tell its meta token, order or tags leaves them
     as they were. The value token of a gone state may be none, and is then no
@@ -85,14 +85,23 @@ def _under_tokens(
     if base.value_token not in (None, token):
         older = (t for t in left if t not in (token, base.value_token))
         left = (base.value_token, *older)[:MAX_TOKENS_LEFT]
-    return replace(
-        base,
+    moved = token != base.value_token or state != (
+        base.kind,
+        base.fingerprint,
+        base.fingerprint_key,
+    )
+    kind, fingerprint, fingerprint_key = state
+    return Base(
+        kind=kind,
+        fingerprint=fingerprint,
+        fingerprint_key=fingerprint_key,
         value_token=token,
         meta_token=meta_token,
         order=base.order if remote.order is None else remote.order,
         tags=base.tags if tags is None else tags,
+        settled_version=settled,
         tokens_left=left,
-        moved_at=now if moved or token != base.value_token else base.moved_at,
+        moved_at=now if moved else base.moved_at,
     )
 
 

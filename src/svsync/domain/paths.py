@@ -93,6 +93,10 @@ def foreign_character(text: str, start: int = 0) -> PathProblem | None:
     )
 
 
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~/-]*")
+"""Characters that a URL's path holds as they are (RFC 3986, 2.3)."""
+
+
 def remote_problem(
     text: str,
     *,
@@ -141,6 +145,8 @@ def encode_segments(path: str) -> str:
 
     Only for a path that `remote_problem` passed: percent-encoding leaves dots.
     """
+    if _UNRESERVED.fullmatch(path):
+        return path
     return "/".join(quote(segment, safe="") for segment in path.split("/"))
 
 

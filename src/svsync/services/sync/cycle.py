@@ -1,9 +1,8 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Final, TypeVar
+from typing import Final
 
 from svsync.domain.errors import ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
@@ -14,16 +13,13 @@ from svsync.services.sync.apply import apply
 from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import fetch
 from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
+from svsync.services.sync.pipeline import ahead
 from svsync.services.sync.preview import preview
 from svsync.services.sync.remap import remap, retag
 from svsync.store import federation
 from svsync.store.federation import StoredBackend
 from svsync.store.staging import StageLostError
 
-T = TypeVar("T")
-
-AHEAD: Final = 2
-"""Batches that may wait between two stages; they bound the memory."""
 _STAGINGS: Final = 3
 
 
@@ -88,36 +84,3 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     await preview(run, todo, worst, named=False)
     await mark_denied(run)
     return todo
-
-
-async def ahead(batches: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The same batches, made while the ones before are being worked on.
-
-    So the backend is read while the database writes, and while it looks up what
-    is to be read next.
-
-    The producer is a task of this generator: it ends with it, and its error is
-    raised where the next batch would have come.
-    """
-    queue: asyncio.Queue[T | None] = asyncio.Queue(AHEAD)
-
-    async def produce() -> None:
-        try:
-            async with aclosing(batches):
-                async for batch in batches:
-                    await queue.put(batch)
-        except asyncio.CancelledError:
-            raise  # nobody waits any more
-        except BaseException:
-            await queue.put(None)
-            raise
-        await queue.put(None)
-
-    producer = asyncio.create_task(produce(), name="work ahead")
-    try:
-        while (batch := await queue.get()) is not None:
-            yield batch
-        await producer
-    finally:
-        producer.cancel()
-        await asyncio.gather(producer, return_exceptions=True)

@@ -35,10 +35,11 @@ from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped, Unmapped
 from svsync.domain.runs import Count, SkipReason, Stage
 from svsync.services.sync.context import Run
+from svsync.services.sync.pipeline import ahead
 from svsync.store import pairs, queue, staging
 from svsync.store.database import Row
 
-STAGE_ROWS: Final = 20_000
+STAGE_ROWS: Final = 10_000
 """Entries of the listing held in memory before they are copied into the stage."""
 IDLE_PAGES: Final = 1_000
 """So many pages of a listing in a row that add nothing end the run."""
@@ -61,30 +62,42 @@ async def list_and_stage(run: Run) -> int:
     """
     async with run.transaction() as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
-    held: list[Entry] = []
-    scopes: list[Scope] = []
     outcomes: set[ScopeOutcome] = set()
-    staged, others, idle = 0, 0, 0
-    listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
-    async with aclosing(listing):
-        async for page in listing:
-            for name, reason in page.rejected:
-                run.skip(name, SkipReason.of(reason))
-            held.extend(page.entries)
-            scopes.extend(page.scopes)
-            outcomes.update(scope.outcome for scope in page.scopes)
-            others += len(page.rejected) + len(page.scopes)
-            idle = 0 if page != _NOTHING else idle + 1
-            _refuse_endless(run, max(staged + len(held), others), idle)
-            if len(held) >= STAGE_ROWS:
-                staged += await _stage(run, held, scopes)
-                run.progress(Stage.LIST, staged, None)
-    staged += await _stage(run, held, scopes)
+    staged = 0
+    async with aclosing(ahead(_pieces(run, outcomes), 1)) as pieces:
+        async for entries, scopes in pieces:
+            staged += await _stage(run, entries, scopes)
+            run.progress(Stage.LIST, staged, None)
     _refuse_blind(run, outcomes)
     async with run.transaction() as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
     run.report.add(Count.LISTED, staged)
     return staged
+
+
+async def _pieces(
+    run: Run, outcomes: set[ScopeOutcome]
+) -> AsyncGenerator[tuple[list[Entry], list[Scope]]]:
+    """The listing in pieces to be staged, one made while the one before is copied."""
+    entries: list[Entry] = []
+    scopes: list[Scope] = []
+    names, others, idle = 0, 0, 0
+    listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
+    async with aclosing(listing):
+        async for page in listing:
+            for name, reason in page.rejected:
+                run.skip(name, SkipReason.of(reason))
+            entries.extend(page.entries)
+            scopes.extend(page.scopes)
+            outcomes.update(scope.outcome for scope in page.scopes)
+            names += len(page.entries)
+            others += len(page.rejected) + len(page.scopes)
+            idle = 0 if page != _NOTHING else idle + 1
+            _refuse_endless(run, max(names, others), idle)
+            if len(entries) >= STAGE_ROWS:
+                yield entries, scopes
+                entries, scopes = [], []
+    yield entries, scopes
 
 
 def _refuse_endless(run: Run, names: int, idle: int) -> None:
@@ -121,16 +134,14 @@ def _refuse_blind(run: Run, outcomes: set[ScopeOutcome]) -> None:
     )
 
 
-async def _stage(run: Run, held: list[Entry], scopes: list[Scope]) -> int:
-    """Copy what is held, with the scopes that ended badly; both are empty afterwards."""
+async def _stage(run: Run, entries: list[Entry], scopes: list[Scope]) -> int:
+    """Copy a piece of the listing, with the scopes that ended badly."""
     bad = [scope for scope in scopes if scope.outcome is not ScopeOutcome.COMPLETE]
     with run.spending(Stage.STAGE):
-        arrived = await _copy_or_halve(run, held)
+        arrived = await _copy_or_halve(run, entries)
         if bad:
             async with run.transaction() as tx:
                 await staging.add_scopes(tx, run.claimed.run_id, bad)
-    held.clear()
-    scopes.clear()
     return arrived
 
 

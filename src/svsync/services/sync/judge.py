@@ -137,6 +137,8 @@ def _metadata(
 def _merged(run: Run, pair: Pair, remote: Tags) -> tuple[str | None, str | None]:
     """Three-way, against the raw tags in base; metadata never opens a conflict."""
     local, base = pair.local, pair.base.tags or {}
+    if not remote and not base:
+        return None, None
     tags = merge(local.tags, base, remote, run.rules.spec(pair.rule).tags)
     had = json.loads(local.custom)
     keeps = run.settings_of(pair.rule).conflict_resolution is not ConflictPolicy.BACKEND_WINS
