@@ -5,14 +5,15 @@ import random
 import secrets as entropy
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
-from svsync.domain.errors import ConfigError
+from svsync.domain.errors import ConfigError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.values import Credential
@@ -26,6 +27,9 @@ from svsync.services.secrets import Secrets
 from svsync.store import federation, keys
 from svsync.store.database import Database, open_database
 from svsync.store.migrate import Migration, migrate
+
+if TYPE_CHECKING:  # loaded where no database is configured
+    from svsync.embedded.postgres import EmbeddedPostgres
 
 _NO_KMS = (
     "the root key is wrapped by a key file on this machine, which is no key management"
@@ -72,6 +76,8 @@ async def open_app(
     environ = os.environ if environ is None else environ
     async with AsyncExitStack() as stack:
         dsn, embedded = await _store(settings, stack)
+        if embedded is not None:
+            stack.enter_context(_told_of_full_disk(embedded))
         db = await stack.enter_async_context(open_database(dsn, size=pool))
         await migrate(dsn, apply=settings.migrate_on_start)
         roots = await keys.root_keys(db)
@@ -99,7 +105,7 @@ async def open_app(
             secrets=secrets,
             federation=Federation(db, registry),
             runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
-            embedded=embedded,
+            embedded=embedded is not None,
         )
         if apply_backends and (settings.backends or settings.source is not None):
             await app.federation.apply(settings.backends)
@@ -115,15 +121,37 @@ async def migrate_only(settings: Settings) -> list[Migration]:
         return await migrate(dsn)
 
 
-async def _store(settings: Settings, stack: AsyncExitStack) -> tuple[str, bool]:
+async def _store(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[str, "EmbeddedPostgres | None"]:
     """Where the store is; started here where none is configured."""
     if settings.database_url is not None:
-        return settings.database_url.reveal(), False
+        return settings.database_url.reveal(), None
     from svsync.embedded.postgres import embedded_postgres
 
     server = await stack.enter_async_context(embedded_postgres(Path(settings.state_dir)))
     get_logger().info("embedded_store", detail="no DATABASE_URL: an embedded PostgreSQL serves")
-    return server.dsn, True
+    return server.dsn, server
+
+
+@contextmanager
+def _told_of_full_disk(server: "EmbeddedPostgres") -> Iterator[None]:
+    """A PostgreSQL that cannot write its log of changes ends itself, so all that is seen
+    of a full disk is a lost connection; its own log knows better."""
+    mark = server.log.stat().st_size
+    try:
+        yield
+    except StoreUnavailableError:
+        with server.log.open("rb") as log:
+            log.seek(mark)
+            full = b"No space left on device" in log.read()
+        if not full:
+            raise
+        raise SetupError(
+            f"the disk of {server.log.parent} is full: free some space and run again; what was"
+            " committed is kept",
+            code="disk_full",
+        ) from None
 
 
 def _credentials(

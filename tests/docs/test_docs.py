@@ -29,7 +29,7 @@ from svsync.domain.runs import (
     quarantine_delay,
 )
 from svsync.services import sealing
-from svsync.services.sync import cycle, intake, lease
+from svsync.services.sync import intake, lease
 from svsync.services.sync.context import PLAN_LIMIT
 from svsync.store import queue
 from svsync.store.migrate import migrations
@@ -260,7 +260,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
         f"copied into `stage`, {intake.STAGE_ROWS:,} at a time",
         f"| listing entries | {intake.STAGE_ROWS:,}, and one page |",
         f"| {intake.BATCH} changes,",
-        f"| {cycle.AHEAD} fetched ones that wait, and one being fetched |",
+        f"| {pipeline.AHEAD} fetched ones that wait, and one being fetched |",
         f"the first {MAX_SKIPPED:,} by name",
         f"a plan of at most {PLAN_LIMIT:,} lines",
         f"lasts {queue.LEASE_S:.0f} seconds and is renewed every {lease.RENEW_S:.0f}",

@@ -6,13 +6,12 @@ lease writes none of that: whoever took over has ended it.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from svsync.domain.errors import (
     BackendError,
@@ -42,10 +41,10 @@ from svsync.domain.runs import (
     SkipReason,
     Stage,
     Trigger,
-    run_json,
 )
 from svsync.domain.runs import Run as RunRecord
 from svsync.ports import Backend
+from svsync.services.run_rows import record_of, run_of
 from svsync.services.sealing import Sealing
 from svsync.services.sync.context import Planned, Progress, Run
 from svsync.services.sync.cycle import cycle
@@ -245,7 +244,7 @@ class Runs:
 
     async def _end_lost(self, tx: Transaction, spec: BackendSpec, row: Row) -> None:
         """The event and the status of a run whose worker died."""
-        record = _record(spec.id, row, RunState.FAILED)
+        record = record_of(spec.id, row, RunState.FAILED)
         if record.kind is RunKind.DRY:
             return
         await federation.run_lost(tx, spec.id, record.run_id, "worker_lost")
@@ -375,7 +374,7 @@ class Runs:
         async with self._db.transaction(tenant, read_only=True) as tx:
             stored = await federation.get(tx, backend)
             rows = await queue.recent(tx, stored.spec.id, limit)
-        return [_stored_json(row, []) for row in rows]
+        return [run_of(row, []) for row in rows]
 
     async def show(self, tenant: TenantId, run: str) -> dict[str, object]:
         """One run with its skipped paths. Raises NotFoundError."""
@@ -390,7 +389,7 @@ class Runs:
         skipped = [
             Skipped(s["remote_path"], SkipReason.of(s["reason"]), s["detail"]) for s in skips
         ]
-        return _stored_json(row, skipped)
+        return run_of(row, skipped)
 
     async def holder_of(self, tenant: TenantId, backend: BackendId) -> Row | None:
         async with self._db.transaction(tenant, read_only=True) as tx:
@@ -425,41 +424,6 @@ def _unexpected(bug: Exception) -> SvsyncError:
         f"svsync failed in a way it should not ({type(bug).__name__}): please report it; what"
         " was committed stands, the next run goes on",
         code="internal",
-    )
-
-
-def _record(backend: BackendId, row: Row, state: RunState) -> RunRecord:
-    error = None
-    if row["error_code"] is not None:
-        error = RunError(row["error_code"], row["error_stage"] or "", row["error_message"] or "")
-    result = RunResult.FAILED if state is RunState.FAILED else None
-    return RunRecord(
-        run_id=RunId(row["run_id"]),
-        backend_id=backend,
-        kind=RunKind(row["kind"]),
-        trigger=Trigger(row["trigger"]),
-        state=state,
-        result=result,
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        error=error,
-    )
-
-
-def _stored_json(row: Row, skipped: Sequence[Skipped]) -> dict[str, object]:
-    """A run of the past, from its row."""
-    record = _record(BackendId(row["backend_id"]), row, RunState(row["state"]))
-    record = replace(record, result=None if row["result"] is None else RunResult(row["result"]))
-
-    def stored(column: str) -> dict[str, Any]:
-        return json.loads(row[column]) if row[column] else {}
-
-    return run_json(
-        record,
-        counts=stored("counts"),
-        api_calls=stored("calls"),
-        stages_ms=stored("stages_ms"),
-        skipped=skipped,
     )
 
 

@@ -17,7 +17,6 @@ class StoredBackend:
     mapping_hash: str
     applied_hash: str | None
     applied_tags: str | None
-    applied_pair: str | None
     identity: str | None
     state: str
     rev: int
@@ -120,7 +119,6 @@ def _stored(row: Row) -> StoredBackend:
         mapping_hash=row["mapping_hash"],
         applied_hash=row["applied_hash"],
         applied_tags=row["applied_tags"],
-        applied_pair=row["applied_pair"],
         identity=row["identity"],
         state=row["state"],
         rev=row["rev"],
@@ -129,7 +127,7 @@ def _stored(row: Row) -> StoredBackend:
 
 async def set_applied(tx: Transaction, backend: BackendId, mapping: Mapping) -> None:
     """A full run has brought every pair under this mapping."""
-    await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash, mapping.base_pair)
+    await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash)
 
 
 async def forget_applied(tx: Transaction, backend: BackendId) -> None:

@@ -60,7 +60,6 @@ CREATE TABLE backends (
   mapping_hash  text NOT NULL,            -- rules, filters, endpoint, namespace
   applied_hash  text,                     -- the hash under which the last full run attached its pairs
   applied_tags  text,                     -- the tag transforms by rule under which tag strings were last written
-  applied_pair  text,                     -- and the endpoint and namespace of that run
   claimed_at    timestamptz NOT NULL DEFAULT now(),
   identity      text,                     -- the store behind the endpoint, as first seen
   managed_by    text NOT NULL CHECK (managed_by IN ('file', 'api')),

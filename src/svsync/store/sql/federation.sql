@@ -14,11 +14,11 @@ SELECT backend_id FROM backends WHERE tenant_id = $1 AND managed_by = 'file' AND
 SELECT spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
 -- name: get
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
 
 -- name: list
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.applied_pair, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
 
 -- name: add
@@ -40,10 +40,10 @@ WHERE tenant_id = $1 AND backend_id = $2;
 UPDATE backends SET state = 'paused', vanished = true WHERE tenant_id = $1 AND backend_id = $2 AND state = 'active';
 
 -- name: set_applied
-UPDATE backends SET applied_hash = $3, applied_pair = $4 WHERE tenant_id = $1 AND backend_id = $2;
+UPDATE backends SET applied_hash = $3 WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: forget_applied
-UPDATE backends SET applied_hash = NULL, applied_pair = NULL WHERE tenant_id = $1 AND backend_id = $2 AND applied_hash IS NOT NULL;
+UPDATE backends SET applied_hash = NULL WHERE tenant_id = $1 AND backend_id = $2 AND applied_hash IS NOT NULL;
 
 -- name: set_transforms
 UPDATE backends SET applied_tags = $3 WHERE tenant_id = $1 AND backend_id = $2;
