@@ -29,7 +29,7 @@ from svsync.domain.runs import (
     quarantine_delay,
 )
 from svsync.services import sealing
-from svsync.services.sync import intake, lease
+from svsync.services.sync import intake, lease, pipeline
 from svsync.services.sync.context import PLAN_LIMIT
 from svsync.store import queue
 from svsync.store.migrate import migrations
