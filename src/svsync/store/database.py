@@ -121,6 +121,7 @@ class Database:
         *,
         held: Held | None = None,
         lookups: bool = False,
+        scratch: bool = False,
         read_only: bool = False,
         renewal: bool = False,
     ) -> AsyncIterator[Transaction]:
@@ -128,6 +129,8 @@ class Database:
 
         With `lookups` a run's transaction plans every statement for the tables as they
         are now, not as they were when it was prepared: they grow under a first import.
+        With `scratch` its commit does not wait for the disk: it holds nothing but the
+        run's own work rows and place.
 
         Raises:
             FenceLostError: the lease changed hands or the backend was reconfigured.
@@ -142,7 +145,7 @@ class Database:
             try:
                 with translated():
                     await work.start()
-                await _enter(connection, tenant, held, lookups)
+                await _enter(connection, tenant, held, lookups=lookups, scratch=scratch)
                 yield Transaction(connection, tenant)
                 with translated():
                     await work.commit()
@@ -159,15 +162,22 @@ class Database:
 
 
 async def _enter(
-    connection: "Connection", tenant: TenantId, held: Held | None, lookups: bool
+    connection: "Connection",
+    tenant: TenantId,
+    held: Held | None,
+    *,
+    lookups: bool,
+    scratch: bool,
 ) -> None:
     with translated():
         if held is None:
             name = "SELECT set_config('svsync.tenants', $1, true)"
             await connection.execute(name, str(tenant))
             return
-        enter = "SELECT svsync_enter($1, $2, $3, $4)"
-        alive = await connection.fetchval(enter, held.tenant, held.backend, held.fence, lookups)
+        enter = "SELECT svsync_enter($1, $2, $3, $4, $5)"
+        alive = await connection.fetchval(
+            enter, held.tenant, held.backend, held.fence, lookups, scratch
+        )
     if not alive:
         raise FenceLostError(f"the run of {held.backend} was taken over or reconfigured: it stops")
 

@@ -79,7 +79,7 @@ async def _seal(run: Run, outcomes: Sequence[Outcome]) -> list[_Rows]:
     rows = [_Rows(o, o.pair.local.secret_id) for o in outcomes]
     new = [r for r in rows if r.is_new]
     disputed = [r.secret for r in rows if _has_conflict(r.outcome) and r.secret is not None]
-    async with run.transaction(lookups=True) as tx:
+    async with run.transaction(lookups=True, scratch=True) as tx:
         ids = await secrets.next_ids(tx, len(new))
         local_sides = await secrets.sealed_current(tx, disputed)
     for row, secret in zip(new, ids, strict=True):

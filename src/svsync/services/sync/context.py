@@ -74,10 +74,15 @@ class Run:
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def transaction(self, *, lookups: bool = False) -> AsyncIterator[Transaction]:
-        """A transaction under this run's fence; `lookups` where it finds rows by key only."""
+    async def transaction(
+        self, *, lookups: bool = False, scratch: bool = False
+    ) -> AsyncIterator[Transaction]:
+        """A transaction under this run's fence: `lookups` where it finds rows by key only,
+        `scratch` where it writes nothing but the run's own work rows and place."""
         held = self.claimed.held
-        async with self.db.transaction(held.tenant, held=held, lookups=lookups) as tx:
+        async with self.db.transaction(
+            held.tenant, held=held, lookups=lookups, scratch=scratch
+        ) as tx:
             yield tx
 
     @contextmanager

@@ -60,7 +60,7 @@ async def list_and_stage(run: Run) -> int:
         ListingError: the listing does not end, or no folder of it could be listed.
         DeniedError: no folder of it may be listed.
     """
-    async with run.transaction() as tx:
+    async with run.transaction(scratch=True) as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
     outcomes: set[ScopeOutcome] = set()
     staged = 0
@@ -69,7 +69,7 @@ async def list_and_stage(run: Run) -> int:
             staged += await _stage(run, entries, scopes)
             run.progress(Stage.LIST, staged, None)
     _refuse_blind(run, outcomes)
-    async with run.transaction() as tx:
+    async with run.transaction(scratch=True) as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
     run.report.add(Count.LISTED, staged)
     return staged
@@ -140,7 +140,7 @@ async def _stage(run: Run, entries: list[Entry], scopes: list[Scope]) -> int:
     with run.spending(Stage.STAGE):
         arrived = await _copy_or_halve(run, entries)
         if bad:
-            async with run.transaction() as tx:
+            async with run.transaction(scratch=True) as tx:
                 await staging.add_scopes(tx, run.claimed.run_id, bad)
     return arrived
 
@@ -151,7 +151,7 @@ async def _copy_or_halve(run: Run, entries: list[Entry]) -> int:
     if not entries:
         return 0
     try:
-        async with run.transaction() as tx:
+        async with run.transaction(scratch=True) as tx:
             return await staging.add_entries(tx, run.claimed.run_no, entries)
     except (FenceLostError, StoreUnavailableError):
         raise
@@ -173,7 +173,7 @@ def _scope_hash(run: Run) -> str:
 async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     """Write the work list; its length, and the numbers for the guards."""
     claimed = run.claimed
-    async with run.transaction() as tx:
+    async with run.transaction(scratch=True) as tx:
         counts = await staging.diff(
             tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.leaving
         )
@@ -230,14 +230,14 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
     A glob stands for the paths already known; an unknown path is found by its
     literal name. What no rule federates is skipped and reported.
     """
-    async with run.transaction() as tx:
+    async with run.transaction(scratch=True) as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
     named = 0
     async for paths in _named(run, globs):
-        async with run.transaction() as tx:
+        async with run.transaction(scratch=True) as tx:
             await staging.add_named(tx, run.spec.id, run.claimed.run_no, named + 1, paths)
         named += len(paths)
-    async with run.transaction() as tx:
+    async with run.transaction(scratch=True) as tx:
         counts = await staging.guard_counts(tx, run.spec.id, run.claimed.run_no, run.leaving)
         await queue.record_todo(tx, run.claimed.run_id, named)
     run.report.add(Count.LISTED, named)
@@ -271,7 +271,7 @@ async def _known_matching(
 ) -> AsyncIterator[list[RemotePath]]:
     after = LocalPath("")
     while True:
-        async with run.transaction() as tx:
+        async with run.transaction(scratch=True) as tx:
             rows = await pairs.active_below(tx, run.spec.id, after, glob.literal_prefix, _PAGE)
         yield [
             RemotePath(row["remote_path"])
@@ -294,7 +294,7 @@ async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncGene
     for at in range(0, todo, BATCH):
         claimed = run.claimed
         with run.spending(Stage.DIFF):
-            async with run.transaction(lookups=True) as tx:
+            async with run.transaction(lookups=True, scratch=True) as tx:
                 await queue.advance(tx, claimed.run_id, at, BATCH)
                 rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
         staying = [row for row in rows if row["remote_path"] not in run.leaving]
@@ -333,7 +333,7 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
             mapped.append(result)
     if not mapped:
         return []
-    async with run.transaction(lookups=True) as tx:
+    async with run.transaction(lookups=True, scratch=True) as tx:
         wanted = [(m.remote, m.local) for m in mapped]
         states = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, wanted)
     changes = []
@@ -361,7 +361,7 @@ def _is_proxied(run: Run, remote: RemotePath, rule: int) -> bool:
 
 async def reload(run: Run, paths: Sequence[tuple[RemotePath, LocalPath, int]]) -> list[Change]:
     """Pairs whose local row moved under a decision, read again."""
-    async with run.transaction(lookups=True) as tx:
+    async with run.transaction(lookups=True, scratch=True) as tx:
         states = await pairs.load(tx, run.spec.id, [remote for remote, _, _ in paths])
         missing = [(remote, local) for remote, local, _ in paths if remote not in states]
         unknown = await pairs.load_new(tx, run.spec.id, run.mapping.base_pair, missing)

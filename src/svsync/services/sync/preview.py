@@ -57,7 +57,7 @@ async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool) -> N
                 elif _is_settled(one, remote):
                     equal.append(one.change.n)
         if equal:
-            async with run.transaction() as tx:
+            async with run.transaction(scratch=True) as tx:
                 await staging.mark_equal(tx, run.claimed.run_no, equal)
     found = GuardNumbers(
         known=worst.known, unlisted=gone, backwards=backwards, overwrites=overwrites

@@ -85,7 +85,7 @@ async def _mapped_anew(
     """Every active pair, a page at a time: those that leave, those that stay."""
     after = RemotePath("")
     while True:
-        async with run.transaction() as tx:
+        async with run.transaction(scratch=True) as tx:
             rows = await pairs.active(tx, run.spec.id, after, _PAGE)
         leaving: list[Leaving] = []
         kept: list[tuple[RemotePath, int]] = []

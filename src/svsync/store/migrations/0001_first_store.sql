@@ -369,7 +369,11 @@ END $$;
 -- With `lookups` every statement is planned anew for the tables as they are: a
 -- prepared one would keep the plan it got while they were empty, and a first import
 -- that fills them would scan them once a row.
-CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint, lookups boolean) RETURNS boolean
+--
+-- With `scratch` the commit does not wait for the disk: what it holds is of use to
+-- this run alone, and the run does not survive the crash that could lose it.
+CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint, lookups boolean, scratch boolean)
+RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenant::text, true);
@@ -377,6 +381,9 @@ BEGIN
   IF lookups THEN
     PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
     PERFORM set_config('statement_timeout', '20s', true);
+  END IF;
+  IF scratch THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
   END IF;
   PERFORM 1 FROM leases
     WHERE tenant_id = tenant AND backend_id = backend AND fence = held_fence AND holder IS NOT NULL
