@@ -7,6 +7,9 @@ before any is written. What is found equal there and has no token that moved is 
 with, so such a store's values are read once a cycle, not twice.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from svsync.domain.bases import rolled_back
 from svsync.domain.changes import (
     BaseKind,
@@ -20,7 +23,7 @@ from svsync.domain.changes import (
 from svsync.domain.errors import GuardError
 from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.services.sync.context import Run
-from svsync.services.sync.fetch import fetch_batch, is_clean
+from svsync.services.sync.fetch import fetch, is_clean
 from svsync.services.sync.intake import changes
 from svsync.store import staging
 
@@ -43,30 +46,38 @@ async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool) -> N
     else:
         return
     gone = overwrites = backwards = 0
-    async for batch in changes(run, todo, known_only=True):
-        wanted = [c for c in batch if c.pair.base.kind is BaseKind.VALUE and (named or _moved(c))]
-        equal = []
-        for one in await fetch_batch(run, wanted):
-            base, remote = one.change.pair.base, one.remote
-            if isinstance(remote, RemoteGone):
-                gone += named
-            elif isinstance(remote, RemoteValue):
-                backwards += named and rolled_back(base, remote.order)
-                if run.keys.fingerprint(remote.payload) != base.fingerprint:
-                    overwrites += 1
-                elif _is_settled(one, remote):
-                    equal.append(one.change.n)
-        if equal:
-            async with run.transaction(scratch=True) as tx:
-                await staging.mark_equal(tx, run.claimed.run_no, equal)
+    # `fetch` cuts by bytes, so that large values are never held by the batch here either.
+    async with aclosing(fetch(run, _wanted(run, todo, named=named))) as pieces:
+        async for piece in pieces:
+            equal = []
+            for one in piece:
+                base, remote = one.change.pair.base, one.remote
+                if isinstance(remote, RemoteGone):
+                    gone += named
+                elif isinstance(remote, RemoteValue):
+                    backwards += named and rolled_back(base, remote.order)
+                    if run.keys.fingerprint(remote.payload) != base.fingerprint:
+                        overwrites += 1
+                    elif _is_settled(one, remote):
+                        equal.append(one.change.n)
+            if equal:
+                async with run.transaction(scratch=True) as tx:
+                    await staging.mark_equal(tx, run.claimed.run_no, equal)
     found = GuardNumbers(
         known=worst.known, unlisted=gone, backwards=backwards, overwrites=overwrites
     )
     check_guards(found, run.spec.guard, run.allow)
 
 
-def _moved(change: Change) -> bool:
-    return change.kind is ChangeKind.CHANGED
+async def _wanted(run: Run, todo: int, *, named: bool) -> AsyncGenerator[list[Change]]:
+    """Known pairs with a value to compare with, in the order of the work list."""
+    async for batch in changes(run, todo, known_only=True):
+        yield [
+            change
+            for change in batch
+            if change.pair.base.kind is BaseKind.VALUE
+            and (named or change.kind is ChangeKind.CHANGED)
+        ]
 
 
 def _is_settled(one: Fetched, remote: RemoteValue) -> bool:
