@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from svsync.domain.changes import Entry, HistoricVersion, ListingPage, RemoteRead
+from svsync.domain.changes import Entry, HistoricVersion, ListingPage, RemoteRead, Tags
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
+from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
 from svsync.domain.values import Credential
 
 T = TypeVar("T")
@@ -32,6 +33,10 @@ class Features:
         history: earlier versions can be read.
         ordered_tokens: `Entry.order` is told, so a rollback shows.
         compare_and_set: a write can be made conditional.
+        json_doubles: numbers are kept as doubles, so a value whose numbers would come
+            back as others is not written (`number_would_change`).
+        tags: names have key/value pairs beside their value.
+        push_interval_s: runs write one name no more often than this; 0: as they like.
         folders: listing goes folder by folder, with an outcome for each.
         segment: characters a path segment may hold, as a regular expression.
         separator: the character between segments, or None for a flat store
@@ -45,6 +50,9 @@ class Features:
     history: bool = False
     ordered_tokens: bool = False
     compare_and_set: bool = False
+    json_doubles: bool = False
+    tags: bool = False
+    push_interval_s: float = 0.0
     folders: bool = False
     segment: str = r"[^/\x00-\x1f\x7f\\]+"
     separator: str | None = "/"
@@ -148,6 +156,27 @@ class Backend(Protocol):
         """Readable versions with above < number < below, oldest first.
 
         At most the `limit` newest of them. Deleted ones are left out.
+        """
+        ...
+
+    async def check(self, order: RemoteWrite) -> Ready | Refused:
+        """Does the expected state still stand? Reads only, and is not counted as a write.
+
+        Refused `remote_changed` where another value token stands; with a skip reason
+        where such a write cannot be made at all (`denied`, `value_too_large`,
+        `name_not_allowed`, `delete_not_recoverable`, `blind_push`).
+        """
+        ...
+
+    async def write(
+        self, order: RemoteWrite, ready: Ready, tags: Tags | None
+    ) -> Landed | Refused:
+        """Write the value, or delete it recoverably, and then set the raw pairs.
+
+        One call, never repeated, on the condition of `ready`; `tags` (all the pairs
+        the name is to hold, None to leave them) may take a second one, whose failure
+        does not undo the first. Refused: surely nothing was written. An error with
+        `sent` true leaves open whether it was; so does being cancelled.
         """
         ...
 

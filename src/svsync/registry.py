@@ -105,9 +105,11 @@ class Registry:
         )
 
     @asynccontextmanager
-    async def open(self, spec: BackendSpec, tenant: TenantId) -> AsyncIterator[Opened]:
-        """A backend behind its guard, closed when the block ends."""
-        guard = BackendGuard(parse_limits(spec.rate_limit))
+    async def open(
+        self, spec: BackendSpec, tenant: TenantId, *, calls_left: int | None = None
+    ) -> AsyncIterator[Opened]:
+        """A backend behind its guard, closed when the block ends; see `services.runs.Backends`."""
+        guard = BackendGuard(parse_limits(spec.rate_limit), calls_left=calls_left)
 
         async def credential() -> Credential:
             return await self._credentials(spec, tenant)

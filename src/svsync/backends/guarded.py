@@ -6,6 +6,7 @@ at one time that adapts itself: it falls by half when the backend throttles or
 fails, gently when its answers take much longer than they did, and rises by one
 a round while all is well. A backend that has failed for a while is left alone
 (the circuit is open) but for one call now and then that asks whether it is back.
+Where calls are billed there may be a budget of them; once it is spent, none goes out.
 """
 
 import asyncio
@@ -216,6 +217,7 @@ class BackendGuard:
 
     Args:
         limits: by operation class; one that is missing has the default.
+        calls_left: tries of all classes together that may still go out; None: any.
         clock, sleep, draw: monotonic seconds, waiting by them, and a number
             from 0 up to 1; tests bring their own.
     """
@@ -224,6 +226,7 @@ class BackendGuard:
         self,
         limits: Mapping[Operation, Limit] | None = None,
         *,
+        calls_left: int | None = None,
         retry: RetryPolicy = RetryPolicy(),
         breaker: BreakerPolicy = BreakerPolicy(),
         clock: Callable[[], float] = time.monotonic,
@@ -231,6 +234,7 @@ class BackendGuard:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._lanes = {o: _Lane((limits or {}).get(o, Limit())) for o in _OPERATIONS}
+        self._calls_left = calls_left
         self._retry = retry
         self._breaker = _Breaker(breaker)
         self._clock = clock
@@ -241,8 +245,9 @@ class BackendGuard:
     async def call(self, operation: Operation, attempt: Callable[[], Awaitable[T]]) -> T:
         """Run `attempt`, again where that may help; see `ports.CallGuard`.
 
-        Raises what the last try raised, or BackendUnreachableError at once while
-        the circuit is open.
+        Raises what the last try raised, BackendUnreachableError at once while the
+        circuit is open, or a BackendError with code `call_budget_spent` once no call
+        is left.
         """
         started = self._clock()
         tries = 1 if operation in _ONCE else self._retry.attempts
@@ -252,7 +257,11 @@ class BackendGuard:
             except (BackendUnreachableError, ThrottledError) as error:
                 wait = self._wait_before(number, error)
                 late = self._clock() + wait - started > self._retry.total
-                if number == tries or late or isinstance(error, _LeftAloneError):
+                if (
+                    number == tries
+                    or late
+                    or isinstance(error, _LeftAloneError | _BudgetSpentError)
+                ):
                     raise
             await self._sleep(wait)
         raise AssertionError("the last try returns or raises")
@@ -268,12 +277,16 @@ class BackendGuard:
         lane = self._lanes[operation]
         await lane.acquire()
         try:
+            self._refuse_beyond_budget(operation)  # a refusal waits for no turn
             await self._keep_pace(lane)
+            self._refuse_beyond_budget(operation)  # others went out meanwhile
             if not self._breaker.admits(self._clock()):
                 raise _LeftAloneError(
                     "the backend failed again and again and is left alone for a moment",
                     operation=operation,
                 )
+            if self._calls_left is not None:
+                self._calls_left -= 1
             return await self._measured(operation, lane, attempt)
         finally:
             lane.release()
@@ -285,6 +298,9 @@ class BackendGuard:
         status = "error"
         try:
             result = await attempt()
+        except _BudgetSpentError:
+            self._breaker.probing = False  # a login within it was refused here, not there
+            raise
         except ThrottledError:
             status = "throttled"
             lane.lower(started, self._clock(), 0.5)
@@ -311,6 +327,14 @@ class BackendGuard:
             lane.seconds += self._clock() - started
             self._statuses[operation, status] += 1
 
+    def _refuse_beyond_budget(self, operation: Operation) -> None:
+        if self._calls_left is not None and self._calls_left <= 0:
+            raise _BudgetSpentError(
+                "the calls that call_budget.per_day allows in 24 hours are made: raise it, or"
+                " wait until earlier runs ended more than 24 hours ago; what was committed stays",
+                operation=operation,
+            )
+
     async def _keep_pace(self, lane: _Lane) -> None:
         if lane.interval:
             now = self._clock()
@@ -328,3 +352,13 @@ class BackendGuard:
 
 class _LeftAloneError(BackendUnreachableError):
     """The circuit is open; no call was made."""
+
+
+class _BudgetSpentError(ThrottledError):
+    """No call is left; none was made.
+
+    A kind of throttling, which no backend takes for an answer about one path or one
+    folder: it ends the run. It is never tried again.
+    """
+
+    code = "call_budget_spent"

@@ -245,7 +245,16 @@ RATE_LIMIT = tuple(
     for i, operation in enumerate(OPERATIONS)
 )
 
-CALL_BUDGET = (Key("per_day", integer(1, 10**12), "Calls of all kinds in one day (UTC)."),)
+CALL_BUDGET = (
+    Key(
+        "per_day",
+        integer(1, 10**12),
+        "Calls of all kinds, logins too, that runs may make in any 24 hours. The next one is "
+        "refused and ends its run with `call_budget_spent`; what was committed stays. Counted "
+        "when a run ends, so what a run called whose process died or whose configuration "
+        "changed meanwhile is not in it; nor are the calls of `backends test`.",
+    ),
+)
 
 
 # --- one backend --------------------------------------------------------------------
@@ -344,7 +353,8 @@ BACKEND = (
     Key(
         "sync_interval",
         duration(30, 7 * DAY),
-        "Time between the starts of two cycles; up to a tenth shorter, never longer.",
+        "Time between the starts of two cycles; up to a tenth shorter, never longer. A change "
+        "to one that is too short for a cycle's calls under `rate_limit` is refused.",
         default="15m",
     ),
     replace(_CONFLICT_RESOLUTION, default="backend_wins"),

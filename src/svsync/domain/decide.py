@@ -61,6 +61,9 @@ class PushKind(StrEnum):
     PUT = "put"
     CREATE = "create"
     DELETE = "delete"
+    METADATA = "metadata"
+    """Tags and custom metadata alone. The table never asks for it: it is due where
+    both sides agree on the value and the local tags moved away from base."""
 
 
 class ConflictKind(StrEnum):

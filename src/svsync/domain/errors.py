@@ -109,6 +109,8 @@ class BackendError(SvsyncError):
         path: the remote path asked for, where there was one.
         status: the HTTP status, where there was one.
         retry_after: seconds the backend asked us to wait, where it did.
+        sent: the request may have reached the backend, so a write may have been
+            made; False where nothing left this process, or it was turned away.
     """
 
     code = "backend_error"
@@ -122,12 +124,14 @@ class BackendError(SvsyncError):
         status: int | None = None,
         retry_after: float | None = None,
         code: str | None = None,
+        sent: bool = True,
     ) -> None:
         super().__init__(message, code=code)
         self.operation = operation
         self.path = path
         self.status = status
         self.retry_after = retry_after
+        self.sent = sent
 
 
 class BackendUnreachableError(BackendError):

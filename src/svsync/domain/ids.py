@@ -14,6 +14,9 @@ RunId = NewType("RunId", str)
 ConflictId = NewType("ConflictId", str)
 """`cfl_` and a UUIDv7 in hex."""
 
+PushId = NewType("PushId", str)
+"""`psh_` and a UUIDv7 in hex; the idempotency token where a backend takes one."""
+
 LocalPath = NewType("LocalPath", str)
 """A secret's name in ScaiVault, already checked by `paths.parse_local`."""
 

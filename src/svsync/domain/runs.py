@@ -56,6 +56,9 @@ class SkipReason(StrEnum):
     PUSH_REFUSED = "push_refused"
     PUSH_THROTTLED = "push_throttled"
     ROTATION_IN_PROGRESS = "rotation_in_progress"
+    WRITE_OUTCOME_UNKNOWN = "write_outcome_unknown"
+    DELETE_NOT_RECOVERABLE = "delete_not_recoverable"
+    BLIND_PUSH = "blind_push"
     NOT_OWNED = "not_owned"
 
     @classmethod

@@ -1,8 +1,11 @@
 """Backends: brought in from the file, listed, shown, tested; and their status."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from svsync.config.kinds import SECONDS, shortest
 
 from svsync.domain.errors import ConfigError, MappingError
 from svsync.domain.federation import BackendSpec, to_json
@@ -27,14 +30,18 @@ class Federation:
 
         A change raises the backend's revision and its fence, so a run that works by
         the old configuration loses its next commit. One that vanished from the file
-        is paused, never deleted.
+        is paused, never deleted. All is checked before anything is changed.
 
         Raises:
             MappingError: a rule that cannot be used, or two backends claim one path.
+            ConfigError: a circular credential, or a new interval that is too short for
+                the backend's cycles (`interval_unreachable`).
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
         refuse_circular_credentials([(spec, rules) for spec, rules, _ in compiled])
+        limited = [(spec, mapping.hash) for spec, _, mapping in compiled if spec.rate_limit]
+        await self._refuse_new_intervals(limited)
         changed: list[BackendId] = []
         for slug in await federation.tenants(self._db):
             tenant = await federation.tenant(self._db, slug)
@@ -54,6 +61,26 @@ class Federation:
                     await federation.pause_vanished(tx, vanished)
                     await queue.raise_fence(tx, vanished)
         return changed
+
+    async def _refuse_new_intervals(self, limited: Sequence[tuple[BackendSpec, str]]) -> None:
+        """Refuse a changed `sync_interval` or `rate_limit` under which cycles take too long.
+
+        Judged by what full runs called, and only where the last mapping that a full run
+        brought in is the one applied now: another mapping makes another number of calls.
+        """
+        for slug in sorted({spec.tenant for spec, _ in limited}):
+            tenant = await federation.tenant(self._db, slug)
+            async with self._db.transaction(tenant, read_only=True) as tx:
+                known = {b.spec.id: b for b in await federation.list_backends(tx)}
+                for spec, mapping_hash in limited:
+                    was = known.get(spec.id)
+                    if spec.tenant != slug or was is None or was.applied_hash != mapping_hash:
+                        continue
+                    if (was.spec.sync_interval, was.spec.rate_limit) != (
+                        spec.sync_interval,
+                        spec.rate_limit,
+                    ):
+                        refuse_unreachable_interval(spec, await queue.calls_of_cycles(tx, spec.id))
 
     async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:
         """Every backend with the heart of its status."""
@@ -126,6 +153,37 @@ def refuse_overlaps(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
                     " them, or exclude the path in it",
                     code="mapping_overlap",
                 )
+
+
+def refuse_unreachable_interval(spec: BackendSpec, cycles: Sequence[Mapping[str, int]]) -> None:
+    """A cycle may not need longer for its calls than the interval between two of them.
+
+    Args:
+        cycles: calls by operation of full runs that completed; the quickest counts, for
+            it is nearest to what a cycle costs in which nothing has changed.
+    """
+    paces = {
+        operation: float(limit["per_second"])
+        for operation, limit in spec.rate_limit.items()
+        if isinstance(limit, Mapping) and limit.get("per_second")
+    }
+    if not paces or not cycles:
+        return
+    seconds, operation, calls = min(
+        max((made.get(name, 0) / pace, name, made.get(name, 0)) for name, pace in paces.items())
+        for made in cycles
+    )
+    if seconds <= spec.sync_interval:
+        return
+    unit = 1 if seconds <= 60 else 60
+    fits = shortest(math.ceil(seconds / unit) * unit, SECONDS)
+    raise ConfigError(
+        f"the backend {spec.id} cannot keep a sync_interval of"
+        f" {shortest(spec.sync_interval, SECONDS)}: its quickest cycle made {calls:,} {operation}"
+        f" calls, which take {fits} at rate_limit.{operation}.per_second {paces[operation]:g}; set"
+        f" sync_interval to {fits} or more, or raise that limit",
+        code="interval_unreachable",
+    )
 
 
 def refuse_circular_credentials(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:

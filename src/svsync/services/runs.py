@@ -82,8 +82,14 @@ class Backends(Protocol):
         ...
 
     def open(
-        self, spec: BackendSpec, tenant: TenantId
-    ) -> AbstractAsyncContextManager[OpenBackend]: ...
+        self, spec: BackendSpec, tenant: TenantId, *, calls_left: int | None = None
+    ) -> AbstractAsyncContextManager[OpenBackend]:
+        """The backend, open until the block ends.
+
+        `calls_left`: so many calls may go out, logins too, and the next one raises a
+        BackendError with code `call_budget_spent`; None: as many as are made.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,7 @@ class Runs:
             FenceLostError: the run was taken over or reconfigured while it worked.
         """
         keys = await self._sealing.for_tenant(tenant)
-        stored, (rules, mapping), claimed, first = await self._claim(tenant, request)
+        stored, (rules, mapping), claimed, first, calls_left = await self._claim(tenant, request)
         began = time.monotonic()
         run = Run(
             db=self._db,
@@ -171,7 +177,7 @@ class Runs:
             first=first,
         )
         try:
-            error = await self._work(run, stored, request.paths)
+            error = await self._work(run, stored, request.paths, calls_left)
             return await self._end(run, error)
         except FenceLostError:
             await self._superseded(run)
@@ -205,8 +211,9 @@ class Runs:
 
     async def _claim(
         self, tenant: TenantId, request: Request
-    ) -> tuple[StoredBackend, tuple[RuleSet, Mapping], Claimed, bool]:
-        """Backend, its rules, the run as claimed; and whether no pair has a base yet.
+    ) -> tuple[StoredBackend, tuple[RuleSet, Mapping], Claimed, bool, int | None]:
+        """Backend, its rules, the run as claimed; whether no pair has a base yet; and how
+        many calls its budget leaves the run (None: it has none).
 
         The configuration is read behind the lease: a change that was made before is
         seen, and one that is made later takes the fence away.
@@ -240,7 +247,11 @@ class Runs:
             for row in lost:
                 await self._end_lost(tx, stored.spec, row)
             first = not await pairs.any_settled(tx, backend)
-        return stored, compiled, claimed, first
+            calls_left = None
+            per_day = stored.spec.call_budget.get("per_day")
+            if isinstance(per_day, int):
+                calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
+        return stored, compiled, claimed, first, calls_left
 
     async def _end_lost(self, tx: Transaction, spec: BackendSpec, row: Row) -> None:
         """The event and the status of a run whose worker died."""
@@ -251,14 +262,20 @@ class Runs:
         await self._emit(tx, spec, record, Report())
 
     async def _work(
-        self, run: Run, stored: StoredBackend, paths: Sequence[Glob] | None
+        self,
+        run: Run,
+        stored: StoredBackend,
+        paths: Sequence[Glob] | None,
+        calls_left: int | None,
     ) -> SvsyncError | None:
         """Run the cycle; the error that ended it, if any."""
         opened: OpenBackend | None = None
         try:
             async with (
                 held_lease(self._db, run.claimed, time.monotonic),
-                self._backends.open(run.spec, run.claimed.held.tenant) as opened,
+                self._backends.open(
+                    run.spec, run.claimed.held.tenant, calls_left=calls_left
+                ) as opened,
             ):
                 run.backend = opened.backend
                 await cycle(run, stored, paths)
@@ -403,6 +420,8 @@ def _health(run: Run, error: SvsyncError | None) -> str | None:
     fails, is `degraded` until a run has gone through.
     """
     match error:
+        case BackendError(code="call_budget_spent"):
+            return None  # refused here, before the backend was asked
         case BackendUnreachableError():
             return "unreachable"
         case LoginError() | DeniedError():

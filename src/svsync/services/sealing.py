@@ -7,7 +7,8 @@ service or by two. Data keys are per tenant. Nonces are random, which is safe fo
 a bounded number of sealings a key (NIST SP 800-38D, 8.3: 2^32; ours is 2^28), so
 sealings are handed out in blocks, by a counter in the database that is raised
 before the block is used: a process that dies wastes its block and nothing else.
-Plain keys exist in this module's objects only.
+Plain keys exist in this module's objects only; those of a tenant that nobody used
+for 10 minutes are dropped when any tenant's keys are next asked for.
 """
 
 import time
@@ -67,8 +68,15 @@ class Sealing:
     """
 
     def __init__(
-        self, db: Database, services: KeyServices, entropy: Callable[[int], bytes]
+        self,
+        db: Database,
+        services: KeyServices,
+        entropy: Callable[[int], bytes],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` gives monotonic seconds; tests bring their own."""
+        self._clock = clock
         self._db = db
         self._services = services
         self._entropy = entropy
@@ -132,12 +140,17 @@ class Sealing:
         return key
 
     async def for_tenant(self, tenant: TenantId) -> "TenantKeys":
-        """The tenant's keys, made when it has none."""
-        if tenant not in self._tenants:
-            keys = TenantKeys(self._db, self, tenant)
+        """The tenant's keys, made when it has none. Whoever holds them may use them on,
+        also when they were idle meanwhile and others are given new ones."""
+        now = self._clock()
+        self._tenants = {t: k for t, k in self._tenants.items() if now - k.used_at <= _IDLE_S}
+        keys = self._tenants.get(tenant)
+        if keys is None:
+            keys = TenantKeys(self._db, self, tenant, self._clock)
             await keys.prepare()
             self._tenants[tenant] = keys
-        return self._tenants[tenant]
+        keys.used_at = self._clock()
+        return keys
 
     async def data_key(self, tx: Transaction, purpose: KeyPurpose, sealings: int) -> "Reserved":
         """`sealings` of the tenant's active key of one purpose; a new key where it is worn out."""
@@ -263,10 +276,17 @@ class Sealer:
 
 
 class TenantKeys:
-    """Seals, opens and fingerprints for one tenant."""
+    """Seals, opens and fingerprints for one tenant.
 
-    def __init__(self, db: Database, sealing: Sealing, tenant: TenantId) -> None:
+    `used_at` is when it last did, or was asked for, by its clock (monotonic seconds).
+    """
+
+    def __init__(
+        self, db: Database, sealing: Sealing, tenant: TenantId, clock: Callable[[], float]
+    ) -> None:
         self.tenant = tenant
+        self.used_at = clock()
+        self._clock = clock
         self._db = db
         self._sealing = sealing
         self._active: tuple[KeyId, AESGCM] | None = None
@@ -298,6 +318,7 @@ class TenantKeys:
     def fingerprint(self, payload: Payload) -> bytes:
         """32 bytes, equal for equal values of this tenant."""
         assert self._fingerprinter is not None
+        self.used_at = self._clock()
         return self._fingerprinter.fingerprint(payload)
 
     async def reserve(self, sealings: int) -> "Sealer":
@@ -306,12 +327,13 @@ class TenantKeys:
         A block is used for a day at most, so that a key that was replaced by age is
         not used on by a process that seals little.
         """
-        while self._active is None or self._left < sealings or time.monotonic() > self._until:
+        self.used_at = self._clock()
+        while self._active is None or self._left < sealings or self._clock() > self._until:
             async with self._db.transaction(self.tenant) as tx:
                 block = max(BLOCK, sealings)
                 reserved = await self._sealing.data_key(tx, KeyPurpose.VALUE, block)
             self._active = (reserved.key_id, envelope.cipher_of(reserved.key))
-            self._left, self._until = reserved.left, time.monotonic() + _BLOCK_LIFE_S
+            self._left, self._until = reserved.left, self._clock() + _BLOCK_LIFE_S
         self._left -= sealings
         key_id, cipher = self._active
         return Sealer(self.tenant, key_id, cipher, self._sealing.random, sealings)
@@ -336,7 +358,7 @@ class TenantKeys:
         return envelope.open_sealed(cipher, sealed.nonce, binding, sealed.sealed)
 
     async def _opener(self, key_id: KeyId) -> AESGCM:
-        now = time.monotonic()
+        self.used_at = now = self._clock()
         known = self._openers.get(key_id)
         if known is None:
             for idle in [k for k, (_, used) in self._openers.items() if now - used > _IDLE_S]:

@@ -172,6 +172,21 @@ async def recent(tx: Transaction, backend: BackendId, limit: int) -> list[Row]:
     return await tx.fetch("queue.recent", tx.tenant, backend, limit)
 
 
+async def calls_of_last_day(tx: Transaction, backend: BackendId) -> int:
+    """Calls of the backend's runs that ended within 24 hours, of every kind of run and call.
+
+    No more than were made: a run whose worker died, or that was superseded, tells none.
+    """
+    made: int = await tx.fetchval("queue.calls_of_last_day", tx.tenant, backend)
+    return made
+
+
+async def calls_of_cycles(tx: Transaction, backend: BackendId) -> list[dict[str, int]]:
+    """Calls by operation of each of the last 10 full runs that completed, newest first."""
+    rows = await tx.fetch("queue.calls_of_cycles", tx.tenant, backend)
+    return [json.loads(row["calls"]) for row in rows]
+
+
 async def supersede(tx: Transaction, run: RunId, fence: Fence) -> None:
     """End a run that lost its fence, unless somebody has ended it already."""
     await tx.execute("queue.supersede", tx.tenant, run, fence)

@@ -98,6 +98,25 @@ SELECT run_id, backend_id, kind, trigger, state, result, started_at, ended_at, c
   stages_ms::text AS stages_ms, error_code, error_stage, error_message
 FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT $3;
 
+-- name: calls_of_last_day
+-- From the newest run backwards, one look-up each, until one ended 48 hours ago: the history behind it is not read.
+-- Ids follow the order in which runs were queued, not quite that in which they ended; hence twice the time that counts.
+WITH RECURSIVE latest AS (
+  (SELECT run_id, calls, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
+  UNION ALL
+  SELECT r.run_id, r.calls, r.ended_at FROM latest l CROSS JOIN LATERAL (
+    SELECT run_id, calls, ended_at FROM runs
+    WHERE tenant_id = $1 AND backend_id = $2 AND run_id < l.run_id ORDER BY run_id DESC LIMIT 1) r
+  WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '48 hours')
+SELECT coalesce(sum(c.made::bigint), 0)::bigint FROM latest l CROSS JOIN LATERAL jsonb_each_text(l.calls) AS c(operation, made)
+WHERE l.ended_at > clock_timestamp() - interval '24 hours';
+
+-- name: calls_of_cycles
+-- What the last full runs cost that went through; a dry run is no cycle.
+SELECT calls::text AS calls FROM runs
+WHERE tenant_id = $1 AND backend_id = $2 AND kind = 'full' AND state = 'completed' AND calls IS NOT NULL
+ORDER BY run_id DESC LIMIT 10;
+
 -- name: supersede
 -- A run that lost its fence and that nobody has ended yet.
 UPDATE runs SET state = 'superseded', ended_at = clock_timestamp()
