@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svsync.config.kinds import SECONDS, shortest
-
 from svsync.domain.errors import ConfigError, MappingError
 from svsync.domain.federation import BackendSpec, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
@@ -68,13 +67,16 @@ class Federation:
         Judged by what full runs called, and only where the last mapping that a full run
         brought in is the one applied now: another mapping makes another number of calls.
         """
-        for slug in sorted({spec.tenant for spec, _ in limited}):
+        for slug in await federation.tenants(self._db):
+            own = [(spec, mapping_hash) for spec, mapping_hash in limited if spec.tenant == slug]
+            if not own:
+                continue
             tenant = await federation.tenant(self._db, slug)
             async with self._db.transaction(tenant, read_only=True) as tx:
                 known = {b.spec.id: b for b in await federation.list_backends(tx)}
-                for spec, mapping_hash in limited:
+                for spec, mapping_hash in own:
                     was = known.get(spec.id)
-                    if spec.tenant != slug or was is None or was.applied_hash != mapping_hash:
+                    if was is None or was.applied_hash != mapping_hash:
                         continue
                     if (was.spec.sync_interval, was.spec.rate_limit) != (
                         spec.sync_interval,

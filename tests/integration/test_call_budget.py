@@ -1,0 +1,213 @@
+"""A budget of calls in 24 hours: what counts, what is refused, and what a run says then."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.house import BACKEND, TENANT, House, backend, failure, open_house
+from tests.openbao import Bao
+
+from svsync.domain.errors import BackendUnreachableError
+from svsync.domain.federation import RuleSpec
+from svsync.domain.ids import RunId
+from svsync.store import queue
+
+
+async def budget(house: House, calls: int) -> None:
+    """So many calls in 24 hours, the ones already made included."""
+    await house.configure(call_budget={"per_day": calls})
+
+
+async def calls_of_last_day(house: House) -> int:
+    async with house.app.db.transaction(TENANT, read_only=True) as tx:
+        return await queue.calls_of_last_day(tx, BACKEND)
+
+
+def made(house: House) -> int:
+    """Calls that reached the store."""
+    return sum(house.there.calls.values())
+
+
+async def age(house: House, hours: float) -> None:
+    """Let the runs there are have ended so long ago."""
+    await house.admin.execute(
+        "UPDATE runs SET started_at = started_at - make_interval(secs => $1),"
+        " ended_at = ended_at - make_interval(secs => $1)",
+        hours * 3600,
+    )
+
+
+async def test_run_of_a_spent_budget_makes_no_call_and_says_so(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    before = made(house)
+    await budget(house, before)
+    ended = await house.run()
+    assert failure(ended) == "call_budget_spent"
+    assert ended.record.error is not None
+    assert "call_budget.per_day" in ended.record.error.message
+    assert made(house) == before
+
+
+async def test_run_stops_at_the_call_that_is_too_many_and_keeps_what_it_committed(
+    house: House,
+) -> None:
+    for n in range(3):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    await house.run()
+    for n in range(700):  # more than one batch
+        house.there.put(f"kv/more/{n}", {"k": "1"})
+    before = made(house)
+    await budget(house, before + 600)
+    assert failure(await house.run()) == "call_budget_spent"
+    assert made(house) == before + 600
+    kept = await house.paths()
+    assert 3 < len(kept) < 703
+    await budget(house, 10_000)
+    assert failure(await house.run()) is None
+    assert len(await house.paths()) == 703
+
+
+async def test_logins_and_dry_runs_count(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    assert await calls_of_last_day(house) == 0
+    await house.run(dry=True)
+    assert house.there.calls["login"] == 1
+    assert await calls_of_last_day(house) == made(house)
+    await house.run()
+    assert await calls_of_last_day(house) == made(house)
+
+
+async def test_failed_runs_count(house: House) -> None:
+    house.there.fail("list", *[BackendUnreachableError("down", operation="list")] * 2)
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    assert await calls_of_last_day(house) == made(house)
+
+
+async def test_calls_come_free_24_hours_after_their_run_ended(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await budget(house, made(house))
+    await age(house, 23.9)
+    assert failure(await house.run()) == "call_budget_spent"
+    await age(house, 0.2)
+    assert failure(await house.run()) is None
+
+
+async def test_run_that_ended_out_of_the_order_of_ids_counts(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    first = await calls_of_last_day(house)
+    await house.run()
+    rows = await house.admin.fetch("SELECT run_id FROM runs ORDER BY run_id")
+    await house.admin.execute(
+        "UPDATE runs SET ended_at = now() - interval '25 hours' WHERE run_id = $1",
+        rows[1]["run_id"],
+    )
+    assert await calls_of_last_day(house) == first
+
+
+async def test_history_before_it_is_not_read(house: House) -> None:
+    """Runs behind one that ended two days ago are not asked, whatever they say."""
+    for _ in range(3):
+        await house.run()
+    rows = await house.admin.fetch("SELECT run_id FROM runs ORDER BY run_id")
+    await house.admin.execute(
+        "UPDATE runs SET ended_at = now() - interval '49 hours' WHERE run_id = $1",
+        rows[1]["run_id"],
+    )
+    last = await house.admin.fetchval(
+        "SELECT sum(c.value::int) FROM runs, jsonb_each_text(calls) c WHERE run_id = $1",
+        rows[2]["run_id"],
+    )
+    assert await calls_of_last_day(house) == last
+
+
+async def test_run_whose_worker_died_tells_no_calls(house: House) -> None:
+    async with house.app.db.transaction(TENANT) as tx:
+        await queue.claim(
+            tx, BACKEND, RunId("run_dead"), kind="full", trigger="run_once", holder="a:1"
+        )
+    await house.admin.execute("UPDATE leases SET expires_at = now()")
+    await house.run()
+    assert [row["error_code"] for row in await house.rows("runs", run_id="run_dead")] == [
+        "worker_lost"
+    ]
+    assert await calls_of_last_day(house) == made(house)
+
+
+async def test_connection_test_is_not_counted_and_not_refused(house: House) -> None:
+    await house.run()
+    spent = await calls_of_last_day(house)
+    await budget(house, spent)
+    assert (await house.app.federation.test(TENANT, BACKEND)).status == "healthy"
+    assert await calls_of_last_day(house) == spent
+
+
+async def test_spent_budget_says_nothing_of_the_backends_health(house: House) -> None:
+    await house.run()
+    before = await house.app.federation.status(TENANT, BACKEND)
+    await budget(house, 1)
+    assert failure(await house.run()) == "call_budget_spent"
+    after = await house.app.federation.status(TENANT, BACKEND)
+    assert (after["status"], after["unreachable_since"]) == ("healthy", None)
+    assert (after["consecutive_failures"], after["last_error"]) == (1, "call_budget_spent")
+    assert after["last_success_at"] == before["last_success_at"]
+
+
+async def test_spent_budget_ends_no_outage(house: House) -> None:
+    house.there.fail("login", *[BackendUnreachableError("down", operation="login")] * 5)
+    assert failure(await house.run()) == "backend_unreachable"
+    before = await house.app.federation.status(TENANT, BACKEND)
+    await budget(house, 1)
+    assert failure(await house.run()) == "call_budget_spent"
+    after = await house.app.federation.status(TENANT, BACKEND)
+    assert after["status"] == before["status"] == "unreachable"
+    assert after["unreachable_since"] == before["unreachable_since"]
+
+
+# --- a real store, whose calls come one within another ---------------------------------
+
+
+@asynccontextmanager
+async def house_of(bao: Bao, database: tuple[str, str, Path], calls: int) -> AsyncIterator[House]:
+    spec = backend(
+        (RuleSpec("ext/**", f"{bao.mount}/data/**"),),
+        type="hashicorp-vault",
+        config={
+            "endpoint": bao.url,
+            "auth_method": "token",
+            "auth_config_path": "env:BAO_TOKEN",
+        },
+        call_budget={"per_day": calls},
+    )
+    async with open_house(*database, spec, environ={"BAO_TOKEN": bao.root_token}) as house:
+        yield house
+
+
+async def test_wherever_it_is_spent_the_run_ends_with_that_and_nothing_is_taken_for_missing(
+    kv2: Bao, database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    """Identity, login, mount, folders, pages, values: none takes the refusal for an answer."""
+    for name in ("a", "b/c", "b/d/e"):
+        await kv2.put(name, {"k": "1"})
+    async with house_of(kv2, (database_url, admin_url, state_dir), 1000) as house:
+        ended = await house.run()
+        assert failure(ended) is None
+        needed = await calls_of_last_day(house)
+        assert needed > 8
+        await house.admin.execute("UPDATE runs SET calls = NULL")
+        for name in ("a", "b/c", "b/d/e"):
+            await kv2.put(name, {"k": "2"})
+        for calls in range(1, needed):
+            await budget(house, calls)
+            ended = await house.run()
+            assert (calls, failure(ended)) == (calls, "call_budget_spent")
+            assert sum(ended.report.api_calls().values()) <= calls
+            assert not ended.report.skipped
+            assert await house.paths() == ["ext/a", "ext/b/c", "ext/b/d/e"]
+            await house.admin.execute("UPDATE runs SET calls = NULL")
+        await budget(house, needed)
+        assert failure(await house.run()) is None
+        assert await house.data("ext/b/d/e") == {"k": "2"}
