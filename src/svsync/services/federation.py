@@ -181,9 +181,10 @@ def refuse_unreachable_interval(spec: BackendSpec, cycles: Sequence[Mapping[str,
     fits = shortest(math.ceil(seconds / unit) * unit, SECONDS)
     raise ConfigError(
         f"the backend {spec.id} cannot keep a sync_interval of"
-        f" {shortest(spec.sync_interval, SECONDS)}: its quickest cycle made {calls:,} {operation}"
-        f" calls, which take {fits} at rate_limit.{operation}.per_second {paces[operation]:g}; set"
-        f" sync_interval to {fits} or more, or raise that limit",
+        f" {shortest(spec.sync_interval, SECONDS)}: the quickest of its last full runs made"
+        f" {calls:,} {operation} calls, which take {math.ceil(seconds):,}s at"
+        f" rate_limit.{operation}.per_second {paces[operation]:g}; set sync_interval to {fits} or"
+        " more, or raise that limit",
         code="interval_unreachable",
     )
 
