@@ -3,13 +3,15 @@
 `MemoryStore` is the remote store, and the hands of whoever changes it behind
 svsync's back; `MemoryDriver(store)` opens backends onto it. It has versions,
 soft delete, tags and folders as Vault's KV v2 has them, and it can hide keys,
-deny folders, lag, fail and stop in the middle. `generate` makes a store of
+deny folders, lag, fail and stop in the middle. With other `features` it is a
+store without conditions or without history. `generate` makes a store of
 millions of names that take no memory.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, TypeVar
 
 from svsync.domain.changes import (
     Entry,
@@ -21,11 +23,15 @@ from svsync.domain.changes import (
     RemoteValue,
     Scope,
     ScopeOutcome,
+    Tags,
 )
-from svsync.domain.errors import BackendUnreachableError
+from svsync.domain.decide import PushKind
+from svsync.domain.errors import BackendError, BackendUnreachableError, DeniedError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.paths import remote_problem
+from svsync.domain.pushes import REMOTE_CHANGED, Landed, Ready, Refused, RemoteWrite
+from svsync.domain.values import Encoding, Payload, canonical
 from svsync.ports import (
     Backend,
     CallGuard,
@@ -35,25 +41,36 @@ from svsync.ports import (
     Features,
     Operation,
 )
-from svsync.testing.memory_store import PAGE, Generated, MemoryStore, StoredSecret
+from svsync.testing.memory_store import PAGE, Generated, MemoryStore, StoredSecret, tags_token
 
 __all__ = ["FEATURES", "Generated", "MemoryBackend", "MemoryDriver", "MemoryStore"]
 
-FEATURES: Final = Features(history=True, ordered_tokens=True, compare_and_set=True, folders=True)
+FEATURES: Final = Features(
+    history=True, ordered_tokens=True, compare_and_set=True, tags=True, folders=True
+)
+
+T = TypeVar("T")
 
 
 class MemoryBackend:
     """See `ports.Backend`."""
 
-    def __init__(self, store: MemoryStore, spec: BackendSpec, guard: CallGuard) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        spec: BackendSpec,
+        guard: CallGuard,
+        features: Features = FEATURES,
+    ) -> None:
         self._store = store
         self._spec = spec
         self._guard = guard
+        self._features = features
         self._closed = False
 
     @property
     def features(self) -> Features:
-        return FEATURES
+        return self._features
 
     async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
         await self._call("login", "")
@@ -92,7 +109,7 @@ class MemoryBackend:
                 yield ListingPage(tuple(entries), (scope,))
 
     async def look_up(self, path: RemotePath) -> Entry | RemoteRead:
-        if problem := remote_problem(path, max_bytes=FEATURES.max_name):
+        if problem := remote_problem(path, max_bytes=self._features.max_name):
             return RemoteUnknown(str(problem.code), problem.detail)
         await self._call("metadata", path)
         if self._store.is_denied(path):
@@ -108,7 +125,7 @@ class MemoryBackend:
     ) -> Sequence[HistoricVersion]:
         await self._call("metadata", path)
         secret = None if self._store.is_denied(path) else self._store.secret(path)
-        if secret is None or limit < 1:
+        if secret is None or limit < 1 or not self._features.history:
             return ()
         found = [
             HistoricVersion(number, version.payload, version.created_at)
@@ -119,11 +136,91 @@ class MemoryBackend:
             await self._call("read", f"{path}?version={version.number}")
         return found
 
+    async def check(self, order: RemoteWrite) -> Ready | Refused:
+        if problem := remote_problem(order.path, max_bytes=self._features.max_name):
+            return Refused(str(problem.code), problem.detail)
+        if order.payload is not None and order.payload.size > self._largest():
+            return Refused("value_too_large")
+        if order.kind is PushKind.DELETE and not self._features.history:
+            return Refused("delete_not_recoverable")
+        if order.kind is PushKind.METADATA and not self._features.tags:
+            return Refused("bad_metadata")
+        await self._call("metadata", order.path)
+        if self._store.is_denied(order.path):
+            return Refused("denied")
+        secret = self._store.secret(order.path)
+        if not _stands(order, secret):
+            return Refused(REMOTE_CHANGED)
+        before = None
+        conditional = self._features.compare_and_set
+        if order.kind is PushKind.PUT and not (conditional or self._features.history):
+            read = await self._read(order.path)
+            if not isinstance(read, RemoteValue) or read.value_token != order.expected_token:
+                return Refused(REMOTE_CHANGED)
+            before = read
+        tags = secret.tags if secret is not None and self._features.tags else None
+        return Ready(order.expected_token, conditional, tags, before)
+
+    async def write(self, order: RemoteWrite, ready: Ready, tags: Tags | None) -> Landed | Refused:
+        path, landed = order.path, Landed()
+        if order.kind is not PushKind.METADATA:
+            operation: Operation = "delete" if order.kind is PushKind.DELETE else "write"
+            try:
+                changed = await self._call(operation, path, lambda: self._change(order, ready))
+            except DeniedError:
+                return Refused("denied")
+            if changed is None:
+                return Refused(REMOTE_CHANGED)
+            landed = changed
+        if tags is None:
+            return landed
+        if dict(tags) != dict(ready.tags or {}):
+            try:
+                await self._call("write", path, lambda: self._set_tags(path, tags))
+            except BackendError as error:
+                denied = isinstance(error, DeniedError)
+                if order.kind is not PushKind.METADATA:
+                    return replace(landed, tags_refused="denied" if denied else error.code)
+                if denied:
+                    return Refused("denied")
+                raise
+        return replace(landed, meta_token=tags_token(tags), tags=dict(tags))
+
     async def aclose(self) -> None:
         self._closed = True
 
+    def _largest(self) -> int:
+        limits = (self._features.max_value, self._spec.max_value_bytes, self._store.max_value)
+        return min(limit for limit in limits if limit is not None)
+
+    def _change(self, order: RemoteWrite, ready: Ready) -> Landed | None:
+        """Write or delete, all at once; None: somebody was faster, and nothing was done."""
+        path, payload = order.path, order.payload
+        self._may_write(path)
+        # A delete looks at what it deletes also where a write takes no condition.
+        conditional = ready.conditional or payload is None
+        if conditional and not _stands(order, self._store.secret(path)):
+            return None
+        if payload is None:
+            self._store.delete(path)
+        else:
+            if self._features.json_doubles and payload.encoding is Encoding.JSON:
+                payload = Payload.from_json_text(canonical(payload))
+            self._store.put(path, payload)
+        now = self._store.secret(path)
+        assert now is not None
+        return Landed(now.value_token, order=now.current)
+
+    def _set_tags(self, path: RemotePath, tags: Tags) -> None:
+        self._may_write(path)
+        self._store.tag(path, tags)
+
+    def _may_write(self, path: RemotePath) -> None:
+        if self._store.is_readonly(path):
+            raise DeniedError(f"the backend denies write of {path}", operation="write", path=path)
+
     async def _read(self, path: RemotePath) -> RemoteRead:
-        if problem := remote_problem(path, max_bytes=FEATURES.max_name):
+        if problem := remote_problem(path, max_bytes=self._features.max_name):
             return RemoteUnknown(str(problem.code), problem.detail)
         await self._call("read", path)
         if self._store.is_denied(path):
@@ -178,10 +275,23 @@ class MemoryBackend:
             )
         yield ListingPage(scopes=(Scope(folder, ScopeOutcome.COMPLETE),))
 
-    async def _call(self, operation: Operation, path: str) -> None:
+    async def _call(
+        self, operation: Operation, path: str, effect: Callable[[], T | None] = lambda: None
+    ) -> T | None:
         if self._closed:
-            raise BackendUnreachableError("the backend is closed", operation=operation)
-        await self._guard.call(operation, lambda: self._store.called(operation, path))
+            raise BackendUnreachableError("the backend is closed", operation=operation, sent=False)
+        return await self._guard.call(
+            operation, lambda: self._store.called(operation, path, effect)
+        )
+
+
+def _stands(order: RemoteWrite, secret: StoredSecret | None) -> bool:
+    """Is the name still as the order expects it?"""
+    if order.kind is PushKind.METADATA:
+        return secret is not None
+    token = None if secret is None else secret.value_token
+    readable = secret is not None and not secret.gone
+    return token == order.expected_token and readable == (order.kind is not PushKind.CREATE)
 
 
 def _entry(path: str, secret: StoredSecret) -> Entry:
@@ -196,12 +306,14 @@ def _entry(path: str, secret: StoredSecret) -> Entry:
 
 
 class MemoryDriver:
-    """See `ports.BackendDriver`. Every backend it opens sees the same store."""
+    """See `ports.BackendDriver`. Every backend it opens sees the same store, and has
+    `features`: without `compare_and_set` a write overwrites whatever is there; without
+    `history` nothing earlier can be read or brought back; with `json_doubles` what is
+    written comes back with every number a double."""
 
-    features: Features = FEATURES
-
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, features: Features = FEATURES) -> None:
         self.store = store or MemoryStore()
+        self.features = features
 
     def check_config(self, spec: BackendSpec) -> None:
         """Every configuration will do."""
@@ -213,7 +325,7 @@ class MemoryDriver:
 
     @asynccontextmanager
     async def _open(self, spec: BackendSpec, guard: CallGuard) -> AsyncIterator[Backend]:
-        backend = MemoryBackend(self.store, spec, guard)
+        backend = MemoryBackend(self.store, spec, guard, self.features)
         try:
             yield backend
         finally:

@@ -5,12 +5,14 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from svsync.domain.changes import Entry, RemoteUnknown
 from svsync.domain.ids import RemotePath
 from svsync.domain.values import Payload
 from svsync.ports import Operation
+
+T = TypeVar("T")
 
 PAGE: Final = 1000
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +50,12 @@ class StoredSecret:
 
     @property
     def meta_token(self) -> str:
-        return hashlib.sha256(repr(sorted(self.tags.items())).encode()).hexdigest()[:16]
+        return tags_token(self.tags)
+
+
+def tags_token(tags: Mapping[str, str]) -> str:
+    """The meta token of a name that has these tags."""
+    return hashlib.sha256(repr(sorted(tags.items())).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,13 @@ class MemoryStore:
         hidden: names that listings lack and reads deny.
         denied: folders (ending in `/`) whose listing and reads are denied.
         failed: folders whose listing breaks.
+        readonly: folders (ending in `/`) and names whose writes are denied.
         unreadable: what a read of a name answers instead of its value.
+        max_value: largest value in bytes that may be written; None: as declared.
         before: awaited before each call with its operation and path; it may
             wait, raise, or change the store.
+        after: awaited likewise once a call has had its effect; what it raises is
+            an answer that was lost.
         calls: how many calls were made, by operation.
         tokens_cost_calls: a listing without `tokens` leaves them out, as Vault's.
     """
@@ -92,8 +103,11 @@ class MemoryStore:
     hidden: set[str] = field(default_factory=set)
     denied: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    readonly: set[str] = field(default_factory=set)
     unreadable: dict[str, RemoteUnknown] = field(default_factory=dict)
+    max_value: int | None = None
     before: Callable[[Operation, str], Awaitable[None]] | None = None
+    after: Callable[[Operation, str], Awaitable[None]] | None = None
     calls: Counter[Operation] = field(default_factory=Counter)
     tokens_cost_calls: bool = False
     _secrets: dict[str, StoredSecret] = field(default_factory=dict)
@@ -163,12 +177,20 @@ class MemoryStore:
 
     # --- for the backend ----------------------------------------------------------
 
-    async def called(self, operation: Operation, path: str) -> None:
+    async def called(self, operation: Operation, path: str, effect: Callable[[], T]) -> T:
         self.calls[operation] += 1
         if self.before is not None:
             await self.before(operation, path)
         if faults := self._faults.get(operation):
             raise faults.popleft()
+        result = effect()
+        if self.after is not None:
+            await self.after(operation, path)
+        return result
+
+    def is_readonly(self, path: str) -> bool:
+        folders = tuple(one for one in self.readonly if one.endswith("/"))
+        return path in self.readonly or path.startswith(folders)
 
     def is_denied(self, path: str) -> bool:
         return path in self.hidden or any(path.startswith(folder) for folder in self.denied)
