@@ -7,12 +7,20 @@ from a pair goes back to that very pair, which is kept raw beside the last
 settled state; a new string goes back where it can be split in one way only; and
 any other stays local (S11). Pairs that the transform hides from ScaiVault are
 not touched.
+
+The pairs are shown a second time, as fields of the custom metadata. A change in
+either is a change; once it has landed, both follow.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from svsync.domain.federation import TagTransform
+
+MANAGED: Final = "svsync-managed"
+"""The key of the pair that says that svsync writes a name. Nobody is shown it, and no
+tag and no field of that name makes it."""
 
 _PLACEHOLDER = re.compile(r"\{(key|value)\}")
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -87,8 +95,8 @@ def merge_fields(
 ) -> dict[str, str]:
     """Custom metadata, field by field: a field that changed on one side only follows
     it; one that changed on both sides follows the policy."""
-    merged = dict(local)
-    for key in {*base, *remote}:
+    merged = {key: value for key, value in local.items() if key != MANAGED}
+    for key in {*base, *remote} - {MANAGED}:
         before, now = base.get(key), remote.get(key)
         changed_here = local.get(key) not in (before, now)
         if before == now or (changed_here and local_wins):
@@ -98,6 +106,68 @@ def merge_fields(
         else:
             merged[key] = now
     return merged
+
+
+def pairs_to_push(
+    local_tags: Sequence[str],
+    custom: Mapping[str, str],
+    base: Mapping[str, str],
+    remote: Mapping[str, str],
+    transform: TagTransform,
+    *,
+    local_wins: bool,
+) -> dict[str, str] | None:
+    """All the pairs that the backend should hold: those there now, with what changed here.
+
+    Args:
+        local_tags, custom: the tag strings and custom fields that the local secret has.
+        base: the backend's pairs when both sides last agreed.
+        remote: the backend's pairs now.
+        local_wins: whose value stays where both sides changed one key.
+
+    Returns None where nothing is to be written. Keys that the transform hides are left
+    as they are; where its format cannot be inverted, only custom fields count.
+    """
+    pairs = dict(remote)
+    for key, wanted in _changed_here(local_tags, custom, base, transform).items():
+        if remote.get(key) != base.get(key) and not local_wins:
+            continue
+        if wanted is None:
+            pairs.pop(key, None)
+        else:
+            pairs[key] = wanted
+    return None if pairs == dict(remote) else pairs
+
+
+def after_push(
+    local_tags: Sequence[str],
+    custom: Mapping[str, str],
+    base: Mapping[str, str],
+    pushed: Mapping[str, str],
+    transform: TagTransform,
+    *,
+    local_wins: bool = True,
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The local tag strings and custom fields once base is `pushed`, so that both agree.
+
+    A key that was changed here and is not as pushed stays where the local side wins:
+    it was changed again meanwhile. Where it does not, the backend had changed it.
+    """
+    strings = _changed_strings(local_tags, base, transform)
+    mine = dict(base)
+    for key, wanted in _changed_here(local_tags, custom, base, transform).items():
+        if wanted is None:
+            mine.pop(key, None)
+        else:
+            mine[key] = wanted
+    pairs = merge_fields(mine, base, pushed, local_wins=local_wins)
+    # What a new string asked for is in the pairs; it comes back if it is so.
+    asked = {_write(key, value, transform) for key, value in strings.items() if value is not None}
+    tags = merge(set(local_tags) - asked, base, pairs, transform)
+    fields = merge_fields(custom, base, pushed, local_wins=local_wins)
+    hidden = {key: value for key, value in fields.items() if not _may_change(key, transform)}
+    shown = {key: value for key, value in pairs.items() if _may_change(key, transform)}
+    return tags, hidden | shown
 
 
 def invertible(transform: TagTransform) -> bool:
@@ -135,7 +205,36 @@ def tag_problem(tags: Mapping[str, str]) -> str | None:
 
 
 def _shown(key: str, transform: TagTransform) -> bool:
-    return key not in transform.exclude and (transform.include is None or key in transform.include)
+    included = transform.include is None or key in transform.include
+    return included and key not in transform.exclude and key != MANAGED
+
+
+def _may_change(key: str, transform: TagTransform) -> bool:
+    return _shown(key, transform) and not transform.drop
+
+
+def _changed_strings(
+    local_tags: Iterable[str], base: Mapping[str, str], transform: TagTransform
+) -> dict[str, str | None]:
+    """What the tag strings ask for, by key; None: that there be no such pair."""
+    pairs = unflatten(local_tags, base, transform)
+    return {} if pairs is None else _differences(base, pairs)
+
+
+def _changed_here(
+    local_tags: Iterable[str],
+    custom: Mapping[str, str],
+    base: Mapping[str, str],
+    transform: TagTransform,
+) -> dict[str, str | None]:
+    """The same of tag strings and custom fields together; a field wins over a string."""
+    strings = _changed_strings(local_tags, base, transform)
+    fields = _differences(base, custom)
+    return {k: v for k, v in (strings | fields).items() if _may_change(k, transform)}
+
+
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str | None]:
+    return {key: new.get(key) for key in {*old, *new} if old.get(key) != new.get(key)}
 
 
 def _write(key: str, value: str, transform: TagTransform) -> str:

@@ -158,7 +158,7 @@ class MemoryBackend:
             if not isinstance(read, RemoteValue) or read.value_token != order.expected_token:
                 return Refused(REMOTE_CHANGED)
             before = read
-        tags = secret.tags if secret is not None and self._features.tags else None
+        tags = (secret.tags if secret is not None else {}) if self._features.tags else None
         return Ready(order.expected_token, conditional, tags, before)
 
     async def write(self, order: RemoteWrite, ready: Ready, tags: Tags | None) -> Landed | Refused:
@@ -174,17 +174,21 @@ class MemoryBackend:
             landed = changed
         if tags is None:
             return landed
-        if dict(tags) != dict(ready.tags or {}):
+        wanted, there = dict(tags), dict(ready.tags or {})
+        if wanted != there:
             try:
-                await self._call("write", path, lambda: self._set_tags(path, tags))
+                await self._call("write", path, lambda: self._set_tags(path, wanted))
             except BackendError as error:
                 denied = isinstance(error, DeniedError)
-                if order.kind is not PushKind.METADATA:
-                    return replace(landed, tags_refused="denied" if denied else error.code)
-                if denied:
-                    return Refused("denied")
-                raise
-        return replace(landed, meta_token=tags_token(tags), tags=dict(tags))
+                if order.kind is PushKind.METADATA:
+                    if denied:
+                        return Refused("denied")
+                    raise
+                if error.sent and not denied:
+                    return replace(landed, tags_refused="write_outcome_unknown")
+                wanted, reason = there, "denied" if denied else "push_refused"
+                landed = replace(landed, tags_refused=reason)
+        return replace(landed, meta_token=tags_token(wanted), tags=wanted)
 
     async def aclose(self) -> None:
         self._closed = True
