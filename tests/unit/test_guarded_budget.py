@@ -74,9 +74,10 @@ async def test_a_refusal_is_neither_throttling_nor_tried_again() -> None:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    guard = guard_of(0, sleep=sleep)
+    guard = guard_of(1, sleep=sleep, limits={"read": Limit(per_second=0.001)})
+    await guard.call("read", Backend().call)
     await refused(guard.call("read", Backend().call))
-    assert waits == []
+    assert waits == [], "nor does it wait for a turn that it would not use"
     assert guard.snapshot().throttled == 0
 
 
@@ -102,7 +103,7 @@ async def test_calls_at_one_time_do_not_overdraw_the_budget() -> None:
 
     guard = guard_of(3, limits={"read": Limit(concurrency=8, per_second=1000)})
     calls = [asyncio.create_task(guard.call("read", waits)) for _ in range(8)]
-    await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+    await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION, timeout=5)
     assert there.reached == 3
     release.set()
     ended = await asyncio.gather(*calls, return_exceptions=True)
