@@ -1,7 +1,8 @@
 """The backend in memory passes the suite, and does what tests ask of it."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import pytest
 
@@ -10,7 +11,7 @@ from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, RemotePath
 from svsync.domain.values import Credential
-from svsync.ports import Backend
+from svsync.ports import Backend, Operation
 from svsync.testing.conformance import (
     Ability,
     BackendConformance,
@@ -18,7 +19,8 @@ from svsync.testing.conformance import (
     Scene,
     list_all,
 )
-from svsync.testing.memory import MemoryDriver, MemoryStore
+from svsync.testing.conformance_writes import WriteConformance
+from svsync.testing.memory import FEATURES, MemoryDriver, MemoryStore
 
 SPEC = BackendSpec(BackendId("fed_memory"), "memory", "memory", (), max_value_bytes=1000)
 
@@ -35,7 +37,9 @@ class MemoryScene:
     prefix: str = "app/"
     max_value: int = 1000
     can: frozenset[Ability] = field(
-        default=frozenset({"tokens", "tags", "soft_delete", "destroy", "hide", "deny", "outage"})
+        default=frozenset(
+            {"tokens", "tags", "soft_delete", "destroy", "hide", "deny", "deny_writes", "outage"}
+        )
     )
 
     async def put(self, name: str, fields: Mapping[str, str]) -> None:
@@ -62,8 +66,11 @@ class MemoryScene:
     async def deny(self, folder: str) -> None:
         self.store.denied.add(self.prefix + folder)
 
+    async def deny_writes(self, folder: str) -> None:
+        self.store.readonly.add(self.prefix + folder)
+
     async def break_down(self) -> None:
-        for operation in ("list", "metadata", "read"):
+        for operation in get_args(Operation):
             self.store.fail(operation, BackendUnreachableError("down", operation=operation))
 
 
@@ -78,6 +85,24 @@ class TestMemory(BackendConformance):
     @pytest.fixture
     async def scene(self, memory: MemoryScene) -> Scene:
         return memory
+
+
+class TestMemoryWrites(WriteConformance):
+    @pytest.fixture
+    async def scene(self, memory: MemoryScene) -> Scene:
+        return memory
+
+
+class TestMemoryWritesWithoutConditionAndHistory(WriteConformance):
+    """A store such as KV v1, but for its tokens."""
+
+    @pytest.fixture
+    async def scene(self) -> AsyncIterator[Scene]:
+        store, guard = MemoryStore(), CountingGuard()
+        features = replace(FEATURES, history=False, compare_and_set=False, json_doubles=True)
+        async with MemoryDriver(store, features).open(SPEC, no_credential, guard) as backend:
+            can = frozenset[Ability]({"tokens", "tags", "deny_writes", "outage"})
+            yield MemoryScene(backend, guard, store, can=can)
 
 
 async def test_a_lagging_listing_shows_the_past_and_a_read_the_present(

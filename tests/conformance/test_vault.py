@@ -8,6 +8,7 @@ from typing import Final
 import pytest
 from tests.openbao import Bao, detailed_policy, guide_policy
 from tests.servers import Front
+from tests.vault_writes import hand_patches_on, older_policy, writing_policy
 
 from svsync.backends.vault import VaultDriver
 from svsync.domain.federation import BackendSpec, RuleSpec
@@ -16,9 +17,10 @@ from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
 from svsync.ports import Backend
 from svsync.testing.conformance import Ability, BackendConformance, CountingGuard, Scene
+from svsync.testing.conformance_writes import WriteConformance
 
 MAX_VALUE: Final = 2000
-V1: Final[frozenset[Ability]] = frozenset({"deny", "hide", "outage"})
+V1: Final[frozenset[Ability]] = frozenset({"deny", "deny_writes", "hide", "outage"})
 V2: Final[frozenset[Ability]] = V1 | {"tokens", "tags", "soft_delete", "destroy"}
 
 
@@ -83,7 +85,18 @@ class VaultScene:
             self._denials.append(f'path "{path}*" {{ capabilities = ["deny"] }}\n')
         await self._rewrite()
 
+    async def deny_writes(self, folder: str) -> None:
+        mount, v2 = self.bao.mount, self.bao.version == 2
+        for verb in ["data/", "metadata/"] if v2 else [""]:
+            path = f"{mount}/{verb}{folder}"
+            self._denials.append(f'path "{path}*" {{ capabilities = ["read", "list"] }}\n')
+        for verb in ["delete/", "undelete/"] if v2 else []:
+            path = f"{mount}/{verb}{folder}"
+            self._denials.append(f'path "{path}*" {{ capabilities = ["deny"] }}\n')
+        await self._rewrite()
+
     async def break_down(self) -> None:
+        self.front.rules.clear()
         self.front.refuse("/v1/", 503)
 
     async def _rewrite(self) -> None:
@@ -101,12 +114,14 @@ def spec_of(bao: Bao, url: str) -> BackendSpec:
         (RuleSpec("external/**", remote),),
         config={"endpoint": url, "auth_method": "token"},
         max_value_bytes=MAX_VALUE,
+        extra={"allow_blind_push": True},
     )
 
 
 @asynccontextmanager
 async def opened(bao: Bao, text: str, can: frozenset[Ability]) -> AsyncIterator[VaultScene]:
     async with Front(bao.url) as front:
+        hand_patches_on(front)
         name = await bao.policy(text)
         made = await bao.request("POST", "auth/token/create", {"policies": [name]})
         assert isinstance(made["auth"], dict)
@@ -151,8 +166,33 @@ class TestKv2AsOnHashicorpVault(BackendConformance):
             yield scene
 
 
+class TestKv2Writes(WriteConformance):
+    @pytest.fixture
+    async def scene(self, kv2: Bao) -> AsyncIterator[Scene]:
+        text = writing_policy(kv2.mount) + detailed_policy(kv2.mount)
+        async with opened(kv2, text, V2) as scene:
+            yield scene
+
+
+class TestKv2WritesWithOlderRights(WriteConformance):
+    """Tags as a whole, because single keys may not be changed; a delete of whatever is
+    current, because a version may not be named."""
+
+    @pytest.fixture
+    async def scene(self, kv2: Bao) -> AsyncIterator[Scene]:
+        async with opened(kv2, older_policy(kv2.mount), V2) as scene:
+            yield scene
+
+
 class TestKv1(BackendConformance):
     @pytest.fixture
     async def scene(self, kv1: Bao) -> AsyncIterator[Scene]:
         async with opened(kv1, guide_policy(kv1.mount, version=1), V1) as scene:
+            yield scene
+
+
+class TestKv1Writes(WriteConformance):
+    @pytest.fixture
+    async def scene(self, kv1: Bao) -> AsyncIterator[Scene]:
+        async with opened(kv1, writing_policy(kv1.mount, version=1), V1) as scene:
             yield scene

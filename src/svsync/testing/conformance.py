@@ -7,7 +7,8 @@ A backend's test file is a factory and a line:
         async def scene(self) -> AsyncIterator[Scene]: ...
 
 A `Scene` is an empty corner of a real store, a backend opened onto it, and the
-hands of a person who changes that corner behind the backend's back. What a
+hands of a person who changes that corner behind the backend's back. What is
+written is asked by `conformance_writes`. What a
 store cannot do is left out of `Scene.can`, and its tests are skipped; nothing
 is skipped by a backend's name. Needs pytest with pytest-asyncio in auto mode.
 """
@@ -43,6 +44,7 @@ Ability = Literal[
     "destroy",
     "hide",  # a name that listings lack and reads deny
     "deny",  # a folder that may be neither listed nor read
+    "deny_writes",  # a folder that may be read and not written
     "outage",
 ]
 
@@ -109,6 +111,8 @@ class Scene(Protocol):
     async def hide(self, name: str) -> None: ...
 
     async def deny(self, folder: str) -> None: ...
+
+    async def deny_writes(self, folder: str) -> None: ...
 
     async def break_down(self) -> None:
         """The store takes no more calls."""

@@ -1,4 +1,4 @@
-"""One Vault or OpenBao server as a backend: point reads, history, listing."""
+"""One Vault or OpenBao server as a backend: point reads, history, listing, writes."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -17,7 +17,8 @@ from svsync.backends.vault.kv import (
     server_now,
 )
 from svsync.backends.vault.listing import VaultListing
-from svsync.clients.vault import AnswerTooLargeError
+from svsync.backends.vault.writing import Kv1Writing, Kv2Writing, size_there
+from svsync.clients.vault import AnswerTooLargeError, nothing_sent
 from svsync.domain.changes import (
     Entry,
     HistoricVersion,
@@ -26,15 +27,24 @@ from svsync.domain.changes import (
     RemoteRead,
     RemoteUnknown,
     RemoteValue,
+    Tags,
 )
 from svsync.domain.errors import BackendError, DeniedError, ProtocolError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.paths import remote_problem
+from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
 from svsync.ports import Connection, Features
 
-FEATURES: Final = Features(history=True, ordered_tokens=True, compare_and_set=True, folders=True)
+FEATURES: Final = Features(
+    history=True,
+    ordered_tokens=True,
+    compare_and_set=True,
+    json_doubles=True,
+    tags=True,
+    folders=True,
+)
 
 
 class VaultBackend:
@@ -112,8 +122,32 @@ class VaultBackend:
         )
         return [version for version in read if version is not None]
 
+    async def check(self, order: RemoteWrite) -> Ready | Refused:
+        largest = min(FEATURES.max_value, self._spec.max_value_bytes)
+        if order.payload is not None and size_there(order.payload) > largest:
+            return Refused("value_too_large")
+        mount = await self._mount_of(order.path)
+        if isinstance(mount, RemoteUnknown):
+            return Refused(mount.reason, mount.detail)
+        if mount.version == 1:
+            return await self._kv1(mount).check(order)
+        return await Kv2Writing(self._calls, mount).check(order)
+
+    async def write(self, order: RemoteWrite, ready: Ready, tags: Tags | None) -> Landed | Refused:
+        with nothing_sent():
+            mount = await self._mount_of(order.path)
+        if isinstance(mount, RemoteUnknown):
+            return Refused(mount.reason, mount.detail)
+        if mount.version == 1:
+            return await self._kv1(mount).write(order)
+        return await Kv2Writing(self._calls, mount).write(order, ready, tags)
+
     async def aclose(self) -> None:
         await self._calls.session.aclose()
+
+    def _kv1(self, mount: Mount) -> Kv1Writing:
+        allowed = self._spec.extra.get("allow_blind_push") is True
+        return Kv1Writing(self._calls, mount, self._read, allowed=allowed)
 
     async def _read(self, path: RemotePath) -> RemoteRead:
         mount = await self._mount_of(path)

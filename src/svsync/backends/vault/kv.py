@@ -25,6 +25,7 @@ from svsync.domain.changes import Entry, RemoteGone, RemoteRead, RemoteUnknown, 
 from svsync.domain.errors import ProtocolError, UndecodableError
 from svsync.domain.ids import RemotePath
 from svsync.domain.paths import encode_segments
+from svsync.domain.pushes import Landed
 from svsync.domain.values import Payload, check_limits, slice_members
 
 NO_VERSION: Final = "0"
@@ -189,6 +190,17 @@ def read_v1(answer: Answer, max_bytes: int) -> RemoteRead:
     except (KeyError, ValueError):
         return RemoteUnknown("undecodable", "the answer is not that of a KV v1 read")
     return payload if isinstance(payload, RemoteUnknown) else RemoteValue(payload, V1_TOKEN)
+
+
+def landed_v2(answer: Answer) -> Landed | None:
+    """The answer to a KV v2 write; None where it is not one. Its tags are those that
+    the name had in that moment."""
+    made = _mapping(answer.json().get("data"))
+    number, now = made.get("version"), server_now(answer)
+    if not isinstance(number, int):
+        return None
+    token = value_token(number, made, gone=not is_readable(made, now))
+    return Landed(token, order=number, tags=_tags(made))
 
 
 def says_absent(answer: Answer) -> bool:

@@ -1,7 +1,8 @@
 """A session with HashiCorp Vault or OpenBao, shared by whatever talks to one."""
 
-from svsync.clients.vault.session import VaultSession
+from svsync.clients.vault.session import VaultSession, nothing_sent
 from svsync.clients.vault.transport import (
+    CAS_MISMATCH,
     LOGIN_METHODS,
     MAX_ANSWER,
     Answer,
@@ -10,10 +11,12 @@ from svsync.clients.vault.transport import (
 )
 
 __all__ = [
+    "CAS_MISMATCH",
     "LOGIN_METHODS",
     "MAX_ANSWER",
     "Answer",
     "AnswerTooLargeError",
     "VaultSession",
     "VaultSettings",
+    "nothing_sent",
 ]

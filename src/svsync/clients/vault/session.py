@@ -11,7 +11,7 @@ is a coroutine; reads go past them, because what is read keeps its exact text.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -47,6 +47,17 @@ class _Login:
     ttl: float
     renewable: bool
     made_here: bool
+
+
+@contextlib.contextmanager
+def nothing_sent() -> Iterator[None]:
+    """What fails in this block fails before a request, or after it was turned away:
+    signing in and finding the way, whose own calls change nothing."""
+    try:
+        yield
+    except BackendError as error:
+        error.sent = False
+        raise
 
 
 class CountedCall(Protocol):
@@ -139,28 +150,35 @@ class VaultSession:
             path: below `/v1/`, percent-encoded, query included.
             operation: list, metadata, read, write, delete or connect; for errors.
             shown: the remote path asked for, for errors.
+            body: see `VaultTransport.send`.
 
-        Raises what `VaultTransport.send` raises, LoginError, and DeniedError:
+        A call is repeated only after it was refused for its token, so that a write is
+        never made twice. Raises what `VaultTransport.send` raises, LoginError, and DeniedError:
         the token is good and this path is not allowed.
         """
-        login = await self._current_login()
+        with nothing_sent():
+            login = await self._current_login()
         for may_sign_in in (True, False):
             answer = await self._transport.send(
                 method, path, operation=operation, token=login.token, shown=shown, body=body
             )
             if answer.status not in (401, 403):
                 return answer
-            if await self._knows(login, answer):
-                raise DeniedError(
-                    f"the backend denies {operation} of {shown or path}",
-                    operation=operation,
-                    path=shown,
-                    status=answer.status,
-                )
-            if may_sign_in:
-                login = await self._login_after(login)
+            with nothing_sent():
+                if await self._knows(login, answer):
+                    raise DeniedError(
+                        f"the backend denies {operation} of {shown or path}",
+                        operation=operation,
+                        path=shown,
+                        status=answer.status,
+                    )
+                if may_sign_in:
+                    login = await self._login_after(login)
         raise LoginError(
-            "the backend refuses the token right after a new login", operation=operation, path=shown
+            "the backend refuses the token right after a new login",
+            operation=operation,
+            path=shown,
+            sent=False,
         )
 
     async def ask_server(self, path: str) -> Answer:
@@ -172,7 +190,7 @@ class VaultSession:
     @property
     def _transport(self) -> VaultTransport:
         if self._open_transport is None:
-            raise BackendUnreachableError("the session is closed", operation="connect")
+            raise BackendUnreachableError("the session is closed", operation="connect", sent=False)
         return self._open_transport
 
     async def _current_login(self) -> _Login:

@@ -46,6 +46,14 @@ _ACL_DENIALS: Final = (
 )
 
 
+CAS_MISMATCH: Final = "cas_mismatch"
+"""Code of the BackendError for a write whose check-and-set number is not the current one."""
+
+_SAYS_CAS_MISMATCH: Final = "check-and-set parameter did not match"
+_SAYS_TOO_LARGE: Final = "put failed due to value being too large"
+"""Said with status 500 by storage that limits an entry (raft: 1 MiB), before it stores one."""
+
+
 class AnswerTooLargeError(ProtocolError):
     """The backend's answer is larger than svsync reads."""
 
@@ -171,11 +179,16 @@ class VaultTransport:
             path: below `/v1/`, percent-encoded, query included.
             namespaced: false for what is asked of the server itself.
             shown: the remote path asked for, for errors.
+            body: bytes are sent as they are, anything else as JSON; a PATCH is a
+                merge patch (RFC 7396).
 
         Raises BackendUnreachableError, ThrottledError, ProtocolError,
-        AnswerTooLargeError, and BackendError for any other refusal.
+        AnswerTooLargeError, and BackendError for any other refusal; `sent` is false
+        where the server surely did nothing.
         """
         headers = {}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
         if token is not None:
             headers["X-Vault-Token"] = token.reveal()
         if self._namespace and namespaced:
@@ -185,14 +198,14 @@ class VaultTransport:
                 method,
                 URL(f"{self._base}{path}", encoded=True),
                 # A stream: aiohttp warns of large bodies given as bytes.
-                data=None if body is None else io.BytesIO(json.dumps(body).encode()),
+                data=None if body is None else io.BytesIO(_bytes(body)),
                 headers=headers,
                 allow_redirects=False,
             ) as response:
                 answer = await self._read(response, operation, shown)
                 retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            raise _not_connected(failure, operation, shown) from None
+            raise _not_connected(failure, method, operation, shown) from None
         if answer.status < 300 or answer.status in (401, 403, 404):
             if answer.is_json or not answer.text.strip():
                 if answer.missing_namespace:
@@ -201,6 +214,7 @@ class VaultTransport:
                         operation=operation,
                         path=shown,
                         status=404,
+                        sent=False,
                     )
                 return answer
             raise ProtocolError(
@@ -241,8 +255,15 @@ def _refusal(
 ) -> BackendError:
     status = answer.status
     where = f"{operation} of {shown}" if shown else operation
-    if status == 429:
-        kind: type[BackendError] = ThrottledError
+    kind: type[BackendError]
+    code, sent = None, status >= 500 or status == 412
+    if status == 413 or (status == 500 and _SAYS_TOO_LARGE in answer.text):
+        kind, code, sent = BackendError, "value_too_large", False
+        says = f"the backend takes no value of this size ({where})"
+    elif status == 400 and _SAYS_CAS_MISMATCH in answer.text:
+        kind, code, says = BackendError, CAS_MISMATCH, f"another version stands ({where})"
+    elif status == 429:
+        kind = ThrottledError
         says = f"the backend asks to slow down ({where})"
     elif status >= 500 or status == 412:
         # 412: a replica that has not yet seen what this request builds upon.
@@ -254,10 +275,23 @@ def _refusal(
         says = "the endpoint redirects elsewhere: set endpoint to the active server itself"
     else:
         kind, says = BackendError, f"the backend refuses {where} with status {status}"
-    return kind(says, operation=operation, path=shown, status=status, retry_after=retry_after)
+    return kind(
+        says,
+        operation=operation,
+        path=shown,
+        status=status,
+        retry_after=retry_after,
+        code=code,
+        sent=sent,
+    )
 
 
-def _not_connected(failure: Exception, operation: str, shown: str | None) -> BackendError:
+def _not_connected(
+    failure: Exception, method: str, operation: str, shown: str | None
+) -> BackendError:
+    # aiohttp sends a DELETE once more where a kept connection breaks: that the second
+    # try found no connection says nothing of the first.
+    sent = method == "DELETE" or not isinstance(failure, aiohttp.ClientConnectorError)
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
         says = "the endpoint's certificate is not trusted: set tls_verify to its authority"
     elif isinstance(failure, aiohttp.ClientConnectorSSLError):
@@ -271,6 +305,7 @@ def _not_connected(failure: Exception, operation: str, shown: str | None) -> Bac
                 operation=operation,
                 path=shown,
                 code="endpoint_refused",
+                sent=sent,
             )
         says = "the endpoint takes no connection"
     elif isinstance(failure, TimeoutError):
@@ -281,7 +316,11 @@ def _not_connected(failure: Exception, operation: str, shown: str | None) -> Bac
         )
     else:
         says = f"the connection broke during {operation}"
-    return BackendUnreachableError(says, operation=operation, path=shown)
+    return BackendUnreachableError(says, operation=operation, path=shown, sent=sent)
+
+
+def _bytes(body: object) -> bytes:
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def _seconds(text: str | None) -> float | None:
