@@ -1,10 +1,19 @@
 """What tests of writes to a real OpenBao need beside `openbao` and `servers`."""
 
 from functools import partial
+from typing import Any
 
 import aiohttp
 from aiohttp import web
+from tests.openbao import Bao
 from tests.servers import Front
+
+from svsync.domain.changes import RemoteGone, RemoteValue, Tags
+from svsync.domain.decide import PushKind
+from svsync.domain.ids import PushId, RemotePath
+from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.values import Payload
+from svsync.ports import Backend
 
 
 def writing_policy(mount: str, *, version: int = 2) -> str:
@@ -45,3 +54,38 @@ async def _patch(target: str, request: web.Request) -> web.Response:
         return web.Response(
             status=answer.status, body=await answer.read(), content_type=answer.content_type
         )
+
+
+# --- writes ------------------------------------------------------------------------
+
+NEW = Payload.from_fields({"k": "new"})
+
+
+async def order(
+    backend: Backend, bao: Bao, kind: PushKind, payload: Payload = NEW, name: str = "a"
+) -> RemoteWrite:
+    """A write upon the state that stands now."""
+    path = RemotePath(f"{bao.mount}/data/{name}" if bao.version == 2 else f"{bao.mount}/{name}")
+    [state] = await backend.read([path])
+    assert isinstance(state, RemoteValue | RemoteGone)
+    value = payload if kind in (PushKind.PUT, PushKind.CREATE) else None
+    return RemoteWrite(PushId("push_1"), path, kind, state.value_token, state.order, value)
+
+
+async def ready_for(backend: Backend, asked: RemoteWrite) -> Ready:
+    ready = await backend.check(asked)
+    assert isinstance(ready, Ready), ready
+    return ready
+
+
+async def write(
+    backend: Backend, bao: Bao, kind: PushKind, tags: Tags | None = None, **given: Any
+) -> Landed | Refused:
+    asked = await order(backend, bao, kind, **given)
+    return await backend.write(asked, await ready_for(backend, asked), tags)
+
+
+async def metadata(bao: Bao, name: str = "a") -> dict[str, Any]:
+    answer = (await bao.request("GET", f"{bao.mount}/metadata/{name}"))["data"]
+    assert isinstance(answer, dict)
+    return answer

@@ -6,11 +6,18 @@ from typing import get_args
 
 import pytest
 
-from svsync.domain.changes import RemoteGone, RemoteValue
-from svsync.domain.errors import BackendUnreachableError
+from svsync.domain.changes import RemoteGone, RemoteValue, Tags
+from svsync.domain.decide import PushKind
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    DeniedError,
+    ThrottledError,
+)
 from svsync.domain.federation import BackendSpec
-from svsync.domain.ids import BackendId, RemotePath
-from svsync.domain.values import Credential
+from svsync.domain.ids import BackendId, PushId, RemotePath
+from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.values import Credential, Payload
 from svsync.ports import Backend, Operation
 from svsync.testing.conformance import (
     Ability,
@@ -157,3 +164,112 @@ async def test_generated_names_can_be_listed_read_and_changed(memory: MemoryScen
     assert isinstance(present, RemoteValue)
     assert present.value_token == after.entries[made.path(1234)].value_token
     assert isinstance(absent, RemoteGone)
+
+
+# --- writes: what tests ask of the store ----------------------------------------------
+
+
+def order_of(store: MemoryStore, kind: PushKind = PushKind.PUT) -> RemoteWrite:
+    """A write upon what `app/a` is now."""
+    secret = store.secret("app/a")
+    token = None if secret is None else secret.value_token
+    value = Payload.from_fields({"k": "new"}) if kind is not PushKind.METADATA else None
+    return RemoteWrite(PushId("push_1"), RemotePath("app/a"), kind, token, None, value)
+
+
+async def ready_for(memory: MemoryScene, order: RemoteWrite) -> Ready:
+    ready = await memory.backend.check(order)
+    assert isinstance(ready, Ready)
+    return ready
+
+
+async def test_answer_can_be_lost_after_a_write_was_made(memory: MemoryScene) -> None:
+    await memory.put("a", {"k": "old"})
+    order = order_of(memory.store)
+    ready = await ready_for(memory, order)
+
+    async def lose(operation: Operation, path: str) -> None:
+        raise BackendUnreachableError("lost", operation=operation, path=path)
+
+    memory.store.after = lose
+    with pytest.raises(BackendUnreachableError):
+        await memory.backend.write(order, ready, None)
+    secret = memory.store.secret("app/a")
+    assert secret is not None
+    assert secret.current == 2
+
+
+async def test_landed_write_tells_its_own_token_whoever_came_after_it(memory: MemoryScene) -> None:
+    await memory.put("a", {"k": "old"})
+    order = order_of(memory.store)
+    ready = await ready_for(memory, order)
+
+    async def follow(operation: Operation, path: str) -> None:
+        memory.store.put(path, {"k": "theirs"})
+
+    memory.store.after = follow
+    landed = await memory.backend.write(order, ready, None)
+    assert isinstance(landed, Landed)
+    assert landed.order == 2
+
+
+async def test_store_without_conditions_overwrites_whoever_was_faster() -> None:
+    store = MemoryStore()
+    features = replace(FEATURES, compare_and_set=False)
+    async with MemoryDriver(store, features).open(SPEC, no_credential, CountingGuard()) as backend:
+        memory = MemoryScene(backend, CountingGuard(), store)
+        await memory.put("a", {"k": "old"})
+        order = order_of(store)
+        ready = await ready_for(memory, order)
+        assert (ready.conditional, ready.before) == (False, None)
+        await memory.put("a", {"k": "theirs"})
+        landed = await backend.write(order, ready, None)
+        assert isinstance(landed, Landed)
+        assert landed.order == 3
+
+
+async def test_store_with_double_numbers_gives_others_back() -> None:
+    store = MemoryStore()
+    features = replace(FEATURES, json_doubles=True)
+    async with MemoryDriver(store, features).open(SPEC, no_credential, CountingGuard()) as backend:
+        payload = Payload.from_json_text('{"n": 12345678901234567890}')
+        order = replace(order_of(store, PushKind.CREATE), payload=payload)
+        ready = await backend.check(order)
+        assert isinstance(ready, Ready)
+        await backend.write(order, ready, None)
+        (read,) = await backend.read([RemotePath("app/a")])
+        assert isinstance(read, RemoteValue)
+        assert read.payload.reveal() == b'{"n":12345678901234567000}'
+
+
+async def test_value_beyond_the_stores_own_limit_is_refused(memory: MemoryScene) -> None:
+    memory.store.max_value = 5
+    assert await memory.backend.check(order_of(memory.store, PushKind.CREATE)) == Refused(
+        "value_too_large"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "told"),
+    [
+        (DeniedError("no", operation="write"), "denied", {"old": "1"}),
+        (ThrottledError("slow", operation="write", sent=False), "push_refused", {"old": "1"}),
+        (BackendUnreachableError("lost", operation="write"), "write_outcome_unknown", None),
+    ],
+)
+async def test_tags_that_could_not_be_set_undo_no_value(
+    memory: MemoryScene, error: BackendError, reason: str, told: Tags | None
+) -> None:
+    await memory.put("a", {"k": "old"})
+    await memory.tag("a", {"old": "1"})
+    order = order_of(memory.store)
+    ready = await ready_for(memory, order)
+
+    async def fail_next(operation: Operation, path: str) -> None:
+        memory.store.after = None
+        memory.store.fail("write", error)
+
+    memory.store.after = fail_next
+    landed = await memory.backend.write(order, ready, {"new": "1"})
+    assert isinstance(landed, Landed)
+    assert (landed.order, landed.tags, landed.tags_refused) == (2, told, reason)
