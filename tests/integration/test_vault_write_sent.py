@@ -13,6 +13,7 @@ from tests.servers import FaultyTcp, Front, hanging_server
 from tests.vault_writes import metadata, order, ready_for, writing_policy
 from tests.vaults import LOOPBACK, opened, spec_of
 
+from svsync.backends.guarded import BackendGuard, BreakerPolicy
 from svsync.clients.vault import VaultSettings
 from svsync.clients.vault.transport import VaultTransport
 from svsync.domain.decide import PushKind
@@ -199,3 +200,19 @@ async def test_login_that_fails_in_mid_write_leaves_nothing_open(kv2: Bao) -> No
             await backend.write(asked, ready, None)
         assert not refused.value.sent
     assert (await metadata(kv2))["current_version"] == 1
+
+
+async def test_write_to_a_backend_that_is_left_alone_was_not_sent(kv2: Bao) -> None:
+    guard = BackendGuard(breaker=BreakerPolicy(failures=1, after=0.0, pause=3600.0))
+    async with (
+        Front(kv2.url) as front,
+        opened(spec_of(kv2, url=front.url), kv2.root_token, guard) as backend,
+    ):
+        asked, ready = await prepared(backend, kv2)
+        front.refuse("^POST .*/data/", 503)
+        with pytest.raises(BackendUnreachableError) as failed:
+            await backend.write(asked, ready, None)
+        with pytest.raises(BackendUnreachableError) as left_alone:
+            await backend.write(asked, ready, None)
+    assert (failed.value.sent, left_alone.value.sent) == (True, False)
+    assert front.seen.count(f"POST /v1/{kv2.mount}/data/a") == 1

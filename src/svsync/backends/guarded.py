@@ -284,6 +284,7 @@ class BackendGuard:
                 raise _LeftAloneError(
                     "the backend failed again and again and is left alone for a moment",
                     operation=operation,
+                    sent=False,
                 )
             if self._calls_left is not None:
                 self._calls_left -= 1
