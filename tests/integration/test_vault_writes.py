@@ -12,7 +12,7 @@ from tests.vaults import opened, spec_of
 
 from svsync.domain.changes import RemoteValue, Tags
 from svsync.domain.decide import PushKind
-from svsync.domain.errors import ThrottledError
+from svsync.domain.errors import BackendError, ProtocolError, ThrottledError
 from svsync.domain.ids import PushId, RemotePath
 from svsync.domain.pushes import REMOTE_CHANGED, Landed, Ready, Refused, RemoteWrite
 from svsync.domain.values import Payload
@@ -202,7 +202,17 @@ async def test_version_that_could_not_be_brought_back_is_named(kv2: Bao) -> None
     assert ended == Refused(REMOTE_CHANGED, "could not bring back version 1")
 
 
-async def test_delete_whose_look_afterwards_fails_may_have_been_made(kv2: Bao) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, "{}", ThrottledError),
+        (404, '{"errors":["no handler for route"]}', ProtocolError),
+        (200, '{"data":{}}', ProtocolError),
+    ],
+)
+async def test_delete_whose_look_afterwards_fails_may_have_been_made(
+    kv2: Bao, status: int, body: str, kind: type[BackendError]
+) -> None:
     await kv2.put("a", {"k": "v"})
     async with (
         Front(kv2.url) as front,
@@ -210,8 +220,8 @@ async def test_delete_whose_look_afterwards_fails_may_have_been_made(kv2: Bao) -
     ):
         asked = await order(backend, kv2, PushKind.DELETE)
         ready = await ready_for(backend, asked)
-        front.refuse("^GET .*/metadata/", 429)
-        with pytest.raises(ThrottledError) as raised:
+        front.refuse("^GET .*/metadata/", status, body)
+        with pytest.raises(kind) as raised:
             await backend.write(asked, ready, None)
     assert raised.value.sent
 
@@ -227,6 +237,16 @@ async def test_mount_that_vanished_refuses(kv2: Bao) -> None:
         for refused in (await backend.check(asked), await backend.write(asked, ready, None)):
             assert isinstance(refused, Refused)
             assert refused.reason == "push_refused"
+
+
+async def test_name_removed_during_its_delete_is_refused(kv2: Bao) -> None:
+    await kv2.put("a", {"k": "v"})
+    async with opened(spec_of(kv2), kv2.root_token) as backend:
+        asked = await order(backend, kv2, PushKind.DELETE)
+        ready = await ready_for(backend, asked)
+        await kv2.remove("a")
+        ended = await backend.write(asked, ready, None)
+    assert ended == Refused(REMOTE_CHANGED, "the name was removed meanwhile")
 
 
 async def test_path_outside_of_every_rule_is_not_written(kv2: Bao) -> None:

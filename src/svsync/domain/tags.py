@@ -161,9 +161,15 @@ def after_push(
         else:
             mine[key] = wanted
     pairs = merge_fields(mine, base, pushed, local_wins=local_wins)
-    # What a new string asked for is in the pairs; it comes back if it is so.
-    asked = {_write(key, value, transform) for key, value in strings.items() if value is not None}
-    tags = merge(set(local_tags) - asked, base, pairs, transform)
+    if invertible(transform):
+        # The strings that stand for no pair, and those of the pairs as they are now.
+        asked = {
+            _write(key, value, transform) for key, value in strings.items() if value is not None
+        }
+        own = set(local_tags) - asked - set(flatten(base, transform))
+        tags = tuple(sorted(own.union(flatten(pairs, transform))))
+    else:
+        tags = merge(local_tags, base, pairs, transform)
     fields = merge_fields(custom, base, pushed, local_wins=local_wins)
     hidden = {key: value for key, value in fields.items() if not _may_change(key, transform)}
     shown = {key: value for key, value in pairs.items() if _may_change(key, transform)}

@@ -32,7 +32,13 @@ from svsync.backends.vault.kv import (
 from svsync.clients.vault import CAS_MISMATCH, Answer, AnswerTooLargeError
 from svsync.domain.changes import Entry, RemoteRead, RemoteUnknown, RemoteValue, Tags
 from svsync.domain.decide import PushKind
-from svsync.domain.errors import BackendError, DeniedError, ProtocolError, ThrottledError
+from svsync.domain.errors import (
+    BackendError,
+    DeniedError,
+    ProtocolError,
+    SvsyncError,
+    ThrottledError,
+)
 from svsync.domain.ids import RemotePath
 from svsync.domain.pushes import REMOTE_CHANGED, Landed, Ready, Refused, RemoteWrite
 from svsync.domain.values import Payload
@@ -128,7 +134,11 @@ class Kv2Writing:
         except BackendError as error:
             error.sent = True  # not this read, but the delete before it
             raise
-        if found is None or isinstance(found, Refused):
+        if isinstance(found, Refused):
+            raise ProtocolError(
+                "the metadata does not tell what a delete did", operation="delete", path=order.path
+            )
+        if found is None:
             return Refused(REMOTE_CHANGED, "the name was removed meanwhile")
         entry = found.entry
         if entry.gone and entry.value_token and _same_version(entry.value_token, order):
@@ -189,10 +199,10 @@ class Kv2Writing:
         elif changes:
             try:
                 refused = await self._set_pairs(path, changes, pairs)
-            except BackendError as error:
+            except SvsyncError as error:  # of the credential's source, too
                 if alone:
                     raise
-                if error.sent:
+                if isinstance(error, BackendError) and error.sent:
                     return replace(landed, tags=None, tags_refused="write_outcome_unknown")
                 throttled = isinstance(error, ThrottledError)
                 refused = Refused("push_throttled" if throttled else "push_refused")
