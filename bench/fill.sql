@@ -3,8 +3,8 @@ CREATE TEMP TABLE fresh AS
 SELECT i, nextval('secret_ids') AS id, lpad((i / 1000)::text, 4, '0') || '/' || lpad(i::text, 7, '0') AS name
 FROM generate_series($1::int, $2::int - 1) AS i;
 
-INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, secret_type)
-SELECT 1, id, 'ext/' || name, 'live', 1, 'json' FROM fresh;
+INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, last_version, secret_type)
+SELECT 1, id, 'ext/' || name, 'live', 1, 1, 'json' FROM fresh;
 
 INSERT INTO versions (tenant_id, secret_id, version, encoding, key_id, nonce, sealed, fp, fp_key_id, origin, remote_version, created_by,
   run_id)

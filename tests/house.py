@@ -26,7 +26,7 @@ from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
 from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
 from svsync.services.runs import Ended, Request
-from svsync.services.secrets import Put
+from svsync.services.secret_writes import Put
 from svsync.testing.memory import MemoryBackend, MemoryDriver, MemoryStore
 
 if TYPE_CHECKING:  # generic in its stubs only
@@ -90,7 +90,7 @@ class House:
     async def write(self, path: str, value: Payload | dict[str, str], **put: Any) -> int:
         """A local write; the version it made."""
         payload = value if isinstance(value, Payload) else Payload.from_fields(value)
-        answer = await self.app.secrets.put(
+        answer = await self.app.writes.put(
             TENANT, LocalPath(path), Put(payload, **put), by="sa:test"
         )
         version = answer["version"]

@@ -23,6 +23,7 @@ from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.federation import Federation
 from svsync.services.runs import Runs
 from svsync.services.sealing import Sealing
+from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
 from svsync.store import federation, keys
 from svsync.store.database import Database, open_database
@@ -47,6 +48,7 @@ class App:
     registry: Registry
     sealing: Sealing
     secrets: Secrets
+    writes: SecretWrites
     federation: Federation
     runs: Runs
     embedded: bool
@@ -96,13 +98,14 @@ async def open_app(
         registry = Registry(
             settings, _credentials(settings, lambda: secrets, environ), drivers=drivers
         )
-        secrets = Secrets(db, sealing, registry)
+        secrets = Secrets(db, sealing)
         app = App(
             settings=settings,
             db=db,
             registry=registry,
             sealing=sealing,
             secrets=secrets,
+            writes=SecretWrites(db, sealing, registry, ids=new_id),
             federation=Federation(db, registry),
             runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
             embedded=embedded is not None,

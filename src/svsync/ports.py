@@ -168,9 +168,7 @@ class Backend(Protocol):
         """
         ...
 
-    async def write(
-        self, order: RemoteWrite, ready: Ready, tags: Tags | None
-    ) -> Landed | Refused:
+    async def write(self, order: RemoteWrite, ready: Ready, tags: Tags | None) -> Landed | Refused:
         """Write the value, or delete it recoverably, and then set the raw pairs.
 
         One call, never repeated, on the condition of `ready`; `tags` (all the pairs

@@ -323,6 +323,6 @@ async def test_events_are_numbered_without_gaps(house: House) -> None:
         row["sequence"] for row in rows
     ]
     assert [row["type"].removeprefix("federation.") for row in rows] == [
-        "secret.changed", "sync.completed", "conflict.detected", "sync.completed",
+        "secret.changed", "sync.completed", "secret.changed", "conflict.detected", "sync.completed",
         "conflict.resolved", "sync.completed",
     ]  # fmt: skip

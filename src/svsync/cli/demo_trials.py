@@ -22,7 +22,7 @@ from svsync.domain.ids import LocalPath
 from svsync.domain.runs import Count, RunResult
 from svsync.domain.values import Payload
 from svsync.embedded.at_rest import look_at_rest
-from svsync.services.secrets import Put
+from svsync.services.secret_writes import Put
 
 ARRIVALS: Final = 1200
 """New secrets of the outage: more than two of the batches that a run commits."""
@@ -42,7 +42,7 @@ async def conflict(hands: Hands) -> Told:
         ours[path] = demo_secrets.database(f"{path}#ours")
         theirs[path] = demo_secrets.database(f"{path}#theirs")
         put = Put(Payload.from_json_text(json.dumps(ours[path])))
-        await hands.app.secrets.put(hands.tenant, local_path(mount, path), put, by="demo")
+        await hands.app.writes.put(hands.tenant, local_path(mount, path), put, by="demo")
         await hands.estate.put(mount, path, theirs[path])
     ran = await hands.run_all()
     sides, recorded = [], []

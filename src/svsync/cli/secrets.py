@@ -207,7 +207,7 @@ async def history(args: argparse.Namespace) -> int:
 async def write(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
     from svsync.domain.paths import parse_local
-    from svsync.services.secrets import Put
+    from svsync.services.secret_writes import Put
 
     path = _usable(parse_local, args.path)
     put = Put(
@@ -222,7 +222,7 @@ async def write(args: argparse.Namespace) -> int:
         _refuse_unprintable(f"--{name}", getattr(args, name))
     out: Output = args.out
     async with opened(args) as (app, tenant):
-        written = await app.secrets.put(tenant, path, put, by=f"cli:{_user()}")
+        written = await app.writes.put(tenant, path, put, by=f"cli:{_user()}")
     if out.json:
         out.document(written)
     else:

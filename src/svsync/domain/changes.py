@@ -129,6 +129,8 @@ class Base:
 class Local:
     """The local secret as it was read; the commit is conditional on it.
 
+    `last_version` is the highest number ever given out, also to a write that did not
+    land; a row that holds nothing but that counter is NO_ROW with a `secret_id`.
     `written_after_claim`: its current version was written after the backend
     claimed the path. `propagate`: a tombstone that may delete remotely. `custom` is
     JSON text of an object of strings.
@@ -137,6 +139,7 @@ class Local:
     kind: LocalKind = LocalKind.NO_ROW
     secret_id: SecretId | None = None
     version: int = 0
+    last_version: int = 0
     fingerprint: bytes | None = None
     fingerprint_key: KeyId | None = None
     row_rev: int = 0

@@ -7,6 +7,7 @@
     ├── NotFoundError               no such secret, backend, run             exit 1
     ├── UndecodableError            one value that cannot be taken in: skipped   exit 1
     ├── VersionConflictError        a compare-and-set that did not match     exit 1
+    ├── WriteOutcomeUnknownError    a write without an answer: asked for later   exit 1
     ├── BackendBusyError            somebody else runs this backend          exit 75
     ├── BackendError                the remote store, as a whole
     │   ├── BackendUnreachableError no connection, no answer, 5xx: retried   exit 3
@@ -88,6 +89,16 @@ class VersionConflictError(SvsyncError):
     """The secret is at another version than the caller expected."""
 
     code = "version_conflict"
+
+
+class WriteOutcomeUnknownError(SvsyncError):
+    """A write went out and was not answered; what became of it is found out later."""
+
+    code = "write_outcome_unknown"
+
+    def __init__(self, message: str, *, push_id: str) -> None:
+        super().__init__(message)
+        self.push_id = push_id
 
 
 class BackendBusyError(SvsyncError):

@@ -144,6 +144,7 @@ class Stage(StrEnum):
     DECIDE = "decide"
     SEAL = "seal"
     COMMIT = "commit"
+    PUSH = "push"
     EMIT = "emit"
 
 
@@ -158,7 +159,9 @@ class Count(StrEnum):
     from the listing; listing_missed: of those, there after all when asked by
     name; rolled_back: pulled although its order fell; attached: joined without a
     new version; imported_versions: earlier remote versions taken in;
-    fields_dropped: provider-specific metadata that does not travel.
+    fields_dropped: provider-specific metadata that does not travel; metadata_pushed:
+    tags or custom metadata alone that were written to the backend; metadata_refused:
+    a value landed there, and its tags were not taken.
     """
 
     LISTED = "listed"
@@ -179,6 +182,8 @@ class Count(StrEnum):
     MOVED = "moved"
     IMPORTED_VERSIONS = "imported_versions"
     FIELDS_DROPPED = "fields_dropped"
+    METADATA_PUSHED = "metadata_pushed"
+    METADATA_REFUSED = "metadata_refused"
 
 
 @dataclass(frozen=True, slots=True)

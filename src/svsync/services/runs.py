@@ -272,7 +272,7 @@ class Runs:
         opened: OpenBackend | None = None
         try:
             async with (
-                held_lease(self._db, run.claimed, time.monotonic),
+                held_lease(self._db, run.claimed, time.monotonic) as run.lease_left,
                 self._backends.open(
                     run.spec, run.claimed.held.tenant, calls_left=calls_left
                 ) as opened,

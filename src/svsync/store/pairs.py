@@ -20,6 +20,8 @@ from svsync.store.columns import columns, field_columns
 from svsync.store.database import Row, Transaction
 
 _TAGS: Final = json.JSONEncoder(sort_keys=True)
+_KINDS: Final = {"live": LocalKind.LIVE, "deleted": LocalKind.TOMBSTONE}
+"""What a secret's state is to a decision; with any other only its number is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +179,10 @@ def local_of(row: Row) -> Local:
     if row["secret_id"] is None:
         return Local()
     return Local(
-        kind=LocalKind.LIVE if row["local_state"] == "live" else LocalKind.TOMBSTONE,
+        kind=_KINDS.get(row["local_state"], LocalKind.NO_ROW),
         secret_id=row["secret_id"],
         version=row["current_version"],
+        last_version=row["last_version"],
         fingerprint=row["local_fp"],
         fingerprint_key=row["local_fp_key"],
         row_rev=row["row_rev"],
@@ -221,6 +224,7 @@ def pair_of(row: Row) -> Pair:
         failures=row["failures"],
         recheck=row["recheck"],
         conflict_open=row["conflict_id"] is not None,
+        push_unfinished=row["push_unfinished"],
     )
 
 

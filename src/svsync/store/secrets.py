@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from svsync.domain.ids import LocalPath, RunId, SecretId
+from svsync.domain.ids import BackendId, LocalPath, RemotePath, RunId, SecretId
 from svsync.store.columns import columns, field_columns
 from svsync.store.database import Row, Transaction
+from svsync.store.pairs import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Metadata:
     owner: str | None = None
     description: str | None = None
     custom: str = "{}"
+    max_versions: int | None = None
 
 
 async def next_ids(tx: Transaction, count: int) -> list[SecretId]:
@@ -126,22 +128,67 @@ async def for_write(tx: Transaction, path: LocalPath) -> Row | None:
     return await tx.fetchrow("secrets.for_write", tx.tenant, path)
 
 
-async def write_new(tx: Transaction, secret: SecretId, path: LocalPath, metadata: Metadata) -> bool:
-    """Make the secret's row; False where somebody else made it meanwhile."""
-    made = await tx.fetchrow(
-        "secrets.write_new", tx.tenant, secret, path, metadata.secret_type, list(metadata.tags),
-        metadata.owner, metadata.description, metadata.custom,
+def _columns(metadata: Metadata) -> tuple[object, ...]:
+    return (
+        metadata.secret_type, list(metadata.tags), metadata.owner, metadata.description,
+        metadata.custom, metadata.max_versions,
     )  # fmt: skip
+
+
+async def write_new(
+    tx: Transaction, secret: SecretId, path: LocalPath, metadata: Metadata, *, pending: bool = False
+) -> bool:
+    """Make the secret's row, for version 1; False where somebody else made it meanwhile."""
+    made = await tx.fetchrow(
+        "secrets.write_new", tx.tenant, secret, path, *_columns(metadata), pending
+    )
     return made is not None
 
 
 async def write_next(tx: Transaction, secret: SecretId, version: int, metadata: Metadata) -> None:
-    await tx.fetchrow(
-        "secrets.write_next", tx.tenant, secret, version, metadata.secret_type,
-        list(metadata.tags), metadata.owner, metadata.description, metadata.custom,
+    await tx.execute("secrets.write_next", tx.tenant, secret, version, *_columns(metadata))
+
+
+async def reserve_next(tx: Transaction, secret: SecretId, version: int) -> None:
+    """Give out the number of a version that is not current before it lands."""
+    await tx.execute("secrets.reserve_next", tx.tenant, secret, version)
+
+
+async def mark_pending(tx: Transaction, secret: SecretId, version: int) -> None:
+    await tx.execute("secrets.mark_pending", tx.tenant, secret, version)
+
+
+async def redescribe(tx: Transaction, secret: SecretId, metadata: Metadata) -> None:
+    """Set the metadata of a locked secret; no new version."""
+    await tx.execute("secrets.redescribe", tx.tenant, secret, *_columns(metadata))
+
+
+async def bury_written(tx: Transaction, secret: SecretId, *, propagate: bool) -> None:
+    await tx.execute("secrets.bury_written", tx.tenant, secret, propagate)
+
+
+async def sealed_version(tx: Transaction, secret: SecretId, version: int) -> Row | None:
+    """One version that can still be read, sealed."""
+    return await tx.fetchrow("secrets.sealed_version", tx.tenant, secret, version)
+
+
+async def mark_written(tx: Transaction, path: LocalPath) -> bool:
+    """Make the next run look at the pair of a path that was written locally; False where
+    there is none."""
+    return await tx.execute("secrets.mark_written", tx.tenant, path) > 0
+
+
+async def claim_written(
+    tx: Transaction,
+    backend: BackendId,
+    mapping: Mapping,
+    remote: RemotePath,
+    path: LocalPath,
+    secret: SecretId,
+    rule: int,
+) -> None:
+    """Give a path that is written through a pair, where none owns it yet."""
+    await tx.execute(
+        "secrets.claim_written", tx.tenant, backend, remote, path, secret, rule, mapping.hash,
+        mapping.base_pair,
     )  # fmt: skip
-
-
-async def mark_written(tx: Transaction, path: LocalPath) -> None:
-    """Make the next run look at the pair of a path that was written locally."""
-    await tx.execute("secrets.mark_written", tx.tenant, path)

@@ -7,6 +7,7 @@ Then it is left to the next run. Nothing here deletes a value.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from svsync.domain.changes import (
@@ -16,15 +17,18 @@ from svsync.domain.changes import (
     RemoteGone,
     RemoteValue,
 )
-from svsync.domain.decide import BaseMove, Effect
+from svsync.domain.decide import BaseMove, Effect, PushKind
 from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
+from svsync.domain.ids import PushId
+from svsync.domain.pushes import REMOTE_CHANGED, PushState
 from svsync.domain.runs import FAILURES, Count, SkipReason, Stage, quarantine_delay
+from svsync.services.pushes import Made, deliver
 from svsync.services.sync.commit import commit
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
 from svsync.services.sync.fetch import fetch_batch
 from svsync.services.sync.intake import reload
-from svsync.services.sync.judge import Outcome, judge, unstorable
-from svsync.store import pairs
+from svsync.services.sync.judge import Outcome, judge, unpushed, unstorable
+from svsync.store import pairs, pushes
 from svsync.store.pairs import SkipRow
 
 TRIES: Final = 3
@@ -52,6 +56,7 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
 async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
     """Decide and commit one batch, again for what was overtaken."""
     overtaken: list[Outcome] = []
+    made: _Committed
     for _ in range(TRIES + 1):
         if overtaken:
             paths = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
@@ -66,12 +71,13 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
         for idle in outcomes:
             if idle.decision.skip_reason is None and not _moves(idle):
                 _count(run, idle)
-        overtaken, refused = await _commit_or_halve(run, moving)
-        left = {id(o.fetched) for o in (*overtaken, *refused)}
+        made = await _commit_or_halve(run, await _undamped(run, moving))
+        left = {id(o.fetched) for o in (*made.overtaken, *made.refused)}
         for done in moving:
             if id(done.fetched) not in left:
                 _count(run, done)
-        await _record_skips(run, [*skipped, *refused])
+        await _record_skips(run, [*skipped, *made.refused])
+        overtaken = [*made.overtaken, *await _push(run, made.planned)]
         if not overtaken:
             return
     for late in overtaken:
@@ -96,27 +102,92 @@ def _moves(o: Outcome) -> bool:
     )
 
 
-async def _commit_or_halve(
-    run: Run, outcomes: list[Outcome]
-) -> tuple[list[Outcome], list[Outcome]]:
-    """Commit; those that were overtaken, and those that the database refuses.
+async def _undamped(run: Run, outcomes: list[Outcome]) -> list[Outcome]:
+    """Where a backend takes no more than so many writes of one name, a push that comes
+    too soon waits: the path stays as it is, and the latest value goes out later."""
+    seconds = run.backend.features.push_interval_s
+    due = [o.pair.local_path for o in outcomes if o.decision.push is not None]
+    if not seconds or not due:
+        return outcomes
+    async with run.transaction(lookups=True) as tx:
+        soon = await pushes.recent(tx, run.spec.id, due, seconds)
+    for o in outcomes:
+        if o.decision.push is not None and o.pair.local_path in soon:
+            run.skip(o.pair.remote_path, SkipReason.PUSH_THROTTLED)
+    return [o for o in outcomes if o.decision.push is None or o.pair.local_path not in soon]
 
-    Where it refuses a batch, that is halved until the one path that it refuses is
-    alone. So one odd secret stops no other.
+
+async def _push(run: Run, planned: dict[PushId, Outcome]) -> list[Outcome]:
+    """Make the pushes that were planned; those that the remote side overtook come back.
+
+    Raises:
+        BackendError: it concerns the backend as a whole; how each ended is kept.
+    """
+    if not planned:
+        return []
+    with run.spending(Stage.PUSH):
+        made = await deliver(run.sender, list(planned))
+    overtaken, failed = [], []
+    for m in made:
+        o = planned[m.push.push_id]
+        if m.state is PushState.LANDED:
+            count_landed(run, m)
+        elif m.reason == REMOTE_CHANGED:
+            overtaken.append(o)
+        else:
+            failed.append(unpushed(o, SkipReason.of(m.reason), m.detail))
+    await _record_skips(run, failed)
+    for m in made:
+        if m.error is not None:
+            raise m.error
+    return overtaken
+
+
+def count_landed(run: Run, made: Made) -> None:
+    """Count a push that landed, with the versions of others that it went over."""
+    run.report.add(Count.CONFLICTS, len(made.foreign))
+    if made.push.kind is PushKind.METADATA:
+        run.report.add(Count.METADATA_PUSHED)
+    else:
+        run.report.add(Count.PUSHED)
+    if made.landed is not None and made.landed.tags_refused:
+        run.report.add(Count.METADATA_REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What became of a batch: overtaken meanwhile, refused by the database, and the
+    pushes that were planned for the rest."""
+
+    overtaken: list[Outcome] = field(default_factory=list)
+    refused: list[Outcome] = field(default_factory=list)
+    planned: dict[PushId, Outcome] = field(default_factory=dict)
+
+    def and_then(self, other: "_Committed") -> "_Committed":
+        return _Committed(
+            self.overtaken + other.overtaken,
+            self.refused + other.refused,
+            self.planned | other.planned,
+        )
+
+
+async def _commit_or_halve(run: Run, outcomes: list[Outcome]) -> _Committed:
+    """Commit. Where the database refuses a batch, that is halved until the one path
+    that it refuses is alone. So one odd secret stops no other.
     """
     if not outcomes:
-        return [], []
+        return _Committed()
     try:
-        return await commit(run, outcomes), []
+        overtaken, planned = await commit(run, outcomes)
+        return _Committed(overtaken, planned=planned)
     except (FenceLostError, StoreUnavailableError):
         raise
     except StoreError as refused:
         if len(outcomes) == 1:
-            return [], [unstorable(outcomes[0], refused.message)]
+            return _Committed(refused=[unstorable(outcomes[0], refused.message)])
         middle = len(outcomes) // 2
-        late, odd = await _commit_or_halve(run, outcomes[:middle])
-        later, odder = await _commit_or_halve(run, outcomes[middle:])
-        return late + later, odd + odder
+        first = await _commit_or_halve(run, outcomes[:middle])
+        return first.and_then(await _commit_or_halve(run, outcomes[middle:]))
 
 
 def _count(run: Run, o: Outcome) -> None:
@@ -202,6 +273,8 @@ def _action(o: Outcome) -> tuple[str, str] | None:
         return "retain", "gone in the backend, the local value stays"
     if decision.count is Count.ATTACHED:
         return "attach", "equal on both sides"
+    if decision.push is not None:
+        return "push", str(decision.push)
     if decision.status is PairStatus.DIVERGED:
         return "diverged", "changed here, not written through"
     if o.tags is not None:

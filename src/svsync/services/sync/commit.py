@@ -18,12 +18,13 @@ from svsync.domain.changes import (
     RemoteGone,
     RemoteValue,
 )
-from svsync.domain.decide import ConflictKind, ConflictState, Effect
+from svsync.domain.decide import ConflictKind, ConflictState, Effect, PushKind
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import KeyServiceError
-from svsync.domain.ids import ConflictId, SecretId
+from svsync.domain.ids import ConflictId, PushId, SecretId
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import Payload
+from svsync.services.pushes import plan
 from svsync.services.sealing import Sealed, Sealer
 from svsync.services.sync.context import Run
 from svsync.services.sync.judge import Outcome
@@ -32,6 +33,7 @@ from svsync.store.conflicts import ConflictRow
 from svsync.store.database import Row, Transaction
 from svsync.store.outbox import Event
 from svsync.store.pairs import PairRow
+from svsync.store.pushes import PushRow
 from svsync.store.secrets import Advance, NewSecret, VersionRow
 
 
@@ -51,11 +53,15 @@ class _Rows:
 
     @property
     def is_new(self) -> bool:
-        return self.outcome.decision.effect is Effect.CREATE
+        """It has no row yet. One that holds nothing but its counter is gone on with."""
+        return self.outcome.decision.effect is Effect.CREATE and self.pair.local.secret_id is None
 
 
-async def commit(run: Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Write these outcomes; those whose local row moved meanwhile come back.
+async def commit(
+    run: Run, outcomes: Sequence[Outcome]
+) -> tuple[list[Outcome], dict[PushId, Outcome]]:
+    """Write these outcomes; those whose local row moved meanwhile come back, and the
+    pushes that were planned for the others.
 
     Raises:
         FenceLostError: the run is somebody else's now; nothing was written.
@@ -67,9 +73,10 @@ async def commit(run: Run, outcomes: Sequence[Outcome]) -> list[Outcome]:
         async with run.transaction(lookups=True) as tx:
             standing = await _claim(tx, rows)
             recorded = await _write(run, tx, standing)
+            planned = await _plan_pushes(run, tx, standing)
     run.report.add(Count.CONFLICTS, recorded)
     kept = {id(r) for r in standing}
-    return [r.outcome for r in rows if id(r) not in kept]
+    return [r.outcome for r in rows if id(r) not in kept], planned
 
 
 # --- seal -------------------------------------------------------------------------
@@ -246,7 +253,7 @@ async def _write(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> int:
         o, secret = r.outcome, r.secret
         if secret is None:
             continue
-        if o.decision.effect is Effect.PULL:
+        if o.writes_value and not r.is_new:
             pulled.append(Advance(secret, o.version, o.tags, o.custom))
         elif o.decision.effect is Effect.TOMBSTONE:
             buried.append(secret)
@@ -264,6 +271,40 @@ async def _write(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> int:
     events = [*_changed(run, rows), *_detected(run, recorded), *_resolved(run, closed)]
     await outbox.add(tx, run.spec.id, events, event_ids=lambda: run.ids("evt"))
     return len(recorded)
+
+
+async def _plan_pushes(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> dict[PushId, Outcome]:
+    """Write down what is to be written to the backend: of the local version that stands
+    now, on the condition that the remote side is what the point read showed."""
+    due: dict[PushId, Outcome] = {}
+    planned = []
+    for r in rows:
+        o, remote = r.outcome, r.outcome.fetched.remote
+        if o.decision.push is None or r.secret is None:
+            continue
+        push = PushId(run.ids("psh"))
+        due[push] = o
+        seen = remote if isinstance(remote, RemoteValue | RemoteGone) else None
+        valued = o.decision.push in (PushKind.PUT, PushKind.CREATE)
+        planned.append(
+            PushRow(
+                push_id=push,
+                path=o.pair.local_path,
+                remote_path=o.pair.remote_path,
+                kind=str(o.decision.push),
+                secret_id=r.secret,
+                version=o.version,
+                pending=False,
+                metadata=None,
+                expected_token=seen.value_token if seen else o.base.value_token,
+                expected_order=seen.order if seen else o.base.order,
+                target_fp=o.pair.local.fingerprint if valued else None,
+                target_fp_key=o.pair.local.fingerprint_key if valued else None,
+            )
+        )
+    claimed = run.claimed
+    await plan(tx, run.spec.id, planned, by="svsync", run=claimed.run_id, fence=claimed.held.fence)
+    return due
 
 
 def _pair_row(r: _Rows) -> PairRow:

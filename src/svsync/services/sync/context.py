@@ -13,6 +13,7 @@ from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.runs import Report, SkipReason, Stage
 from svsync.ports import Backend, Connection
+from svsync.services.pushes import Sender
 from svsync.services.sealing import TenantKeys
 from svsync.store.database import Database, Transaction
 from svsync.store.pairs import Mapping
@@ -48,6 +49,7 @@ class Run:
         todo: length of the work list.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
         now: the database's time, carried on by the monotonic clock.
+        lease_left: seconds for which this run surely holds its lease.
     """
 
     db: Database
@@ -56,6 +58,7 @@ class Run:
     rules: RuleSet
     mapping: Mapping
     backend: Backend = field(init=False)
+    lease_left: Callable[[], float] = field(init=False)
     keys: TenantKeys
     allow: Allow
     ids: Callable[[str], str]
@@ -100,6 +103,22 @@ class Run:
             raise
         finally:
             self.report.spend(stage, (time.perf_counter() - began) * 1000)
+
+    @property
+    def sender(self) -> Sender:
+        """Who makes this run's pushes: under its fence, as long as it holds its lease."""
+        return Sender(
+            transaction=self.transaction,
+            spec=self.spec,
+            rules=self.rules,
+            base_pair=self.mapping.base_pair,
+            backend=self.backend,
+            keys=self.keys,
+            now=self.now,
+            ids=self.ids,
+            time_left=self.lease_left,
+            run=self.claimed.run_id,
+        )
 
     def skip(self, remote_path: RemotePath | str, reason: SkipReason, detail: str = "") -> None:
         self.report.skip(remote_path, reason, detail)

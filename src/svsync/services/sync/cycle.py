@@ -8,8 +8,10 @@ from svsync.domain.errors import ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
 from svsync.domain.globs import Glob
 from svsync.domain.guards import GuardNumbers, check_guards
+from svsync.domain.pushes import PushState
 from svsync.domain.runs import Stage
-from svsync.services.sync.apply import apply
+from svsync.services.healing import heal
+from svsync.services.sync.apply import apply, count_landed
 from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import fetch
 from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
@@ -32,6 +34,9 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     """
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
+    if not run.dry:
+        await ask_after_pushes(run, mapped=stored.applied_hash in (None, run.mapping.hash))
+    with run.spending(Stage.CONNECT):
         if stored.applied_tags != transforms_text(run.spec):
             await retag(run, transforms_of(stored.applied_tags or "[]"))
         if stored.applied_hash != run.mapping.hash:
@@ -66,6 +71,15 @@ async def connect(run: Run, stored: StoredBackend) -> None:
             operation="connect",
             code="backend_identity_changed",
         )
+
+
+async def ask_after_pushes(run: Run, *, mapped: bool) -> None:
+    """What earlier runs and writes left open comes first: nothing is decided about a
+    path before it is known what became of its push."""
+    with run.spending(Stage.PUSH):
+        for made in await heal(run.sender, mapped=mapped):
+            if made.state is PushState.LANDED:
+                count_landed(run, made)
 
 
 async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:

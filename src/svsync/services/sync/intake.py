@@ -344,11 +344,23 @@ async def _map_new(run: Run, fresh: dict[RemotePath, Row]) -> list[Change]:
         ):
             run.skip(m.remote, SkipReason.CLAIMED_BY, row["claimed_by"])
             continue
-        pair = Pair(m.remote, m.local, m.rule, pairs.base_of(row), pairs.local_of(row))
+        pair = _new_pair(m.remote, m.local, m.rule, row)
         work = fresh[m.remote]
         entry = None if work["kind"] == "named" else _entry(work)
         changes.append(Change(ChangeKind.NEW, pair, entry))
     return changes
+
+
+def _new_pair(remote: RemotePath, local: LocalPath, rule: int, row: Row) -> Pair:
+    """What a row of `pairs.load_new` says of two paths that no active pair joins."""
+    return Pair(
+        remote,
+        local,
+        rule,
+        pairs.base_of(row),
+        pairs.local_of(row),
+        push_unfinished=row["push_unfinished"],
+    )
 
 
 def _is_proxied(run: Run, remote: RemotePath, rule: int) -> bool:
@@ -371,7 +383,7 @@ async def reload(run: Run, paths: Sequence[tuple[RemotePath, LocalPath, int]]) -
             pair = pairs.pair_of(states[remote])
         else:
             row = unknown[remote]
-            pair = Pair(remote, local, rule, pairs.base_of(row), pairs.local_of(row))
+            pair = _new_pair(remote, local, rule, row)
         again.append(Change(ChangeKind.CHANGED, pair, None))
     return again
 

@@ -7,7 +7,9 @@ from datetime import datetime
 from svsync.domain.bases import move_base, rolled_back
 from svsync.domain.changes import (
     Base,
+    BaseKind,
     Fetched,
+    LocalKind,
     Pair,
     PairStatus,
     RemoteMetadata,
@@ -16,11 +18,11 @@ from svsync.domain.changes import (
     RemoteValue,
     Tags,
 )
-from svsync.domain.decide import BaseMove, Decision, Effect, decide
-from svsync.domain.federation import ConflictPolicy, RemoteChanges
+from svsync.domain.decide import BaseMove, Decision, Effect, PushKind, decide
+from svsync.domain.federation import ConflictPolicy, RemoteChanges, Writes
 from svsync.domain.runs import Count, SkipReason
 from svsync.domain.situation import ImpossibleSituation, classify
-from svsync.domain.tags import merge, merge_fields, tag_problem
+from svsync.domain.tags import merge, merge_fields, pairs_to_push, tag_problem
 from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import is_clean
 
@@ -82,7 +84,7 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
     history = len(fetched.history) if decision.effect in (Effect.CREATE, Effect.PULL) else 0
     version = pair.local.version
     if decision.effect in (Effect.CREATE, Effect.PULL):
-        version += history + 1
+        version = pair.local.last_version + history + 1
     base = move_base(
         pair.base,
         decision,
@@ -93,19 +95,47 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
         now=now,
     )
     tags, custom = _metadata(run, pair, value, decision)
-    return Outcome(
-        fetched=Fetched(fetched.change, remote, fetched.history),
-        decision=decision,
-        base=base,
-        fingerprint=fingerprint,
-        version=version,
-        tags=tags,
-        custom=custom,
-        rolled_back=value is not None
-        and decision.effect is Effect.PULL
-        and rolled_back(pair.base, value.order),
-        detail=remote.detail if isinstance(remote, RemoteUnknown) else "",
+    return _with_tags_due(
+        run,
+        Outcome(
+            fetched=Fetched(fetched.change, remote, fetched.history),
+            decision=decision,
+            base=base,
+            fingerprint=fingerprint,
+            version=version,
+            tags=tags,
+            custom=custom,
+            rolled_back=value is not None
+            and decision.effect is Effect.PULL
+            and rolled_back(pair.base, value.order),
+            detail=remote.detail if isinstance(remote, RemoteUnknown) else "",
+        ),
     )
+
+
+def _with_tags_due(run: Run, o: Outcome) -> Outcome:
+    """Both sides agree on the value; tags that changed here are written there as well."""
+    pair, settings = o.pair, run.settings_of(o.pair.rule)
+    agreed = (
+        o.decision.status is PairStatus.IN_SYNC
+        and o.decision.push is None
+        and o.decision.effect in (Effect.NOTHING, Effect.PULL)
+        and o.base.kind is BaseKind.VALUE
+        and pair.local.kind is LocalKind.LIVE
+    )
+    if not agreed or settings.writes is not Writes.WRITE_THROUGH or o.base.tags is None:
+        return o
+    due = pairs_to_push(
+        pair.local.tags if o.tags is None else json.loads(o.tags),
+        json.loads(pair.local.custom if o.custom is None else o.custom),
+        o.base.tags,
+        o.base.tags,
+        run.rules.spec(pair.rule).tags,
+        local_wins=True,
+    )
+    if due is None:
+        return o
+    return replace(o, decision=replace(o.decision, push=PushKind.METADATA))
 
 
 def _checked(remote: RemoteRead) -> RemoteRead:
@@ -159,15 +189,20 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
     status = PairStatus.IN_SYNC if is_clean(pair) else None
     pulls = run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
     tags, custom = _merged(run, pair, remote.tags) if pulls else (None, None)
-    return Outcome(
-        fetched=fetched,
-        decision=Decision(row=9, status=status, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED),
-        base=replace(pair.base, meta_token=remote.meta_token, tags=remote.tags),
-        fingerprint=None,
-        version=pair.local.version,
-        tags=tags,
-        custom=custom,
-        rolled_back=False,
+    return _with_tags_due(
+        run,
+        Outcome(
+            fetched=fetched,
+            decision=Decision(
+                row=9, status=status, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED
+            ),
+            base=replace(pair.base, meta_token=remote.meta_token, tags=remote.tags),
+            fingerprint=None,
+            version=pair.local.version,
+            tags=tags,
+            custom=custom,
+            rolled_back=False,
+        ),
     )
 
 
@@ -175,6 +210,13 @@ def unstorable(o: Outcome, detail: str) -> Outcome:
     """The same change, skipped because the database refused what would be written."""
     skipped = Decision(row=0, status=None, skip_reason=SkipReason.UNREADABLE)
     return _idle(o.fetched, skipped, detail)
+
+
+def unpushed(o: Outcome, reason: SkipReason, detail: str) -> Outcome:
+    """The same change, committed but not pushed: the local value stays dirty."""
+    return _idle(
+        o.fetched, Decision(row=0, status=PairStatus.PENDING_PUSH, skip_reason=reason), detail
+    )
 
 
 def _idle(fetched: Fetched, decision: Decision, detail: str) -> Outcome:

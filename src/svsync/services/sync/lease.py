@@ -27,8 +27,10 @@ DEADLINE_S: Final = 20.0
 @asynccontextmanager
 async def held_lease(
     db: Database, claimed: Claimed, clock: Callable[[], float]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], float]]:
     """Keep the lease renewed inside the block; cancel the block when it is lost.
+
+    Yields a function that tells the seconds for which the lease is surely held.
 
     Raises:
         FenceLostError: the lease was lost while the block worked.
@@ -65,7 +67,7 @@ async def held_lease(
     name = f"lease of {claimed.held.backend}"
     tasks = [asyncio.create_task(renew(), name=name), asyncio.create_task(watch(), name=name)]
     try:
-        yield
+        yield lambda: proven + queue.LEASE_S - clock()
     except asyncio.CancelledError:
         if lost and owner.uncancel() == 0:
             raise FenceLostError(

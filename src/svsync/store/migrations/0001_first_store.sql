@@ -119,8 +119,10 @@ CREATE TABLE secrets (
   tenant_id       int NOT NULL REFERENCES tenants,
   secret_id       bigint NOT NULL,
   path            text COLLATE "C" NOT NULL,
-  state           text NOT NULL CHECK (state IN ('live', 'deleted', 'hidden', 'pending')),
-  current_version int NOT NULL,            -- never falls: no number is used twice
+  -- void: nothing but the counter is left (its tombstone's time is over, or its first write did not land)
+  state           text NOT NULL CHECK (state IN ('live', 'deleted', 'hidden', 'pending', 'void')),
+  current_version int NOT NULL,
+  last_version    int NOT NULL,            -- the highest number given out, also to a write that did not land: none is used twice
   secret_type     text NOT NULL DEFAULT 'json',
   tags            text[] NOT NULL DEFAULT '{}',
   owner           text,
@@ -290,6 +292,46 @@ CREATE TABLE stage_scopes (
   PRIMARY KEY (tenant_id, run_id, prefix)
 );
 
+-- Pushes -------------------------------------------------------------------------
+
+-- One write to a backend, written down before the call. `pending`: the version (or the tombstone) is not current until it
+-- lands. `row_rev`: of the secret, once planned; where it is still that when it lands, nobody has touched the secret since.
+CREATE TABLE pushes (
+  tenant_id      int NOT NULL,
+  push_id        text COLLATE "C" NOT NULL,
+  backend_id     text COLLATE "C" NOT NULL,
+  path           text COLLATE "C" NOT NULL,
+  remote_path    text COLLATE "C" NOT NULL,
+  kind           text NOT NULL CHECK (kind IN ('put', 'create', 'delete', 'metadata')),
+  state          text NOT NULL DEFAULT 'planned'
+                 CHECK (state IN ('planned', 'sent', 'landed', 'refused', 'unknown', 'withdrawn')),
+  secret_id      bigint NOT NULL,
+  version        int NOT NULL,
+  pending        boolean NOT NULL DEFAULT false,
+  metadata       text,                     -- of a pending version, JSON text; set when it lands
+  expected_token text,
+  expected_order bigint,
+  target_fp      bytea,
+  target_fp_key  int,
+  row_rev        bigint NOT NULL,
+  fence          bigint,                   -- null: made without a lease, by a write
+  run_id         text,
+  created_by     text NOT NULL,
+  planned_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  sent_at        timestamptz,
+  deadline       timestamptz NOT NULL,     -- until then its sender alone may touch it
+  attempts       int NOT NULL DEFAULT 0,   -- raised by each who takes it in hand, so that an earlier one commits nothing
+  before_key_id  int,                      -- the value that a write without condition was about to replace
+  before_nonce   bytea,
+  before_sealed  bytea,
+  result_token   text,
+  reason         text,
+  ended_at       timestamptz,
+  PRIMARY KEY (tenant_id, push_id)
+);
+CREATE UNIQUE INDEX pushes_one_unfinished ON pushes (tenant_id, backend_id, path) WHERE state IN ('planned', 'sent', 'unknown');
+CREATE INDEX pushes_of_path ON pushes (tenant_id, backend_id, path, planned_at DESC);
+
 -- Conflicts and events -----------------------------------------------------------
 
 -- Both values are sealed rows of their own, so that trimming a secret's history
@@ -351,7 +393,7 @@ DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['data_keys', 'backends', 'backend_health', 'leases', 'secrets', 'versions', 'sync_state',
-                           'runs', 'run_skips', 'stage_scopes', 'conflicts', 'outbox'] LOOP
+                           'runs', 'run_skips', 'stage_scopes', 'pushes', 'conflicts', 'outbox'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I

@@ -2,10 +2,13 @@
 -- For remote paths that no active pair knows: the local secret at the mapped path, the pair that was detached there (its
 -- base counts again only if nothing moved since), and who else owns the path.
 SELECT x.remote_path, x.path,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
+       s.secret_id, s.state AS local_state, s.current_version, s.last_version, s.row_rev, s.propagate,
+       s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        o.backend_id AS claimed_by, o.remote_path AS claimed_remote,
+       EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = x.path
+               AND u.state IN ('planned', 'sent', 'unknown')) AS push_unfinished,
        d.base_kind, d.base_fp, d.base_fp_key, d.base_value_token, d.base_meta_token, d.base_order, d.base_moved_at,
        d.base_tokens_left, d.remote_tags, d.settled_version
 FROM unnest($3::text[], $4::text[]) AS x(remote_path, path)
@@ -25,7 +28,7 @@ LEFT JOIN LATERAL (SELECT * FROM sync_state d WHERE d.tenant_id = $1 AND d.backe
 SELECT s.secret_id FROM secrets s
 JOIN unnest($2::bigint[], $3::int[], $4::bigint[]) AS x(secret_id, version, row_rev)
   ON s.tenant_id = $1 AND s.secret_id = x.secret_id AND s.current_version = x.version AND s.row_rev = x.row_rev
-FOR UPDATE OF s;
+ORDER BY s.secret_id FOR UPDATE OF s;
 
 -- name: upsert
 -- Where each pair stands after its decision. The exact remote text of base is replaced when base moved. A path that waits
@@ -67,8 +70,8 @@ ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
 WHERE p.status <> 'detached';
 
 -- name: forget_unsettled
--- Quarantined before their first value, and gone now: nothing was ever settled, so nothing is kept.
-DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'none' AND secret_id IS NULL
+-- Gone now, and nothing was ever settled: they are no pairs (any more).
+DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'none'
   AND remote_path = ANY ($3::text[]) AND status NOT IN ('detached', 'standby');
 
 -- name: active
@@ -136,13 +139,16 @@ FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('det
 
 -- name: load
 -- Active pairs as they stand now, each with its local secret.
-SELECT p.remote_path, p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token,
+SELECT p.remote_path, p.path, p.base_pair, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token,
        p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
+       s.secret_id, s.state AS local_state, s.current_version, s.last_version, s.row_rev, s.propagate,
+       s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
-          AND c.state = 'open') AS conflict_id
+          AND c.state = 'open') AS conflict_id,
+       EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = p.path
+               AND u.state IN ('planned', 'sent', 'unknown')) AS push_unfinished
 FROM sync_state p
 JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
 LEFT JOIN LATERAL (SELECT * FROM secrets s WHERE s.tenant_id = $1 AND s.path = p.path LIMIT 1) s ON true

@@ -4,8 +4,8 @@ SELECT nextval('secret_ids') AS secret_id FROM generate_series(1, $1);
 
 -- name: create
 -- New secrets; a path that somebody else made meanwhile is missing from the answer.
-INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, secret_type, tags, custom, max_versions, updated_at)
-SELECT $1, x.secret_id, x.path, 'live', x.version, x.secret_type,
+INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, last_version, secret_type, tags, custom, max_versions, updated_at)
+SELECT $1, x.secret_id, x.path, 'live', x.version, x.version, x.secret_type,
        CASE WHEN x.tags = '[]' THEN '{}' ELSE ARRAY(SELECT json_array_elements_text(x.tags::json)) END, x.custom, NULL, now()
 FROM unnest($2::bigint[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[])
   AS x(secret_id, path, version, secret_type, tags, custom)
@@ -14,7 +14,7 @@ RETURNING secret_id;
 
 -- name: advance
 -- New current versions of locked secrets, with the metadata that came along.
-UPDATE secrets s SET current_version = x.version, state = 'live', deleted_at = NULL, propagate = false,
+UPDATE secrets s SET current_version = x.version, last_version = x.version, state = 'live', deleted_at = NULL, propagate = false,
   tags = CASE WHEN x.tags IS NULL THEN s.tags WHEN x.tags = '[]' THEN '{}'
               ELSE ARRAY(SELECT json_array_elements_text(x.tags::json)) END,
   custom = coalesce(x.custom, s.custom), row_rev = s.row_rev + 1, updated_at = now()
@@ -77,26 +77,68 @@ WHERE s.tenant_id = $1 AND s.path = $2 AND v.version < $3
 ORDER BY v.version DESC LIMIT $4;
 
 -- name: for_write
--- The row a local write is made for, locked, with the pair and the rule that own the path.
-SELECT s.secret_id, s.state, s.current_version, s.row_rev, s.secret_type, s.tags, s.owner, s.description, s.custom,
-       v.fp, v.fp_key_id
+-- The row a local write is made for, locked.
+SELECT s.secret_id, s.state, s.current_version, s.last_version, s.row_rev, s.secret_type, s.tags, s.owner, s.description, s.custom,
+       s.max_versions, v.fp, v.fp_key_id
 FROM secrets s
 LEFT JOIN versions v ON v.tenant_id = s.tenant_id AND v.secret_id = s.secret_id AND v.version = s.current_version
 WHERE s.tenant_id = $1 AND s.path = $2
 FOR UPDATE OF s;
 
 -- name: write_new
-INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, secret_type, tags, owner, description, custom, written_at)
-VALUES ($1, $2, $3, 'live', 1, $4, $5::text[], $6, $7, $8, now())
+-- A secret's first version; with a pending one there is nothing to be read yet.
+INSERT INTO secrets (tenant_id, secret_id, path, state, current_version, last_version, secret_type, tags, owner, description, custom,
+  max_versions, written_at)
+SELECT $1, $2, $3, CASE WHEN $10 THEN 'pending' ELSE 'live' END, CASE WHEN $10 THEN 0 ELSE 1 END, 1, $4, $5::text[], $6, $7, $8, $9, now()
 ON CONFLICT (tenant_id, path) DO NOTHING
 RETURNING created_at;
 
 -- name: write_next
-UPDATE secrets SET state = 'live', deleted_at = NULL, propagate = false, current_version = $3, secret_type = $4, tags = $5::text[],
-  owner = $6, description = $7, custom = $8, row_rev = row_rev + 1, updated_at = now(), written_at = now()
-WHERE tenant_id = $1 AND secret_id = $2
-RETURNING updated_at;
+UPDATE secrets SET state = 'live', deleted_at = NULL, propagate = false, current_version = $3, last_version = $3, secret_type = $4,
+  tags = $5::text[], owner = $6, description = $7, custom = $8, max_versions = $9, row_rev = row_rev + 1, updated_at = now(),
+  written_at = now()
+WHERE tenant_id = $1 AND secret_id = $2;
+
+-- name: reserve_next
+-- The number of a pending version is given out; nothing else of the secret changes before it lands.
+UPDATE secrets SET last_version = $3, state = CASE WHEN state = 'void' THEN 'pending' ELSE state END
+WHERE tenant_id = $1 AND secret_id = $2;
+
+-- name: mark_pending
+UPDATE versions SET state = 'pending' WHERE tenant_id = $1 AND secret_id = $2 AND version = $3;
+
+-- name: redescribe
+-- Metadata of a write whose value is the one that is there: no new version.
+UPDATE secrets SET secret_type = $3, tags = $4::text[], owner = $5, description = $6, custom = $7, max_versions = $8,
+  row_rev = row_rev + 1, updated_at = now()
+WHERE tenant_id = $1 AND secret_id = $2;
+
+-- name: bury_written
+-- A delete by a person or program. `propagate`: the tombstone may delete in the backend too.
+UPDATE secrets SET state = 'deleted', deleted_at = now(), propagate = $3, row_rev = row_rev + 1, updated_at = now(), written_at = now()
+WHERE tenant_id = $1 AND secret_id = $2;
+
+-- name: sealed_version
+-- One version that can still be read.
+SELECT v.version, v.encoding, v.key_id, v.nonce, v.sealed FROM versions v
+WHERE v.tenant_id = $1 AND v.secret_id = $2 AND v.version = $3 AND v.state = 'live' AND v.sealed IS NOT NULL;
 
 -- name: mark_written
 -- A local write makes the next run look at the pair, whatever its tokens say.
 UPDATE sync_state SET recheck = true WHERE tenant_id = $1 AND path = $2 AND status NOT IN ('detached', 'standby');
+
+-- name: claim_written
+-- A path that is written through has a pair from its first write on, so that the next run asks for it by name. One that was
+-- detached begins anew: what it last agreed on was settled for another version.
+INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, recheck)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'initial', true
+WHERE NOT EXISTS (SELECT FROM sync_state o WHERE o.tenant_id = $1 AND o.path = $4 AND o.status NOT IN ('detached', 'standby'))
+  AND NOT EXISTS (SELECT FROM sync_state o WHERE o.tenant_id = $1 AND o.backend_id = $2 AND o.remote_path = $3
+                  AND o.status NOT IN ('detached', 'standby'))
+ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
+  secret_id = excluded.secret_id, rule_ord = excluded.rule_ord, mapping_hash = excluded.mapping_hash, base_pair = excluded.base_pair,
+  status = 'initial', recheck = true, base_kind = 'none', base_fp = NULL, base_fp_key = NULL, base_value_token = NULL,
+  base_meta_token = NULL, base_order = NULL, base_tokens_left = '{}', base_moved_at = NULL, base_raw_sealed = NULL, base_raw_key = NULL,
+  base_raw_nonce = NULL, remote_tags = NULL, settled_version = NULL, failures = 0, retry_at = NULL, reason = NULL, detached_at = NULL,
+  detached_version = NULL, detached_state = NULL, moved_to = NULL
+WHERE p.status = 'detached';

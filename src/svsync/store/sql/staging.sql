@@ -123,11 +123,14 @@ ORDER BY remote_path LIMIT 10001;
 SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
        p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
        p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
-       s.secret_id, s.state AS local_state, s.current_version, s.row_rev, s.propagate, s.tags AS local_tags, s.custom AS local_custom,
+       s.secret_id, s.state AS local_state, s.current_version, s.last_version, s.row_rev, s.propagate,
+       s.tags AS local_tags, s.custom AS local_custom,
        coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
-          AND c.state = 'open') AS conflict_id
+          AND c.state = 'open') AS conflict_id,
+       EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = p.path
+               AND u.state IN ('planned', 'sent', 'unknown')) AS push_unfinished
 FROM todo t
 JOIN backends b ON b.tenant_id = $1 AND b.backend_id = $2
 LEFT JOIN LATERAL (SELECT * FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = t.remote_path

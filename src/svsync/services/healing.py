@@ -1,0 +1,219 @@
+"""Pushes whose answer never came: what became of them is asked, not guessed.
+
+A push past its deadline has no sender any more, whoever that was: this run, one that
+died, a write by a person. The backend is asked with one point read:
+
+- Our value stands: it landed.
+- What was expected still stands: it was not made. It goes out again under the same id
+  and condition, so that should the lost call arrive after all, one of the two is
+  refused; or it is withdrawn, where nothing asks for it any more.
+- Our value is among the versions, and somebody wrote on top: it landed, and what
+  came after is a remote change like any other.
+- Anything else stands: it was refused.
+
+Where the backend cannot be asked it stays unknown, and its path stays untouched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from svsync.domain.changes import (
+    LocalKind,
+    RemoteGone,
+    RemoteUnknown,
+    RemoteValue,
+)
+from svsync.domain.decide import PushKind
+from svsync.domain.errors import BackendError
+from svsync.domain.federation import Writes
+from svsync.domain.ids import PushId
+from svsync.domain.pushes import REMOTE_CHANGED, Landed, PushState
+from svsync.domain.runs import SkipReason
+from svsync.domain.tags import pairs_to_push
+from svsync.services.pushes import (
+    CALL_S,
+    HOLD_S,
+    Made,
+    Push,
+    Sender,
+    at_once,
+    deliver,
+    settle,
+    take_up,
+    within,
+)
+from svsync.store import pushes as store
+from svsync.store.database import Transaction
+from svsync.store.pushes import EndRow
+
+_BATCH: Final = 100
+
+
+async def heal(sender: Sender, *, mapped: bool = True) -> list[Made]:
+    """Bring the backend's overdue pushes to an end, as far as it can be asked.
+
+    With `mapped` false the rules have changed and the pairs were not mapped anew yet:
+    pushes are asked for, never made again, and their tags are left alone.
+
+    Raises:
+        BackendError: the backend as a whole cannot be asked; what was learned is kept.
+    """
+    done: list[Made] = []
+    while True:
+        async with sender.transaction(lookups=True) as tx:
+            ids = await store.take_over(tx, sender.spec.id, HOLD_S, _BATCH)
+            held = await take_up(sender, tx, ids)
+            await _withdraw_orphans(sender, tx, ids, held)
+        answers = await at_once([_Asking(sender, push, mapped).ask for push in held])
+        again = [a for a in answers if isinstance(a, str)]
+        learned = [a for a in answers if isinstance(a, Made)]
+        done.extend(await settle(sender, learned))
+        if again:
+            async with sender.transaction() as tx:
+                await store.again(tx, again)
+            done.extend(await deliver(sender, again))
+        for made in learned:
+            if made.error is not None:
+                raise made.error
+        if len(ids) < _BATCH:
+            return done
+
+
+async def _withdraw_orphans(
+    sender: Sender, tx: Transaction, ids: Sequence[PushId], held: Sequence[Push]
+) -> None:
+    """Nobody can be asked about a pair that is no more: what waited for it is destroyed."""
+    known = {push.push_id for push in held}
+    rows = [row for row in await store.load(tx, ids) if row["push_id"] not in known]
+    if not rows:
+        return
+    await store.lock_secrets(tx, [row["push_id"] for row in rows])
+    await store.end(
+        tx,
+        [
+            EndRow(row["push_id"], row["attempts"], str(PushState.WITHDRAWN), "pair_gone", None)
+            for row in rows
+        ],
+    )
+    made = [(row["pushed_secret"], row["version"]) for row in rows if row["pending"]]
+    await store.destroy_pending(tx, made)
+    await store.raise_revs(tx, [row["pushed_secret"] for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What became of one push. `mapped` as in `heal`."""
+
+    sender: Sender
+    push: Push
+    mapped: bool
+
+    async def ask(self) -> Made | PushId:
+        """How it ended; its id where it is to be made once more."""
+        push = self.push
+        if not push.sent:
+            return Made(push, PushState.WITHDRAWN, reason=SkipReason.WRITE_IN_PROGRESS)
+        try:
+            reads = await within(CALL_S, self.sender.backend.read([push.remote_path]))
+        except BackendError as error:
+            return self._unknown(error)
+        if reads is None:
+            return self._unknown()
+        [read] = reads
+        if isinstance(read, RemoteUnknown):
+            return self._unknown()
+        match push.kind:
+            case PushKind.METADATA:
+                return self._of_tags(read)
+            case PushKind.DELETE:
+                return self._of_delete(read)
+            case PushKind.PUT | PushKind.CREATE:
+                return await self._of_value(read)
+
+    def _unknown(self, error: BackendError | None = None) -> Made:
+        reason = SkipReason.WRITE_OUTCOME_UNKNOWN
+        return Made(self.push, PushState.UNKNOWN, reason=reason, error=error)
+
+    def _landed(self, read: RemoteValue | RemoteGone) -> Made:
+        tags = read.tags if isinstance(read, RemoteValue) and self.mapped else None
+        landed = Landed(read.value_token, read.meta_token, read.order, tags)
+        return Made(self.push, PushState.LANDED, landed=landed)
+
+    def _refused(self) -> Made:
+        return Made(self.push, PushState.REFUSED, reason=REMOTE_CHANGED)
+
+    def _again_or_withdrawn(self) -> Made | PushId:
+        """It was not made. Is it still asked for?"""
+        push = self.push
+        wanted = self.mapped and not push.pair.conflict_open
+        if wanted:
+            settings = self.sender.settings_of(push.pair.rule)
+            wanted = settings.writes is Writes.WRITE_THROUGH
+            if push.kind is PushKind.DELETE:
+                buried = push.pair.local.kind is LocalKind.TOMBSTONE and push.pair.local.propagate
+                wanted = wanted and settings.propagate_deletes and (push.pending or buried)
+        if wanted:
+            return push.push_id
+        return Made(push, PushState.WITHDRAWN, reason=SkipReason.PUSH_REFUSED)
+
+    def _of_tags(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+        """Tags are a state, not an event: what is still due, the next run finds due."""
+        push = self.push
+        if not self.mapped or not isinstance(read, RemoteValue) or read.tags is None:
+            return Made(push, PushState.WITHDRAWN, reason=SkipReason.PUSH_REFUSED)
+        due = pairs_to_push(
+            push.local_tags,
+            push.local_custom,
+            push.pair.base.tags or {},
+            read.tags,
+            self.sender.rules.spec(push.pair.rule).tags,
+            local_wins=True,
+        )
+        if due is None:
+            return self._landed(read)
+        return Made(push, PushState.WITHDRAWN, reason=SkipReason.PUSH_REFUSED)
+
+    def _of_delete(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+        if isinstance(read, RemoteGone):
+            return self._landed(read)
+        return self._again_or_withdrawn() if self._as_expected(read) else self._refused()
+
+    async def _of_value(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+        push = self.push
+        if isinstance(read, RemoteValue):
+            fingerprint = self.sender.keys.fingerprint(read.payload)
+            if fingerprint == push.target:
+                return self._landed(read)
+            if self._as_expected(read, fingerprint):
+                return self._again_or_withdrawn()
+        elif push.kind is PushKind.CREATE and self._as_expected(read):
+            return self._again_or_withdrawn()
+        if await self._is_below(read):
+            number = (push.expected_order or 0) + 1
+            return Made(push, PushState.LANDED, landed=Landed(order=number))
+        return self._refused()
+
+    def _as_expected(
+        self, read: RemoteValue | RemoteGone, fingerprint: bytes | None = None
+    ) -> bool:
+        """Is it still what it was before the push? A store whose token never changes
+        (KV v1) is told by its value."""
+        if read.value_token != self.push.expected_token:
+            return False
+        base = self.push.pair.base.fingerprint
+        return bool(read.value_token) or fingerprint is None or fingerprint == base
+
+    async def _is_below(self, read: RemoteValue | RemoteGone) -> bool:
+        """Is our value the version right after what was expected, with others on top?"""
+        push, backend = self.push, self.sender.backend
+        before = push.expected_order or 0
+        if not backend.features.history or read.order is None or read.order <= before:
+            return False
+        found = await backend.read_history(
+            push.remote_path, above=before, below=read.order + 1, limit=read.order - before
+        )
+        return any(
+            v.number == before + 1 and self.sender.keys.fingerprint(v.payload) == push.target
+            for v in found
+        )

@@ -1,0 +1,504 @@
+"""Local writes: put, delete and restore, and how far each goes.
+
+A write to a path that no backend writes through is a new local version, and the pair,
+if there is one, is looked at by the next run.
+
+Where it is written through, the side that wins conflicts is written first:
+
+- Under `backend_wins` and `manual` the backend. The version waits, pending, for its
+  answer, and is current only then. Refused, it never was: the caller is told that the
+  remote side changed, and nothing changed here. Without an answer nobody knows; the
+  caller is told the push's id, and what became of it is found out later (`healing.py`).
+- Under `local_wins` the local side. The version stands at once, its push is written
+  down in the same transaction, and an outage of the backup blocks nobody.
+
+Each write names the row it was made for; one that was overtaken looks again.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from svsync.domain.changes import Base, BaseKind, RemoteValue
+from svsync.domain.decide import PushKind
+from svsync.domain.envelope import Purpose
+from svsync.domain.errors import NotFoundError, VersionConflictError
+from svsync.domain.ids import LocalPath, PushId, SecretId, TenantId
+from svsync.domain.values import Encoding, Payload
+from svsync.services.ownership import Owner
+from svsync.services.pushes import Sender, plan
+from svsync.services.runs import Backends
+from svsync.services.sealing import Sealed, Sealing, TenantKeys
+from svsync.services.secrets import metadata_of, time_of
+from svsync.services.write_through import (
+    OvertakenError,
+    Place,
+    WriteThrough,
+    changed,
+    in_progress,
+    look,
+    make,
+    make_soon,
+    point_read,
+    remote_changed,
+)
+from svsync.store import outbox
+from svsync.store import secrets as store
+from svsync.store.database import Database, Row, Transaction
+from svsync.store.pushes import PushRow
+from svsync.store.secrets import Metadata, VersionRow
+
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A local write. None keeps what the secret has; `cas` is the version it must be at
+    (0: it must not exist). With `skip_if_equal` an equal value makes no new version."""
+
+    payload: Payload
+    secret_type: str | None = None
+    tags: tuple[str, ...] | None = None
+    owner: str | None = None
+    description: str | None = None
+    custom: Mapping[str, str] | None = None
+    max_versions: int | None = None
+    cas: int | None = None
+    skip_if_equal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What the remote side must still be for a push to be made."""
+
+    kind: PushKind
+    token: str | None
+    order: int | None
+
+    @classmethod
+    def base(cls, base: Base) -> "_Expected":
+        kind = PushKind.PUT if base.kind is BaseKind.VALUE else PushKind.CREATE
+        return cls(kind, base.value_token, base.order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrote:
+    """A write as its transaction left it. `state` is empty while it is pending, current
+    only once its push has landed; `push` is still to be made."""
+
+    secret: SecretId
+    version: int
+    state: str = ""
+    push: PushId | None = None
+
+
+class SecretWrites:
+    """Writes to the secrets of every tenant, by people and programs."""
+
+    def __init__(
+        self, db: Database, sealing: Sealing, backends: Backends, *, ids: Callable[[str], str]
+    ) -> None:
+        """`ids` draws a new unique id with a prefix."""
+        self._db = db
+        self._sealing = sealing
+        self._backends = backends
+        self._ids = ids
+        self._through = WriteThrough(db, backends, ids)
+
+    # --- put ----------------------------------------------------------------------
+
+    async def put(
+        self, tenant: TenantId, path: LocalPath, put: Put, *, by: str, origin: str = "write"
+    ) -> dict[str, object]:
+        """Write a new version; the answer as the API gives it.
+
+        Raises:
+            VersionConflictError: `cas` does not match, or others write all the time.
+            WriteOutcomeUnknownError: the backend did not say whether it took it.
+            BackendError: it was not reached, or denies it; nothing changed.
+            SvsyncError: `federated_path_read_only`, `proxied_path_read_only`,
+                `write_in_progress`, `remote_changed`, `backend_paused`, or the reason
+                why the backend cannot take such a value; nothing changed.
+        """
+        keys = await self._sealing.for_tenant(tenant)
+        writing = _Writing(tenant, path, put, by, origin, keys, keys.fingerprint(put.payload))
+        for _ in range(_TRIES):
+            try:
+                wrote = await self._put(writing)
+            except OvertakenError:
+                continue
+            return await self._answer(tenant, path, wrote)
+        raise VersionConflictError(f"{path} is being written by others all the time: try again")
+
+    async def _put(self, w: "_Writing") -> _Wrote:
+        async with self._db.transaction(w.tenant) as tx:
+            place = await look(tx, self._backends, w.path)
+            w.check(place)
+            equal = place.live and place.row is not None and place.row["fp"] == w.fingerprint
+            if w.put.skip_if_equal and equal:
+                return await self._redescribe(tx, w, place)
+            if not place.through:
+                return await self._commit(tx, w, place, "not_configured")
+            assert place.owner is not None
+            if place.frozen or place.pair is None:
+                return await self._commit(tx, w, place, "pending")
+            if place.owner.local_first:
+                wrote = await self._local_first(tx, w, place)
+            elif place.push is not None:
+                raise in_progress(w.path)
+            else:
+                wrote = None
+        if wrote is None:
+            return await self._remote_first(w, place.owner, place)
+        if wrote.push is not None and await self._soon(w, place.owner, wrote.push):
+            return replace(wrote, state="applied")
+        return wrote
+
+    async def _local_first(self, tx: Transaction, w: "_Writing", place: Place) -> _Wrote:
+        """It stands here at once, with its push written down: the backup gets it now if it
+        answers, else later."""
+        assert place.pair is not None
+        base = place.pair.base
+        if base.kind is BaseKind.VALUE and base.fingerprint == w.fingerprint:
+            return await self._commit(tx, w, place, "applied")
+        wrote = await self._commit(tx, w, place, "pending")
+        if place.push is not None:
+            return wrote  # the path has one on its way: the next run makes this one
+        return replace(wrote, push=await self._plan(tx, w, place, _Expected.base(base), wrote))
+
+    async def _soon(self, w: "_Writing", owner: Owner, push: PushId) -> bool:
+        return await make_soon(self._through, w.tenant, owner, w.keys, push)
+
+    async def _redescribe(self, tx: Transaction, w: "_Writing", place: Place) -> _Wrote:
+        """The value is the one that is there: no new version, but the metadata given."""
+        assert place.row is not None
+        given = _merged(place.row, w.put)
+        if given != _merged(place.row, Put(w.put.payload)):
+            await store.redescribe(tx, SecretId(place.row["secret_id"]), given)
+            await store.mark_written(tx, w.path)
+        settled = place.pair is not None and place.pair.base.fingerprint == w.fingerprint
+        state = "not_configured" if not place.through else "applied" if settled else "pending"
+        return _Wrote(SecretId(place.row["secret_id"]), place.version, state)
+
+    async def _remote_first(self, w: "_Writing", owner: Owner, place: Place) -> _Wrote:
+        """The backend takes it, or nothing changes here."""
+        assert place.pair is not None
+        base = place.pair.base
+        async with self._through.sender(w.tenant, owner, w.keys) as sender:
+            expected = _Expected.base(base)
+            if base.kind is BaseKind.NONE or base.fingerprint == w.fingerprint:
+                found = await point_read(sender, owner)
+                if base.kind is BaseKind.NONE and isinstance(found, RemoteValue):
+                    return await self._commit_seen(w, place, "pending")
+                if base.kind is BaseKind.NONE:
+                    expected = _Expected(PushKind.CREATE, found.value_token, found.order)
+                elif _stands(sender, base, found):
+                    return await self._commit_seen(w, place, "applied")
+                else:
+                    await self._look_again(w)
+                    raise remote_changed(w.path, owner.spec.id)
+            async with self._db.transaction(w.tenant) as tx:
+                wrote = await self._pend(tx, w, await self._same(tx, w, place), expected)
+            assert wrote.push is not None
+            await make(sender, wrote.push, w.path)
+            return replace(wrote, state="applied")
+
+    # --- the transactions of a put ------------------------------------------------
+
+    async def _same(self, tx: Transaction, w: "_Writing", seen: Place) -> Place:
+        """The place again, locked; OvertakenError where it is not what was seen."""
+        now = await look(tx, self._backends, w.path)
+        if now.rev != seen.rev or now.push is not None or now.owner != seen.owner:
+            raise OvertakenError
+        if now.pair is None or seen.pair is None or now.pair.base != seen.pair.base:
+            raise OvertakenError
+        return now
+
+    async def _commit_seen(self, w: "_Writing", seen: Place, state: str) -> _Wrote:
+        async with self._db.transaction(w.tenant) as tx:
+            return await self._commit(tx, w, await self._same(tx, w, seen), state)
+
+    async def _commit(self, tx: Transaction, w: "_Writing", place: Place, state: str) -> _Wrote:
+        """A new current version. The next run looks at the pair, whatever its tokens say."""
+        secret, version, metadata = await self._number(tx, w, place)
+        if place.row is None:
+            if not await store.write_new(tx, secret, w.path, metadata):
+                raise OvertakenError
+        else:
+            await store.write_next(tx, secret, version, metadata)
+        await self._seal(tx, w, secret, version)
+        await self._claim(tx, w, place, secret)
+        if place.owner is not None:
+            await outbox.add(
+                tx,
+                place.owner.spec.id,
+                [changed(place.owner, w.path, version)],
+                event_ids=lambda: self._ids("evt"),
+            )
+        return _Wrote(secret, version, state)
+
+    async def _pend(
+        self, tx: Transaction, w: "_Writing", place: Place, expected: _Expected
+    ) -> _Wrote:
+        """A version that is current once its push has landed, and the push."""
+        secret, version, metadata = await self._number(tx, w, place)
+        if place.row is None:
+            if not await store.write_new(tx, secret, w.path, metadata, pending=True):
+                raise OvertakenError
+        else:
+            await store.reserve_next(tx, secret, version)
+        await self._seal(tx, w, secret, version)
+        await store.mark_pending(tx, secret, version)
+        await self._claim(tx, w, place, secret)
+        text = json.dumps(
+            {
+                "secret_type": metadata.secret_type,
+                "tags": list(metadata.tags),
+                "owner": metadata.owner,
+                "description": metadata.description,
+                "custom": metadata.custom,
+                "max_versions": metadata.max_versions,
+            }
+        )
+        wrote = _Wrote(secret, version)
+        return replace(wrote, push=await self._plan(tx, w, place, expected, wrote, text))
+
+    async def _number(
+        self, tx: Transaction, w: "_Writing", place: Place
+    ) -> tuple[SecretId, int, Metadata]:
+        """The secret, and a version number that was never given out before."""
+        metadata = _merged(place.row, w.put)
+        if place.row is None:
+            [secret] = await store.next_ids(tx, 1)
+            return secret, 1, metadata
+        return SecretId(place.row["secret_id"]), place.row["last_version"] + 1, metadata
+
+    async def _seal(self, tx: Transaction, w: "_Writing", secret: SecretId, version: int) -> None:
+        data = w.put.payload.data_text()
+        sealed = (await w.keys.reserve(1)).seal(Purpose.VALUE, secret, w.path, version, data)
+        row = VersionRow(
+            secret_id=secret,
+            version=version,
+            encoding=str(w.put.payload.encoding),
+            key_id=sealed.key_id,
+            nonce=sealed.nonce,
+            sealed=sealed.sealed,
+            fingerprint=w.fingerprint,
+            fingerprint_key=w.keys.fingerprint_key,
+            origin=w.origin,
+            remote_version=None,
+            created_at=None,
+        )
+        await store.add_versions(tx, [row], created_by=w.by, run=None)
+
+    async def _claim(self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId) -> None:
+        known = await store.mark_written(tx, w.path)
+        owner = place.owner
+        if not known and owner is not None and owner.writes_through:
+            await store.claim_written(
+                tx, owner.spec.id, owner.mapping, owner.remote, w.path, secret, owner.rule
+            )
+
+    async def _plan(
+        self,
+        tx: Transaction,
+        w: "_Writing",
+        place: Place,
+        expected: _Expected,
+        wrote: _Wrote,
+        metadata: str | None = None,
+    ) -> PushId:
+        """Write the push of a version down. With `metadata` it is pending until it lands."""
+        assert place.owner is not None
+        valued = expected.kind is not PushKind.DELETE
+        push = PushId(self._ids("psh"))
+        row = PushRow(
+            push_id=push,
+            path=w.path,
+            remote_path=place.owner.remote,
+            kind=str(expected.kind),
+            secret_id=wrote.secret,
+            version=wrote.version,
+            pending=wrote.state == "",
+            metadata=metadata,
+            expected_token=expected.token,
+            expected_order=expected.order,
+            target_fp=w.fingerprint if valued else None,
+            target_fp_key=w.keys.fingerprint_key if valued else None,
+        )
+        await plan(tx, place.owner.spec.id, [row], by=w.by)
+        return push
+
+    async def _look_again(self, w: "_Writing") -> None:
+        async with self._db.transaction(w.tenant) as tx:
+            await store.mark_written(tx, w.path)
+
+    async def _answer(self, tenant: TenantId, path: LocalPath, wrote: _Wrote) -> dict[str, object]:
+        async with self._db.transaction(tenant) as tx:
+            stored = await store.get(tx, path, wrote.version)
+        assert stored is not None
+        return {
+            "path": path,
+            "version": wrote.version,
+            "created_at": time_of(stored["created_at"]),
+            "secret_type": stored["secret_type"],
+            "metadata": metadata_of(stored),
+            "write_through": {"state": wrote.state, "push_id": wrote.push},
+        }
+
+    # --- restore and delete -------------------------------------------------------
+
+    async def restore(
+        self, tenant: TenantId, path: LocalPath, version: int | None = None, *, by: str
+    ) -> dict[str, object]:
+        """Bring a deleted secret back, or an earlier version of it: a new version with
+        its value, which goes the way of any write.
+
+        Raises:
+            NotFoundError: no such secret, or the version cannot be read any more.
+            VersionConflictError: the secret is not deleted and no version was named.
+            SvsyncError: as `put`.
+        """
+        async with self._db.transaction(tenant) as tx:
+            row = await store.for_write(tx, path)
+            if row is None or row["state"] not in ("live", "deleted"):
+                raise NotFoundError(f"there is no secret at {path}", code="secret_not_found")
+            if version is None and row["state"] == "live":
+                raise VersionConflictError(
+                    f"{path} is not deleted: name the version to bring back", code="not_deleted"
+                )
+            wanted = row["current_version"] if version is None else version
+            secret = SecretId(row["secret_id"])
+            kept = await store.sealed_version(tx, secret, wanted)
+        if kept is None:
+            raise NotFoundError(
+                f"{path} has no version {wanted} that can be read", code="version_not_found"
+            )
+        keys = await self._sealing.for_tenant(tenant)
+        sealed = Sealed(kept["key_id"], kept["nonce"], kept["sealed"])
+        data = await keys.open(Purpose.VALUE, secret, path, wanted, sealed)
+        put = Put(Payload.from_data(data, Encoding(kept["encoding"])))
+        return await self.put(tenant, path, put, by=by, origin="restore")
+
+    async def delete(
+        self, tenant: TenantId, path: LocalPath, *, by: str, cas: int | None = None
+    ) -> dict[str, object]:
+        """Make a tombstone; the history stays, and `restore` brings the secret back.
+
+        Where deletes are propagated the backend's side is deleted too, recoverably: by
+        this call where the backend wins conflicts, else by its push.
+
+        Raises: as `put`; NotFoundError where there is nothing to delete.
+        """
+        keys = await self._sealing.for_tenant(tenant)
+        d = _Writing(tenant, path, Put(_NOTHING, cas=cas), by, "write", keys, b"")
+        for _ in range(_TRIES):
+            try:
+                state, push = await self._delete(d)
+            except OvertakenError:
+                continue
+            return {"path": path, "write_through": {"state": state, "push_id": push}}
+        raise VersionConflictError(f"{path} is being written by others all the time: try again")
+
+    async def _delete(self, d: "_Writing") -> tuple[str, PushId | None]:
+        async with self._db.transaction(d.tenant) as tx:
+            place = await look(tx, self._backends, d.path)
+            if not place.live or place.row is None:
+                raise NotFoundError(f"there is no secret at {d.path}", code="secret_not_found")
+            d.check(place)
+            owner, pair = place.owner, place.pair
+            if owner is None or not owner.writes_through:
+                await self._bury(tx, d, place, propagate=False)
+                return "not_configured", None
+            propagate = owner.settings.propagate_deletes and pair is not None
+            due = propagate and pair is not None and pair.base.kind is BaseKind.VALUE
+            if not due or place.frozen or (owner.local_first and place.push is not None):
+                await self._bury(tx, d, place, propagate=propagate)
+                return "pending", None
+            if place.push is not None:
+                raise in_progress(d.path)
+            if owner.local_first:
+                await self._bury(tx, d, place, propagate=True)
+                push = await self._plan_delete(tx, d, place, state="pending")
+        if owner.local_first:
+            landed = await self._soon(d, owner, push)
+            return "applied" if landed else "pending", push
+        async with self._through.sender(d.tenant, owner, d.keys) as sender:
+            async with self._db.transaction(d.tenant) as tx:
+                push = await self._plan_delete(tx, d, await self._same(tx, d, place), state="")
+            await make(sender, push, d.path)
+        return "applied", push
+
+    async def _plan_delete(
+        self, tx: Transaction, d: "_Writing", place: Place, *, state: str
+    ) -> PushId:
+        assert place.row is not None
+        assert place.pair is not None
+        base, row = place.pair.base, place.row
+        wrote = _Wrote(SecretId(row["secret_id"]), row["current_version"], state)
+        expected = _Expected(PushKind.DELETE, base.value_token, base.order)
+        push = await self._plan(tx, d, place, expected, wrote)
+        await store.mark_written(tx, d.path)
+        return push
+
+    async def _bury(self, tx: Transaction, d: "_Writing", place: Place, *, propagate: bool) -> None:
+        assert place.row is not None
+        await store.bury_written(tx, SecretId(place.row["secret_id"]), propagate=propagate)
+        await store.mark_written(tx, d.path)
+        if place.owner is not None:
+            event = changed(place.owner, d.path, place.version, deleted=True)
+            await outbox.add(tx, place.owner.spec.id, [event], event_ids=lambda: self._ids("evt"))
+
+
+_NOTHING: Final = Payload.from_fields({})
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """One write under way."""
+
+    tenant: TenantId
+    path: LocalPath
+    put: Put
+    by: str
+    origin: str
+    keys: TenantKeys
+    fingerprint: bytes
+
+    def check(self, place: Place) -> None:
+        cas = self.put.cas
+        if cas is not None and cas != place.version:
+            raise VersionConflictError(
+                f"{self.path} is at version {place.version}, not {cas}: read it again"
+            )
+
+
+def _stands(sender: Sender, base: Base, found: object) -> bool:
+    """Is the remote side still what base says? A token that never changes proves nothing."""
+    if not isinstance(found, RemoteValue) or found.value_token != base.value_token:
+        return False
+    return bool(found.value_token) or sender.keys.fingerprint(found.payload) == base.fingerprint
+
+
+def _merged(row: Row | None, put: Put) -> Metadata:
+    """What the secret has, with what this write sets."""
+    kept = Metadata()
+    if row is not None:
+        kept = Metadata(
+            row["secret_type"],
+            tuple(row["tags"]),
+            row["owner"],
+            row["description"],
+            row["custom"],
+            row["max_versions"],
+        )
+    return replace(
+        kept,
+        secret_type=put.secret_type or kept.secret_type,
+        tags=kept.tags if put.tags is None else tuple(sorted(set(put.tags))),
+        owner=kept.owner if put.owner is None else put.owner,
+        description=kept.description if put.description is None else put.description,
+        custom=kept.custom if put.custom is None else json.dumps(dict(put.custom)),
+        max_versions=kept.max_versions if put.max_versions is None else put.max_versions,
+    )
