@@ -10,7 +10,7 @@ from tests.postgres import connected
 
 from svsync.app import open_app
 from svsync.domain.errors import SchemaError
-from svsync.domain.federation import ConflictPolicy
+from svsync.domain.federation import ConflictPolicy, Writes
 
 GLOBAL = {"tenants", "root_keys", "schema_migrations"}
 WORK = {"stage", "todo"}
@@ -29,6 +29,8 @@ async def lived(house: House) -> House:
     await house.write("ext/a", {"k": "here"})
     house.there.denied.add("kv/app/")
     await house.run()
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    await house.write("ext/c", {"k": "1"})
     await house.admin.execute(
         "INSERT INTO stage_scopes (tenant_id, run_id, prefix, outcome)"
         " VALUES (1, 'r', 'p', 'failed')"
@@ -117,7 +119,7 @@ async def test_setting_ends_with_its_transaction(lived: House, database_url: str
     async with connected(database_url) as connection:
         async with connection.transaction():
             await connection.execute("SELECT set_config('svsync.tenants', '1', true)")
-            assert await connection.fetchval("SELECT count(*) FROM secrets") == 2
+            assert await connection.fetchval("SELECT count(*) FROM secrets") == 3
         assert await connection.fetchval("SELECT count(*) FROM secrets") == 0
 
 

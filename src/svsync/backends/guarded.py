@@ -334,6 +334,7 @@ class BackendGuard:
                 "the calls that call_budget.per_day allows in 24 hours are made: raise it, or"
                 " wait until earlier runs ended more than 24 hours ago; what was committed stays",
                 operation=operation,
+                sent=False,
             )
 
     async def _keep_pace(self, lane: _Lane) -> None:

@@ -234,34 +234,32 @@ def _encoded(text: str) -> bytes:
 
 
 def canonical(payload: Payload) -> bytes:
-    """RFC 8785 of a JSON value, with every number a double; other values as they are."""
-    raw = payload.reveal()
-    return canonical_json(raw.decode()) if payload.encoding is Encoding.JSON else raw
+    """RFC 8785 of the value as `data`, with every number a double.
+
+    A string or bytes count as the object that `data` shows them as: a backend that
+    holds objects only gives them back as such, and that is the same value.
+    """
+    return canonical_json(payload.data_text().decode())
 
 
 @final
 class Fingerprinter(Secret):
     """Fingerprints under one tenant's key, with the key schedule done once.
 
-    `HMAC-SHA-256(key, "svsync/fp/1" ‖ 0 ‖ encoding ‖ 0 ‖ canonical)`: no
-    encoding's name holds a zero byte, so no two inputs read the same.
+    `HMAC-SHA-256(key, "svsync/fp/1" ‖ 0 ‖ "json" ‖ 0 ‖ canonical)`.
     """
 
     __slots__ = ("_keyed",)
-    _keyed: Mapping[Encoding, hmac.HMAC]
+    _keyed: hmac.HMAC
 
     def __init__(self, key: bytes) -> None:
         if len(key) < 32:
             raise ValueError("a fingerprint key has at least 32 bytes")
-        _set(
-            self,
-            "_keyed",
-            {e: hmac.new(key, b"svsync/fp/1\0%b\0" % e.encode(), "sha256") for e in Encoding},
-        )
+        _set(self, "_keyed", hmac.new(key, b"svsync/fp/1\0json\0", "sha256"))
 
     def fingerprint(self, payload: Payload) -> bytes:
-        """32 bytes, equal for equal values of one encoding."""
-        keyed = self._keyed[payload.encoding].copy()
+        """32 bytes, equal for equal values."""
+        keyed = self._keyed.copy()
         keyed.update(canonical(payload))
         return keyed.digest()
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 from svsync.domain.changes import HistoricVersion, Pair, PairStatus, RemoteValue
 from svsync.domain.decide import PushKind
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import BackendError, KeyServiceError
+from svsync.domain.errors import BackendError, KeyServiceError, SvsyncError
 from svsync.domain.federation import BackendSpec, ConflictPolicy, PathSettings
 from svsync.domain.ids import (
     BackendId,
@@ -97,6 +97,10 @@ class Sender:
     def settings_of(self, rule: int) -> PathSettings:
         return self.spec.for_rule(self.rules.spec(rule))
 
+    def local_wins(self, rule: int) -> bool:
+        """Of a tag or field that changed on both sides."""
+        return self.settings_of(rule).conflict_resolution is not ConflictPolicy.BACKEND_WINS
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
@@ -160,7 +164,7 @@ class Made:
     landed: Landed | None = None
     reason: str = ""
     detail: str = ""
-    error: BackendError | None = None
+    error: SvsyncError | None = None
     foreign: tuple[HistoricVersion, ...] = ()
 
     @property
@@ -271,6 +275,9 @@ async def _make(sender: Sender, push: Push) -> Made:
             detail=error.code,
             error=whole,
         )
+    except SvsyncError as problem:  # of the credential's source, say
+        state = PushState.UNKNOWN if call.went_out else PushState.WITHDRAWN
+        return Made(push, state, reason=SkipReason.PUSH_REFUSED, detail=problem.code, error=problem)
     if answer is None:
         if call.went_out:
             return Made(push, PushState.UNKNOWN, reason=SkipReason.WRITE_OUTCOME_UNKNOWN)
@@ -324,7 +331,7 @@ class _Call:
         if ready.tags is None or push.kind is PushKind.DELETE:
             return None
         base = push.pair.base.tags or {}
-        wins = self.sender.settings_of(rule).conflict_resolution is not ConflictPolicy.BACKEND_WINS
+        wins = self.sender.local_wins(rule)
         transform = self.sender.rules.spec(rule).tags
         wanted = pairs_to_push(
             push.local_tags, push.local_custom, base, ready.tags, transform, local_wins=wins
@@ -489,7 +496,14 @@ def _metadata_after(
     assert landed.tags is not None
     had = secret if push.metadata is None else push.metadata
     base, transform = push.pair.base.tags or {}, sender.rules.spec(push.pair.rule).tags
-    tags, custom = after_push(had["tags"], json.loads(had["custom"]), base, landed.tags, transform)
+    tags, custom = after_push(
+        had["tags"],
+        json.loads(had["custom"]),
+        base,
+        landed.tags,
+        transform,
+        local_wins=sender.local_wins(push.pair.rule),
+    )
     return push.secret, json.dumps(tags), json.dumps(custom, sort_keys=True)
 
 

@@ -29,7 +29,7 @@ from svsync.domain.values import Encoding, Payload
 from svsync.services.ownership import Owner
 from svsync.services.pushes import Sender, plan
 from svsync.services.runs import Backends
-from svsync.services.sealing import Sealed, Sealing, TenantKeys
+from svsync.services.sealing import Sealed, Sealer, Sealing, TenantKeys
 from svsync.services.secrets import metadata_of, time_of
 from svsync.services.write_through import (
     OvertakenError,
@@ -122,7 +122,9 @@ class SecretWrites:
                 why the backend cannot take such a value; nothing changed.
         """
         keys = await self._sealing.for_tenant(tenant)
-        writing = _Writing(tenant, path, put, by, origin, keys, keys.fingerprint(put.payload))
+        sealer = await keys.reserve(_TRIES)
+        fingerprint = keys.fingerprint(put.payload)
+        writing = _Writing(tenant, path, put, by, origin, keys, sealer, fingerprint)
         for _ in range(_TRIES):
             try:
                 wrote = await self._put(writing)
@@ -276,7 +278,7 @@ class SecretWrites:
 
     async def _seal(self, tx: Transaction, w: "_Writing", secret: SecretId, version: int) -> None:
         data = w.put.payload.data_text()
-        sealed = (await w.keys.reserve(1)).seal(Purpose.VALUE, secret, w.path, version, data)
+        sealed = w.sealer.seal(Purpose.VALUE, secret, w.path, version, data)
         row = VersionRow(
             secret_id=secret,
             version=version,
@@ -392,7 +394,8 @@ class SecretWrites:
         Raises: as `put`; NotFoundError where there is nothing to delete.
         """
         keys = await self._sealing.for_tenant(tenant)
-        d = _Writing(tenant, path, Put(_NOTHING, cas=cas), by, "write", keys, b"")
+        sealer = await keys.reserve(0)
+        d = _Writing(tenant, path, Put(_NOTHING, cas=cas), by, "write", keys, sealer, b"")
         for _ in range(_TRIES):
             try:
                 state, push = await self._delete(d)
@@ -464,6 +467,7 @@ class _Writing:
     by: str
     origin: str
     keys: TenantKeys
+    sealer: Sealer
     fingerprint: bytes
 
     def check(self, place: Place) -> None:

@@ -81,9 +81,9 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
     except ImpossibleSituation as problem:
         unknown = Decision(row=0, status=None, skip_reason=SkipReason.LOCAL_LOST)
         return _idle(fetched, unknown, problem.code)
-    history = len(fetched.history) if decision.effect in (Effect.CREATE, Effect.PULL) else 0
+    history = len(fetched.history) if takes_value(decision) else 0
     version = pair.local.version
-    if decision.effect in (Effect.CREATE, Effect.PULL):
+    if takes_value(decision):
         version = pair.local.last_version + history + 1
     base = move_base(
         pair.base,
@@ -95,6 +95,8 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
         now=now,
     )
     tags, custom = _metadata(run, pair, value, decision)
+    if settings.remote_changes is RemoteChanges.HOLD and not takes_value(decision):
+        base = replace(base, tags=pair.base.tags)  # not taken, so not agreed on
     return _with_tags_due(
         run,
         Outcome(
@@ -156,12 +158,17 @@ def _metadata(
     if value is None or value.tags is None:
         return None, None
     settings = run.settings_of(pair.rule)
-    takes = decision.effect in (Effect.CREATE, Effect.PULL)
     follows = (
         decision.base_move in (BaseMove.RETOKEN, BaseMove.TO_REMOTE)
         and settings.remote_changes is RemoteChanges.PULL
     )
-    return _merged(run, pair, value.tags) if takes or follows else (None, None)
+    taken = takes_value(decision) or follows
+    return _merged(run, pair, value.tags) if taken else (None, None)
+
+
+def takes_value(decision: Decision) -> bool:
+    """Does the remote value, with its tags, become the local one?"""
+    return decision.effect in (Effect.CREATE, Effect.PULL)
 
 
 def _merged(run: Run, pair: Pair, remote: Tags) -> tuple[str | None, str | None]:
@@ -189,6 +196,7 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
     status = PairStatus.IN_SYNC if is_clean(pair) else None
     pulls = run.settings_of(pair.rule).remote_changes is RemoteChanges.PULL
     tags, custom = _merged(run, pair, remote.tags) if pulls else (None, None)
+    agreed = remote.tags if pulls else pair.base.tags
     return _with_tags_due(
         run,
         Outcome(
@@ -196,7 +204,7 @@ def _metadata_only(run: Run, fetched: Fetched, remote: RemoteMetadata) -> Outcom
             decision=Decision(
                 row=9, status=status, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED
             ),
-            base=replace(pair.base, meta_token=remote.meta_token, tags=remote.tags),
+            base=replace(pair.base, meta_token=remote.meta_token, tags=agreed),
             fingerprint=None,
             version=pair.local.version,
             tags=tags,

@@ -1,0 +1,289 @@
+"""A local write to a path that is written through: which side first, and what is said."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.house import BACKEND, TENANT, House
+
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    SvsyncError,
+    VersionConflictError,
+    WriteOutcomeUnknownError,
+)
+from svsync.domain.federation import ConflictPolicy, Writes
+from svsync.domain.ids import LocalPath
+from svsync.domain.values import Payload
+from svsync.services.secret_writes import Put
+
+REMOTE_FIRST = [ConflictPolicy.BACKEND_WINS, ConflictPolicy.MANUAL]
+
+
+async def put(house: House, path: str, value: dict[str, str], **options: Any) -> dict[str, Any]:
+    return await house.app.writes.put(
+        TENANT, LocalPath(path), Put(Payload.from_fields(value), **options), by="sa:test"
+    )
+
+
+def state(answer: dict[str, Any]) -> str:
+    return str(answer["write_through"]["state"])
+
+
+@pytest.fixture
+async def through(house: House) -> House:
+    """One secret in sync, written through."""
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    return house
+
+
+async def there(house: House, path: str) -> Any:
+    secret = house.there.secret(path)
+    return (
+        None
+        if secret is None or secret.gone
+        else json.loads(secret.versions[secret.current].payload.data_text())
+    )
+
+
+@pytest.mark.parametrize("policy", ConflictPolicy)
+async def test_write_lands_on_both_sides(through: House, policy: ConflictPolicy) -> None:
+    await through.configure(conflict_resolution=policy)
+    answer = await put(through, "ext/a", {"k": "2"})
+    assert (answer["version"], state(answer)) == (2, "applied")
+    assert await there(through, "kv/a") == {"k": "2"} == await through.data("ext/a")
+    assert await through.status("ext/a") == "in_sync"
+    before = await through.dump(
+        without={
+            "stage",
+            "todo",
+            "stage_scopes",
+            "runs",
+            "run_skips",
+            "leases",
+            "outbox",
+            "backend_health",
+        }
+    )
+    ended = await through.run()
+    assert ended.report.numbers["pushed"] == 0
+    assert ended.report.numbers["updated"] == 0
+    after = await through.dump(
+        without={
+            "stage",
+            "todo",
+            "stage_scopes",
+            "runs",
+            "run_skips",
+            "leases",
+            "outbox",
+            "backend_health",
+        }
+    )
+    assert after == before
+
+
+@pytest.mark.parametrize("policy", ConflictPolicy)
+async def test_new_secret_is_created_on_both_sides(through: House, policy: ConflictPolicy) -> None:
+    await through.configure(conflict_resolution=policy)
+    answer = await put(through, "ext/new", {"k": "1"})
+    assert (answer["version"], state(answer)) == (1, "applied")
+    assert await there(through, "kv/new") == {"k": "1"}
+    assert await through.status("ext/new") == "in_sync"
+
+
+@pytest.mark.parametrize("policy", REMOTE_FIRST)
+async def test_write_over_a_change_nobody_saw_is_refused_and_changes_nothing(
+    through: House, policy: ConflictPolicy
+) -> None:
+    await through.configure(conflict_resolution=policy)
+    through.there.put("kv/a", {"k": "theirs"})
+    with pytest.raises(SvsyncError) as refused:
+        await put(through, "ext/a", {"k": "ours"})
+    assert refused.value.code == "remote_changed"
+    assert await through.data("ext/a") == {"k": "1"}
+    await through.run()
+    assert await through.data("ext/a") == {"k": "theirs"}
+    row = await through.row("secrets", path="ext/a")
+    assert row["current_version"] == 3, "the number of the refused version is not used again"
+    assert [r["version"] for r in await through.rows("versions", state="destroyed")] == [2]
+
+
+@pytest.mark.parametrize("policy", REMOTE_FIRST)
+async def test_backend_that_is_down_lets_nothing_change(
+    through: House, policy: ConflictPolicy
+) -> None:
+    await through.configure(conflict_resolution=policy)
+    down = BackendUnreachableError("down", operation="login", sent=False)
+    through.there.fail("login", *[down] * 5)
+    with pytest.raises(BackendUnreachableError):
+        await put(through, "ext/a", {"k": "2"})
+    assert await through.data("ext/a") == {"k": "1"}
+    assert await through.rows("pushes") == []
+
+
+@pytest.mark.parametrize("policy", REMOTE_FIRST)
+@pytest.mark.parametrize("applied", [True, False])
+async def test_lost_answer_is_told_and_found_out_by_the_next_run(
+    through: House, policy: ConflictPolicy, applied: bool
+) -> None:
+    await through.configure(conflict_resolution=policy)
+    lose(through, applied=applied)
+    with pytest.raises(WriteOutcomeUnknownError) as lost:
+        await put(through, "ext/a", {"k": "2"})
+    push = await through.row("pushes", push_id=lost.value.push_id)
+    assert push["state"] == "unknown"
+    assert await through.data("ext/a") == {"k": "1"}
+    with pytest.raises(SvsyncError) as waits:
+        await put(through, "ext/a", {"k": "3"})
+    assert waits.value.code == "write_in_progress"
+    await overdue(through)
+    ended = await through.run()
+    assert ended.report.numbers["pushed"] == 1
+    assert await through.data("ext/a") == {"k": "2"} == await there(through, "kv/a")
+    assert through.there.secret("kv/a").current == 2  # type: ignore[union-attr]
+
+
+def lose(house: House, *, applied: bool) -> None:
+    """The answer of the next write is lost, after or before it was made."""
+
+    async def cut(operation: str, path: str) -> None:
+        if operation == "write":
+            house.there.before = house.there.after = None
+            raise BackendUnreachableError("cut", operation="write")
+
+    if applied:
+        house.there.after = cut
+    else:
+        house.there.before = cut
+
+
+async def overdue(house: House) -> None:
+    await house.admin.execute("UPDATE pushes SET deadline = now() - interval '1 s'")
+
+
+async def test_outage_of_the_backup_never_blocks_the_primary(through: House) -> None:
+    await through.configure(conflict_resolution=ConflictPolicy.LOCAL_WINS)
+    down = BackendUnreachableError("down", operation="login", sent=False)
+    through.there.fail("login", *[down] * 5)
+    answer = await put(through, "ext/a", {"k": "2"})
+    assert state(answer) == "pending"
+    assert await through.data("ext/a") == {"k": "2"}
+    assert (await put(through, "ext/a", {"k": "3"}))["version"] == 3
+    await overdue(through)
+    ended = await through.run()
+    assert ended.report.numbers["pushed"] == 1
+    assert await there(through, "kv/a") == {"k": "3"}
+    assert await through.status("ext/a") == "in_sync"
+
+
+async def test_backup_that_was_changed_is_overwritten_with_both_values_kept(through: House) -> None:
+    await through.configure(conflict_resolution=ConflictPolicy.LOCAL_WINS)
+    through.there.put("kv/a", {"k": "theirs"})
+    answer = await put(through, "ext/a", {"k": "ours"})
+    assert state(answer) == "pending"
+    await through.run()
+    assert await there(through, "kv/a") == {"k": "ours"} == await through.data("ext/a")
+    conflict = await through.row("conflicts", path="ext/a")
+    assert (conflict["kind"], conflict["state"]) == ("modify_modify", "kept_local")
+
+
+async def test_write_equal_to_base_sends_nothing(through: House) -> None:
+    through.there.calls.clear()
+    answer = await put(through, "ext/a", {"k": "1"})
+    assert (answer["version"], state(answer)) == (2, "applied")
+    assert through.there.calls["write"] == 0
+    await through.run()
+    assert through.there.calls["write"] == 0
+
+
+async def test_write_where_the_backend_has_the_name_already_waits_for_the_table(
+    through: House,
+) -> None:
+    through.there.put("kv/new", {"k": "theirs"})
+    answer = await put(through, "ext/new", {"k": "ours"})
+    assert state(answer) == "pending"
+    await through.run()
+    assert await through.data("ext/new") == {"k": "theirs"}
+    assert await through.data("ext/new", 1) == {"k": "ours"}
+    assert (await through.row("conflicts", path="ext/new"))["kind"] == "add_add"
+
+
+async def test_equal_value_is_skipped_when_asked_and_metadata_is_set(through: House) -> None:
+    answer = await put(through, "ext/a", {"k": "1"}, skip_if_equal=True, owner="team:x")
+    assert (answer["version"], state(answer)) == (1, "applied")
+    assert answer["metadata"]["owner"] == "team:x"
+
+
+async def test_cas_names_the_version_it_must_be_at(through: House) -> None:
+    with pytest.raises(VersionConflictError):
+        await put(through, "ext/a", {"k": "2"}, cas=0)
+    with pytest.raises(VersionConflictError):
+        await put(through, "ext/new", {"k": "2"}, cas=1)
+    assert (await put(through, "ext/a", {"k": "2"}, cas=1))["version"] == 2
+
+
+@pytest.mark.parametrize("policy", ConflictPolicy)
+async def test_delete_is_local_unless_deletes_are_propagated(
+    through: House, policy: ConflictPolicy
+) -> None:
+    await through.configure(conflict_resolution=policy)
+    answer = await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
+    assert state(answer) == "pending"
+    await through.run()
+    assert await there(through, "kv/a") == {"k": "1"}
+    assert await through.paths() == []
+
+
+@pytest.mark.parametrize("policy", ConflictPolicy)
+async def test_propagated_delete_can_be_undone_on_both_sides(
+    through: House, policy: ConflictPolicy
+) -> None:
+    await through.configure(conflict_resolution=policy, propagate_deletes=True)
+    answer = await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
+    assert state(answer) == "applied"
+    assert await there(through, "kv/a") is None
+    assert await through.paths() == []
+    await through.run()
+    assert await through.paths() == []
+    restored = await through.app.writes.restore(TENANT, LocalPath("ext/a"), by="sa:test")
+    assert (restored["version"], state(restored)) == (2, "applied")
+    assert await there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
+    await through.run()
+    assert await through.status("ext/a") == "in_sync"
+
+
+async def test_tags_travel_with_a_write_and_alone(through: House) -> None:
+    through.there.tag("kv/a", {"env": "prod"})
+    await through.run()
+    await put(through, "ext/a", {"k": "2"}, tags=("env=prod", "team=pay"))
+    assert shown_tags(through) == {"env": "prod", "team": "pay"}
+    await put(through, "ext/a", {"k": "2"}, tags=("team=pay",), skip_if_equal=True)
+    ended = await through.run()
+    assert ended.report.numbers["metadata_pushed"] == 1
+    assert shown_tags(through) == {"team": "pay"}
+    assert through.there.secret("kv/a").current == 2  # type: ignore[union-attr]
+    ended = await through.run()
+    assert ended.report.numbers["metadata_pushed"] == 0
+
+
+def shown_tags(house: House) -> dict[str, str]:
+    secret = house.there.secret("kv/a")
+    assert secret is not None
+    tags = dict(secret.tags)
+    assert tags.pop("svsync-managed") == "true"
+    return tags
+
+
+async def test_dry_run_tells_of_pushes_and_makes_none(through: House) -> None:
+    await through.configure(conflict_resolution=ConflictPolicy.LOCAL_WINS)
+    down = BackendUnreachableError("down", operation="login", sent=False)
+    through.there.fail("login", *[down] * 5)
+    await put(through, "ext/a", {"k": "2"})
+    await through.admin.execute("UPDATE pushes SET state = 'withdrawn'")
+    ended = await through.run(dry=True)
+    assert [(p.path, p.action, p.detail) for p in ended.plan] == [("ext/a", "push", "put")]
+    assert await there(through, "kv/a") == {"k": "1"}
+    assert BACKEND
