@@ -20,7 +20,13 @@ from enum import StrEnum
 from typing import Final, NoReturn, Self, SupportsIndex, final
 
 from svsync.domain.errors import ConfigError, UndecodableError
-from svsync.domain.json_text import altered_number, canonical_json, is_plain_object, slice_members
+from svsync.domain.json_text import (
+    altered_number,
+    canonical_json,
+    end_of_plain_object,
+    is_plain_object,
+    slice_members,
+)
 
 __all__ = [
     "Credential",
@@ -31,6 +37,7 @@ __all__ = [
     "SecretValue",
     "canonical",
     "check_limits",
+    "end_of_plain_object",
     "fingerprint",
     "number_would_change",
     "slice_members",

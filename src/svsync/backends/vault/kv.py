@@ -15,6 +15,7 @@ the value itself has to be compared.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,13 @@ from svsync.domain.errors import ProtocolError, UndecodableError
 from svsync.domain.ids import RemotePath
 from svsync.domain.paths import encode_segments
 from svsync.domain.pushes import Landed
-from svsync.domain.values import Payload, check_limits, slice_members
+from svsync.domain.values import (
+    Encoding,
+    Payload,
+    check_limits,
+    end_of_plain_object,
+    slice_members,
+)
 
 NO_VERSION: Final = "0"
 """Value token of a KV v2 name without any version, or without metadata."""
@@ -150,12 +157,7 @@ def read_v2(answer: Answer, max_bytes: int) -> RemoteRead:
     if answer.status == 404:
         return _absent_v2(answer)
     try:
-        top = slice_members(answer.text)
-        inner = slice_members(answer.text, *top["data"])
-        start, end = inner["metadata"]
-        metadata = json.loads(answer.text[start:end])
-        start, end = inner["data"]
-        payload = _payload(answer.text[start:end], max_bytes)
+        payload, metadata = _cut_v2(answer.text, max_bytes)
     except UndecodableError as error:
         return RemoteUnknown(error.code)
     except (KeyError, ValueError, RecursionError):
@@ -174,6 +176,54 @@ def read_v2(answer: Answer, max_bytes: int) -> RemoteRead:
         tags=tags,
         created_at=parse_time(metadata.get("created_time")),
     )
+
+
+# How Vault and OpenBao write the answer to a read: up to the value, and after its metadata.
+_BEFORE: Final = re.compile(
+    r'\{"request_id":"[\w-]*","lease_id":"","renewable":false,"lease_duration":0,'
+    r'"data":\{"data":(?=\{)'
+).match
+_BETWEEN: Final = ',"metadata":'
+_AFTER: Final = re.compile(
+    r'\},"wrap_info":null,"warnings":null,"auth":null(,"mount_type":"\w*")?\}\n?'
+).fullmatch
+# NaN and its like, which are not JSON, are not taken for a number.
+_decode_at: Final = json.JSONDecoder(parse_constant=int).raw_decode
+
+
+def _cut_v2(text: str, max_bytes: int) -> tuple[Payload | RemoteUnknown, object]:
+    """The value and its metadata.
+
+    Raises KeyError, ValueError, RecursionError or UndecodableError where they cannot be told.
+    """
+    if usual := _cut_usual_v2(text, max_bytes):
+        return usual
+    top = slice_members(text)
+    inner = slice_members(text, *top["data"])
+    start, end = inner["metadata"]
+    metadata = json.loads(text[start:end])
+    start, end = inner["data"]
+    return _payload(text[start:end], max_bytes), metadata
+
+
+def _cut_usual_v2(text: str, max_bytes: int) -> tuple[Payload | RemoteUnknown, object] | None:
+    """The same, decoded once, of an answer in the usual form with a plain value; None of
+    any other, which may have warnings, equal keys, or a value that is text."""
+    if not (before := _BEFORE(text)):
+        return None
+    start = before.end()
+    end = end_of_plain_object(text, start)
+    if end is None or not text.startswith(_BETWEEN, end):
+        return None
+    try:
+        metadata, after = _decode_at(text, end + len(_BETWEEN))
+        raw = text[start:end].encode()
+    except (ValueError, RecursionError):
+        return None
+    if not _AFTER(text, after):
+        return None
+    reason = check_limits(raw, max_bytes)
+    return RemoteUnknown(reason) if reason else Payload(Encoding.JSON, raw), metadata
 
 
 def read_v1(answer: Answer, max_bytes: int) -> RemoteRead:
