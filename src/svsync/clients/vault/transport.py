@@ -149,7 +149,8 @@ class VaultTransport:
         url = settings.check(policy)
         tls = tls_context(settings.tls_verify, policy) if url.scheme == "https" else None
         self._namespace = settings.namespace
-        self._base = f"{url.origin()}{url.raw_path.rstrip('/')}/v1/"
+        self._origin = URL(str(url.origin()))  # as text it has no default port
+        self._base = f"{url.raw_path.rstrip('/')}/v1/"
         self._http = aiohttp.ClientSession(
             connector=guarded_connector(
                 policy, url.host or "", tls=tls, limit=settings.connections
@@ -196,7 +197,7 @@ class VaultTransport:
         try:
             async with self._http.request(
                 method,
-                URL(f"{self._base}{path}", encoded=True),
+                self._url(path),
                 # A stream: aiohttp warns of large bodies given as bytes.
                 data=None if body is None else io.BytesIO(_bytes(body)),
                 headers=headers,
@@ -226,11 +227,22 @@ class VaultTransport:
             )
         raise _refusal(answer, operation, shown, _seconds(retry_after))
 
+    def _url(self, path: str) -> URL:
+        """Put together, not parsed: yarl takes three times as long to find the parts."""
+        name, _, query = path.partition("?")
+        return URL.build(
+            scheme=self._origin.scheme,
+            authority=self._origin.raw_authority,
+            path=f"{self._base}{name}",
+            query_string=query,
+            encoded=True,
+        )
+
     async def _read(
         self, response: aiohttp.ClientResponse, operation: str, shown: str | None
     ) -> Answer:
         raw = bytearray()
-        async for block in response.content.iter_any():
+        while block := await response.content.readany():
             raw += block
             if len(raw) > MAX_ANSWER:
                 raise AnswerTooLargeError(
