@@ -7,7 +7,15 @@ backend's own "gone" is gone. A change of tags alone needs no read at all.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import Final, TypeVar
 
@@ -38,8 +46,9 @@ PIECE_BYTES: Final = 8 * 1024 * 1024
 """Values fetched and committed together, in bytes, about."""
 FIRST_PIECE: Final = 64
 MOST_PIECE: Final = 1000
-WORKERS: Final = 32
-"""Reads asked for at once; how many are on their way is the call guard's matter."""
+WORKERS: Final = 16
+"""Reads asked for at once, or more where the configuration allows more on their way: the
+call guard bounds them, and one that only waits for its turn costs processor time."""
 
 
 async def fetch(run: Run, batches: AsyncGenerator[list[Change]]) -> AsyncGenerator[list[Fetched]]:
@@ -76,11 +85,19 @@ async def fetch_batch(run: Run, changes: Sequence[Change]) -> list[Fetched]:
         BackendError: what concerns the backend as a whole.
     """
     pieces = _pieces(changes, run.backend.features.batch_read)
-    done = await _work_off(pieces, lambda piece: _fetch_piece(run, piece))
+    done = await _work_off(pieces, lambda piece: _fetch_piece(run, piece), _workers(run))
     return [fetched for piece in done for fetched in piece]
 
 
-async def _work_off(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+def _workers(run: Run) -> int:
+    most = WORKERS
+    for limit in run.spec.rate_limit.values():
+        given = limit.get("concurrency") if isinstance(limit, Mapping) else None
+        most = max(most, given) if isinstance(given, int) else most
+    return most
+
+
+async def _work_off(items: Iterable[T], work: Callable[[T], Awaitable[R]], workers: int) -> list[R]:
     """Do this work for every item, several at once; the first error ends the rest."""
     waiting = deque(items)
     done: list[R] = []
@@ -89,7 +106,7 @@ async def _work_off(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> li
         while waiting:
             done.append(await work(waiting.popleft()))
 
-    tasks = [asyncio.create_task(worker()) for _ in range(min(WORKERS, len(waiting)))]
+    tasks = [asyncio.create_task(worker()) for _ in range(min(workers, len(waiting)))]
     try:
         await asyncio.gather(*tasks)
     finally:
