@@ -15,8 +15,9 @@ it loses its connection while keys are being deleted.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -178,12 +179,13 @@ class VaultListing:
                 continue
             if answer.status == 404 and not limited:
                 return
-            keys = [] if answer.status == 404 else _keys(answer)
+            keys, info = ([], {}) if answer.status == 404 else _listed(answer)
             fresh = [key for key in keys if key > after]
             if keys and not fresh:
                 raise _unbounded(folder, "a page repeats what was listed before it")
             if fresh:
-                yield self._detailed_entries(folder, fresh, answer, inner)
+                now = server_now(answer)
+                yield self._detailed_entries(folder, fresh, info, now, inner)
                 after = max(fresh)
             if not limited:
                 return
@@ -207,9 +209,13 @@ class VaultListing:
         return answer
 
     def _detailed_entries(
-        self, folder: _Folder, keys: Sequence[str], answer: Answer, inner: list[_Folder]
+        self,
+        folder: _Folder,
+        keys: Sequence[str],
+        info: Mapping[str, Any],
+        now: datetime,
+        inner: list[_Folder],
     ) -> ListingPage:
-        info, now = _key_info(answer), server_now(answer)
         entries: list[Entry] = []
         rejected: list[tuple[str, str]] = []
         for path, is_folder, key in self._names(folder, keys, rejected):
@@ -231,7 +237,7 @@ class VaultListing:
             raise _VanishedError(mount_missing=not says_absent(answer))
         rejected: list[tuple[str, str]] = []
         secrets: list[str] = []
-        for path, is_folder, _ in self._names(folder, _keys(answer), rejected):
+        for path, is_folder, _ in self._names(folder, _listed(answer)[0], rejected):
             if is_folder:
                 inner.append(_Folder(folder.mount, path, at_prefix=False))
             else:
@@ -298,18 +304,14 @@ class _VanishedError(Exception):
         self.mount_missing = mount_missing
 
 
-def _keys(answer: Answer) -> list[str]:
-    data = answer.json().get("data")
-    keys = data.get("keys") if isinstance(data, dict) else None
+def _listed(answer: Answer) -> tuple[list[str], Mapping[str, Any]]:
+    """The keys of a listing, and what a detailed one says of each."""
+    found = answer.json().get("data")
+    data = found if isinstance(found, dict) else {}
+    keys, info = data.get("keys"), data.get("key_info")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ProtocolError("the answer to a listing holds no list of keys", operation="list")
-    return keys
-
-
-def _key_info(answer: Answer) -> dict[str, Any]:
-    data = answer.json()["data"]
-    info = data.get("key_info")
-    return info if isinstance(info, dict) else {}
+    return keys, info if isinstance(info, dict) else {}
 
 
 def _unbounded(folder: _Folder, why: str) -> ListingError:
