@@ -97,6 +97,15 @@ class Transaction:
             )
         return int(status.rsplit(" ", 1)[-1])
 
+    @asynccontextmanager
+    async def keeping_plans(self) -> AsyncIterator[None]:
+        """For many new rows with foreign keys in a transaction with `lookups`: how the rows
+        that they name are found is planned once, not once a row."""
+        await self.execute("database.drop_plans")
+        await self.execute("database.keep_plans")
+        yield
+        await self.execute("database.plan_anew")
+
     async def learn_sizes(self) -> None:
         """Let the planner look at tables that were empty when it last did."""
         if await self.fetchval("database.never_analyzed"):

@@ -70,11 +70,13 @@ async def next_ids(tx: Transaction, count: int) -> list[SecretId]:
 
 
 async def create(tx: Transaction, rows: Sequence[NewSecret]) -> set[SecretId]:
-    """Create secrets; those whose path was free."""
+    """Create secrets in a transaction with `lookups`; those whose path was free."""
     if not rows:
         return set()
     data = field_columns(rows, NewSecret)
-    return {r["secret_id"] for r in await tx.fetch("secrets.create", tx.tenant, *data)}
+    async with tx.keeping_plans():
+        made = await tx.fetch("secrets.create", tx.tenant, *data)
+    return {r["secret_id"] for r in made}
 
 
 async def advance(tx: Transaction, rows: Sequence[Advance]) -> None:

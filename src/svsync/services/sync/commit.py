@@ -247,7 +247,9 @@ async def _claim(tx: Transaction, rows: Sequence[_Rows]) -> list[_Rows]:
 async def _write(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> int:
     """Write everything of these rows; how many disagreements were recorded."""
     versions = [version for r in rows for version in r.versions]
-    await secrets.add_versions(tx, versions, created_by="svsync", run=run.claimed.run_id)
+    if versions:
+        async with tx.keeping_plans():
+            await secrets.add_versions(tx, versions, created_by="svsync", run=run.claimed.run_id)
     pulled, buried, described = [], [], []
     for r in rows:
         o, secret = r.outcome, r.secret
