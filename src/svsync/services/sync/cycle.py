@@ -1,5 +1,6 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
+import gc
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
@@ -23,6 +24,9 @@ from svsync.store.federation import StoredBackend
 from svsync.store.staging import StageLostError
 
 _STAGINGS: Final = 3
+YOUNG_OBJECTS: Final = 10_000
+"""New objects after which Python looks for cycles; a batch makes many more, without any,
+and they live until it is committed, so that looking after each 700 finds nothing."""
 
 
 async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -> None:
@@ -32,6 +36,7 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
         GuardError: a guard stopped the run before its first write.
         BackendError, StoreError, FenceLostError: nothing half-done is left behind.
     """
+    gc.set_threshold(YOUNG_OBJECTS)
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
     if not run.dry:
