@@ -152,9 +152,10 @@ CREATE TABLE versions (
   fp_key_id      int,
   origin         text NOT NULL CHECK (origin IN ('write', 'pull', 'import', 'resolve', 'restore')),
   remote_version text,
-  created_at     timestamptz NOT NULL DEFAULT now(),
+  created_at     timestamptz NOT NULL DEFAULT now(),   -- where it was pulled, by the backend's clock
   created_by     text,
   run_id         text,
+  stored_at      timestamptz NOT NULL DEFAULT now(),   -- since when it is here, by ours
   PRIMARY KEY (tenant_id, secret_id, version),
   FOREIGN KEY (tenant_id, secret_id) REFERENCES secrets,
   FOREIGN KEY (tenant_id, key_id) REFERENCES data_keys
@@ -207,6 +208,8 @@ CREATE UNIQUE INDEX sync_state_owner ON sync_state (tenant_id, path)
   WHERE status NOT IN ('detached', 'standby');
 -- The few that wait for their next try are found without a look at the others.
 CREATE INDEX sync_state_waiting ON sync_state (tenant_id, backend_id) WHERE retry_at IS NOT NULL;
+-- Likewise those that left the mapping, until their base is given up.
+CREATE INDEX sync_state_detached ON sync_state (tenant_id, path, backend_id, remote_path) WHERE status = 'detached';
 
 -- Runs ---------------------------------------------------------------------------
 
