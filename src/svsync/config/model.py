@@ -284,6 +284,54 @@ class Settings:
         default=False,
     )
 
+    # --- what is kept, and for how long -------------------------------------------
+
+    max_versions: int = setting(
+        integer(1, 10_000),
+        "Versions that are kept of a secret that neither names a number itself nor belongs to a "
+        "backend, which has its own.",
+        default=10,
+    )
+    trim_grace: int = setting(
+        duration(0, 365 * DAY),
+        "Versions that have been here for less outlive `max_versions`; a backend may have its own.",
+        default="1h",
+    )
+    tombstone_retention: int = setting(
+        duration(0, 3650 * DAY),
+        "For how long a deleted secret can be restored. The mark that it was deleted stays as long "
+        "as its backend has the path.",
+        default="30d",
+    )
+    conflict_retention: int = setting(
+        duration(0, 3650 * DAY),
+        "For how long both values of a conflict are kept after it was closed.",
+        default="30d",
+    )
+    run_retention: int = setting(
+        duration(2 * DAY, 3650 * DAY),
+        "For how long the reports of runs are kept; no shorter, for a budget of calls counts them.",
+        default="90d",
+    )
+    runs_kept: int = setting(
+        integer(20, 1_000_000),
+        "Reports that are kept of each backend, however old; and the full runs whose calls tell "
+        "what a cycle costs.",
+        default=100,
+    )
+    push_retention: int = setting(
+        duration(7 * DAY, 3650 * DAY),
+        "For how long it is known how a write to a backend ended; no shorter, for a late one is "
+        "told by it.",
+        default="30d",
+    )
+    detached_retention: int = setting(
+        duration(0, 90 * DAY),
+        "For how long base is kept of a path that left the mapping, in case it comes back; no "
+        "longer, for an older one is not believed. The secret stays.",
+        default="90d",
+    )
+
     # --- stopping ----------------------------------------------------------------
 
     shutdown_grace: int = setting(

@@ -7,6 +7,7 @@
     ├── NotFoundError               no such secret, backend, run             exit 1
     ├── UndecodableError            one value that cannot be taken in: skipped   exit 1
     ├── VersionConflictError        a compare-and-set that did not match     exit 1
+    ├── ConflictChangedError        not the conflict that was looked at      exit 1
     ├── WriteOutcomeUnknownError    a write without an answer: asked for later   exit 1
     ├── BackendBusyError            somebody else runs this backend          exit 75
     ├── BackendError                the remote store, as a whole
@@ -89,6 +90,19 @@ class VersionConflictError(SvsyncError):
     """The secret is at another version than the caller expected."""
 
     code = "version_conflict"
+
+
+class ConflictChangedError(SvsyncError):
+    """A side of the conflict moved since somebody looked at it.
+
+    `conflict` is how it stands now, as `conflicts list` gives it; no value is in it.
+    """
+
+    code = "conflict_changed"
+
+    def __init__(self, message: str, *, conflict: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.conflict = dict(conflict)
 
 
 class WriteOutcomeUnknownError(SvsyncError):

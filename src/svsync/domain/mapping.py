@@ -130,6 +130,11 @@ class RuleSet:
         """The rule of that index as it was configured."""
         return self.rules[rule].spec
 
+    def local_prefix(self, rule: int) -> str:
+        """What every local path of the rule starts with."""
+        pattern = self.rules[rule].local
+        return pattern.literal if pattern is not None else ""
+
     def to_local(self, remote: RemotePath) -> Mapped | Unmapped:
         """The local path of a remote one, or why it has none."""
         claim = self._claim_remote(remote)

@@ -344,7 +344,7 @@ class Runs:
     ) -> None:
         """What `status` shows, in the transaction that ends the run."""
         full = run.claimed.kind == RunKind.FULL
-        if not failed and full:
+        if not failed and full and not run.blocked:
             await federation.set_applied(tx, run.spec.id, run.mapping)
         counts = await pairs.counts(tx, run.spec.id)
         await federation.run_ended(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from svsync.domain.changes import Base, PairStatus
 from svsync.domain.ids import BackendId, ConflictId, LocalPath, RemotePath, RunId, SecretId
 from svsync.store.columns import field_columns
 from svsync.store.database import Row, Transaction
@@ -77,9 +78,52 @@ async def converge(tx: Transaction, conflicts: Sequence[ConflictId]) -> list[Row
 async def list_conflicts(
     tx: Transaction, backend: BackendId, *, closed: bool, after: str, limit: int
 ) -> list[Row]:
-    """Open conflicts (all of them with `closed`), by id, without any value."""
+    """Open conflicts (all of them with `closed`) after this id, without any value."""
     return await tx.fetch("conflicts.list", tx.tenant, backend, closed, after, limit)
 
 
 async def count_open(tx: Transaction, backend: BackendId) -> int:
     return int(await tx.fetchval("conflicts.count_open", tx.tenant, backend))
+
+
+async def get(
+    tx: Transaction, backend: BackendId, path: LocalPath, conflict: ConflictId | None
+) -> Row | None:
+    """A conflict of a path with both sides sealed: this one, or the open or latest one."""
+    return await tx.fetchrow("conflicts.get", tx.tenant, backend, path, conflict)
+
+
+async def earlier(
+    tx: Transaction, backend: BackendId, path: LocalPath
+) -> tuple[int, list[ConflictId]]:
+    """How many earlier sides of a path's conflicts are kept, and the latest hundred."""
+    rows = await tx.fetch("conflicts.earlier", tx.tenant, backend, path)
+    return (rows[0]["many"] if rows else 0), [ConflictId(r["conflict_id"]) for r in rows]
+
+
+async def lock_pair(tx: Transaction, backend: BackendId, remote: RemotePath) -> None:
+    """Lock an active pair, after its secret and before its conflict."""
+    await tx.fetch("conflicts.lock_pair", tx.tenant, backend, remote)
+
+
+async def settle_pair(
+    tx: Transaction,
+    backend: BackendId,
+    remote: RemotePath,
+    base: Base,
+    status: PairStatus,
+    *,
+    raw: bytes | None,
+    raw_key: int | None,
+    raw_nonce: bytes | None,
+) -> None:
+    """Set the base of a locked pair, with its exact text, sealed, where that is kept."""
+    await tx.execute(
+        "conflicts.settle_pair", tx.tenant, backend, remote, str(base.kind), base.fingerprint,
+        base.fingerprint_key, base.value_token, base.order, list(base.tokens_left), base.moved_at,
+        base.settled_version, raw, raw_key, raw_nonce, str(status),
+    )  # fmt: skip
+
+
+async def resolve(tx: Transaction, conflict: ConflictId, by: str) -> None:
+    await tx.execute("conflicts.resolve", tx.tenant, conflict, by)

@@ -145,11 +145,17 @@ async def active_below(
     return await tx.fetch("pairs.active_below", tx.tenant, backend, after, prefix, limit)
 
 
+async def unjoined(tx: Transaction, after: LocalPath, prefix: str, limit: int) -> list[Row]:
+    """Live secrets below a prefix that no pair joins, a page at a time."""
+    return await tx.fetch("pairs.unjoined", tx.tenant, after, prefix, limit)
+
+
 async def detach(
     tx: Transaction, backend: BackendId, moves: Sequence[tuple[RemotePath, LocalPath | None]]
-) -> int:
-    """Detach pairs, each with the local path it moved to; how many there were."""
-    return len(await tx.fetch("pairs.detach", tx.tenant, backend, *columns(moves, 2)))
+) -> set[RemotePath]:
+    """Detach pairs, each with the local path it moved to; those that could be."""
+    rows = await tx.fetch("pairs.detach", tx.tenant, backend, *columns(moves, 2))
+    return {RemotePath(r["remote_path"]) for r in rows}
 
 
 async def renumber(

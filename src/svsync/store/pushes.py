@@ -183,9 +183,10 @@ async def recent(
 
 async def late(
     tx: Transaction, backend: BackendId, paths: Sequence[LocalPath]
-) -> dict[LocalPath, set[bytes]]:
-    """Fingerprints that a late call of ours may yet bring, by path."""
-    found: dict[LocalPath, set[bytes]] = {}
+) -> dict[LocalPath, set[tuple[bytes | None, int | None]]]:
+    """Fingerprint and remote version that a late call of ours may yet bring, by path."""
+    found: dict[LocalPath, set[tuple[bytes | None, int | None]]] = {}
     for row in await tx.fetch("pushes.late", tx.tenant, backend, list(paths)):
-        found.setdefault(LocalPath(row["path"]), set()).add(row["target_fp"])
+        known = found.setdefault(LocalPath(row["path"]), set())
+        known.add((row["target_fp"], row["expected_order"] + 1))
     return found

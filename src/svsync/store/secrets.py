@@ -174,10 +174,10 @@ async def sealed_version(tx: Transaction, secret: SecretId, version: int) -> Row
     return await tx.fetchrow("secrets.sealed_version", tx.tenant, secret, version)
 
 
-async def mark_written(tx: Transaction, path: LocalPath) -> bool:
-    """Make the next run look at the pair of a path that was written locally; False where
-    there is none."""
-    return await tx.execute("secrets.mark_written", tx.tenant, path) > 0
+async def mark_written(tx: Transaction, path: LocalPath, status: str | None = None) -> bool:
+    """Make the next run look at the pair of a path that was written locally, and say what
+    it is until then (None: what it was); False where there is none."""
+    return await tx.execute("secrets.mark_written", tx.tenant, path, status) > 0
 
 
 async def claim_written(

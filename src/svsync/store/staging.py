@@ -25,6 +25,15 @@ class StageLostError(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
+class PushRules:
+    """Numbers of the rules that are written through, that propagate deletes, that seed."""
+
+    write: list[int]
+    delete: list[int]
+    seed: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class GuardCounts:
     """Counted in the work list before anything is fetched or asked."""
 
@@ -34,6 +43,8 @@ class GuardCounts:
     changed: int
     touched: int
     backwards: int
+    pushes: int
+    remote_deletes: int
     todo: int
 
 
@@ -86,6 +97,7 @@ async def diff(
     run: RunId,
     run_no: int,
     staged: int,
+    rules: PushRules,
     leaving: Collection[RemotePath] = (),
 ) -> GuardCounts:
     """Compare the stage with what is known and write the run's work list.
@@ -100,19 +112,35 @@ async def diff(
     if await tx.fetchval("staging.count", run_no) != staged:
         raise StageLostError("the staged listing was lost in the database; the run lists again")
     made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend)
-    counts = await guard_counts(tx, backend, run_no, leaving)
+    counts = await guard_counts(tx, backend, run_no, rules, leaving)
     if counts.todo != made:
         raise StageLostError("the run's work list was lost in the database; the run lists again")
     return counts
 
 
 async def guard_counts(
-    tx: Transaction, backend: BackendId, run_no: int, leaving: Collection[RemotePath] = ()
+    tx: Transaction,
+    backend: BackendId,
+    run_no: int,
+    rules: PushRules,
+    leaving: Collection[RemotePath] = (),
 ) -> GuardCounts:
     """Count the work list for the guards."""
-    row = await tx.fetchrow("staging.guard_numbers", tx.tenant, backend, run_no, list(leaving))
+    row = await tx.fetchrow(
+        "staging.guard_numbers", tx.tenant, backend, run_no, list(leaving), rules.write,
+        rules.delete,
+    )  # fmt: skip
     assert row is not None
     return GuardCounts(**dict(row))
+
+
+async def add_unlisted(
+    tx: Transaction, run_no: int, first: int, paths: Sequence[RemotePath]
+) -> int:
+    """Append paths that the listing does not hold, numbered from `first`; how many."""
+    if not paths:
+        return 0
+    return await tx.execute("staging.add_unlisted", run_no, first, list(paths))
 
 
 async def add_named(

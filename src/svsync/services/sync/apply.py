@@ -7,7 +7,7 @@ Then it is left to the next run. Nothing here deletes a value.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from svsync.domain.changes import (
@@ -19,6 +19,7 @@ from svsync.domain.changes import (
 )
 from svsync.domain.decide import BaseMove, Effect, PushKind
 from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
+from svsync.domain.federation import Writes
 from svsync.domain.ids import PushId
 from svsync.domain.pushes import REMOTE_CHANGED, PushState
 from svsync.domain.runs import FAILURES, Count, SkipReason, Stage, quarantine_delay
@@ -63,6 +64,7 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
             fetched = await fetch_batch(run, await reload(run, paths))
         with run.spending(Stage.DECIDE):
             outcomes = [judge(run, one, run.now()) for one in fetched]
+            outcomes = await _knowing_late_calls(run, outcomes)
         if run.dry:
             _plan(run, outcomes)
             return
@@ -82,6 +84,45 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
             return
     for late in overtaken:
         run.skip(late.pair.remote_path, SkipReason.OVERTAKEN)
+
+
+async def _knowing_late_calls(run: Run, outcomes: list[Outcome]) -> list[Outcome]:
+    """What looks like somebody's write may be a call of our own that arrived after its push
+    was given up: then it is where both sides stood, and the local side goes out again."""
+    suspects = [o for o in outcomes if _may_be_ours(run, o)]
+    if not suspects:
+        return outcomes
+    async with run.transaction(lookups=True) as tx:
+        late = await pushes.late(tx, run.spec.id, [o.pair.local_path for o in suspects])
+    ours = {
+        id(o)
+        for o in suspects
+        if isinstance(o.fetched.remote, RemoteValue)
+        and (o.fingerprint, o.fetched.remote.order) in late.get(o.pair.local_path, ())
+    }
+    return [_as_ours(run, o) if id(o) in ours else o for o in outcomes]
+
+
+def _may_be_ours(run: Run, o: Outcome) -> bool:
+    through = run.settings_of(o.pair.rule).writes is Writes.WRITE_THROUGH
+    changed = o.decision.conflict is not None or o.decision.effect is Effect.PULL
+    return through and changed and o.fingerprint is not None and not o.pair.conflict_open
+
+
+def _as_ours(run: Run, o: Outcome) -> Outcome:
+    """Decide again, with the late value for base. Nobody has settled on it here."""
+    remote, pair = o.fetched.remote, o.pair
+    assert isinstance(remote, RemoteValue)
+    base = replace(
+        pair.base,
+        kind=BaseKind.VALUE,
+        fingerprint=o.fingerprint,
+        fingerprint_key=run.keys.fingerprint_key,
+        value_token=None,
+        settled_version=None,
+    )
+    change = replace(o.fetched.change, pair=replace(pair, base=base))
+    return judge(run, replace(o.fetched, change=change, history=()), run.now())
 
 
 def _moves(o: Outcome) -> bool:

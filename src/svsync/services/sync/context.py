@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Protocol
 
-from svsync.domain.federation import BackendSpec, PathSettings
+from svsync.domain.federation import BackendSpec, Mode, PathSettings, Writes
 from svsync.domain.guards import Allow
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
@@ -18,6 +19,7 @@ from svsync.services.sealing import TenantKeys
 from svsync.store.database import Database, Transaction
 from svsync.store.pairs import Mapping
 from svsync.store.queue import Claimed
+from svsync.store.staging import PushRules
 
 
 class Progress(Protocol):
@@ -36,14 +38,17 @@ class Planned:
     detail: str = ""
 
 
-@dataclass(slots=True)
+@dataclass
 class Run:
     """One run at work.
 
     Attributes:
         dry: decide and count, write nothing but the work tables.
         plan: what a dry run would do, at most PLAN_LIMIT entries.
-        leaving: remote paths of pairs that a dry run would detach.
+        leaving: remote paths of pairs that a dry run would detach, or that cannot be
+            detached yet: nothing else is done with them.
+        blocked: some of them wait for their push to be settled, so the mapping does not
+            count as applied.
         renumbered: the new rule of those that it would keep under a changed mapping.
         first: no pair of this backend has a base yet.
         todo: length of the work list.
@@ -70,6 +75,7 @@ class Run:
     todo: int = 0
     report: Report = field(default_factory=Report)
     plan: list[Planned] = field(default_factory=list)
+    blocked: bool = False
     leaving: set[RemotePath] = field(default_factory=set)
     renumbered: dict[RemotePath, int] = field(default_factory=dict)
     connection: Connection | None = None
@@ -103,6 +109,22 @@ class Run:
             raise
         finally:
             self.report.spend(stage, (time.perf_counter() - began) * 1000)
+
+    @cached_property
+    def push_rules(self) -> PushRules:
+        """Which rules write to the backend, and how far."""
+        found = PushRules([], [], [])
+        for n, rule in enumerate(self.spec.rules):
+            settings = self.settings_of(n)
+            if rule.exclude or settings.mode is Mode.PROXY:
+                continue
+            if settings.writes is Writes.WRITE_THROUGH:
+                found.write.append(n)
+                if settings.propagate_deletes:
+                    found.delete.append(n)
+                if settings.seed_remote:
+                    found.seed.append(n)
+        return found
 
     @property
     def sender(self) -> Sender:

@@ -1,8 +1,8 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
-import gc
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 from svsync.domain.errors import ProtocolError
@@ -24,9 +24,7 @@ from svsync.store.federation import StoredBackend
 from svsync.store.staging import StageLostError
 
 _STAGINGS: Final = 3
-YOUNG_OBJECTS: Final = 10_000
-"""New objects after which Python looks for cycles; a batch makes many more, without any,
-and they live until it is committed, so that looking after each 700 finds nothing."""
+_NOTHING: Final = GuardNumbers(known=0)
 
 
 async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -> None:
@@ -36,7 +34,6 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
         GuardError: a guard stopped the run before its first write.
         BackendError, StoreError, FenceLostError: nothing half-done is left behind.
     """
-    gc.set_threshold(YOUNG_OBJECTS)
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
     if not run.dry:
@@ -91,15 +88,15 @@ async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
     """The length of the work list, once the guards let it pass."""
     if paths is not None:
         with run.spending(Stage.DIFF):
-            todo, worst = await name_paths(run, paths)
-        await preview(run, todo, worst, named=True)
+            todo, worst, pushes = await name_paths(run, paths)
+        await preview(run, todo, worst, named=True, pushes=pushes)
         return todo
     with run.spending(Stage.LIST):
         staged = await list_and_stage(run)
     with run.spending(Stage.DIFF):
         todo, numbers = await diff(run, staged)
         check_guards(numbers, run.spec.guard, run.allow)
-    worst = GuardNumbers(known=numbers.known, overwrites=numbers.changed)
-    await preview(run, todo, worst, named=False)
+    worst = replace(_NOTHING, known=numbers.known, overwrites=numbers.overwrites + numbers.changed)
+    await preview(run, todo, worst, named=False, pushes=numbers.overwrites)
     await mark_denied(run)
     return todo

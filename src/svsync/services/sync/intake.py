@@ -30,12 +30,13 @@ from svsync.domain.errors import (
 )
 from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
-from svsync.domain.guards import GuardNumbers
+from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped, Unmapped
 from svsync.domain.runs import Count, SkipReason, Stage
 from svsync.services.sync.context import Run
 from svsync.services.sync.pipeline import ahead
+from svsync.services.sync.seed import seed
 from svsync.store import pairs, queue, staging
 from svsync.store.database import Row
 
@@ -175,12 +176,14 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     claimed = run.claimed
     async with run.transaction(scratch=True) as tx:
         counts = await staging.diff(
-            tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.leaving
+            tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.push_rules, run.leaving
         )
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         unseen = await staging.unseen(tx, claimed.run_id)
         waiting = await staging.quarantined(tx, run.spec.id, claimed.run_id)
-        await queue.record_todo(tx, claimed.run_id, counts.todo)
+    seeds = await seed(run, counts.todo)
+    async with run.transaction(scratch=True) as tx:
+        await queue.record_todo(tx, claimed.run_id, counts.todo + seeds)
     _report_unseen(run, blinded, unseen)
     for path, reason in waiting.named:
         run.skip(path, SkipReason.QUARANTINED, reason)
@@ -188,13 +191,15 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     run.report.add(Count.UNLISTED, counts.unlisted)
     left_out = blinded.based + waiting.based
     run.report.add(Count.UNCHANGED, max(0, counts.known - counts.touched - left_out))
-    return counts.todo, GuardNumbers(
+    return counts.todo + seeds, GuardNumbers(
         known=max(0, counts.known - left_out),
         listed=staged,
         unlisted=counts.unlisted,
         listed_gone=counts.listed_gone,
         backwards=counts.backwards,
         changed=counts.changed,
+        remote_deletes=counts.remote_deletes,
+        overwrites=counts.pushes + seeds,
     )
 
 
@@ -223,9 +228,10 @@ def _report_unseen(
             run.report.skip(prefix, _UNSEEN[outcome], reason, folder=True)
 
 
-async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers]:
-    """A targeted run's work list: the paths named, each to be asked by name; and the
-    numbers for the guards, were each of them gone or overwritten.
+async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers, int]:
+    """A targeted run's work list: the paths named, each to be asked by name; the
+    numbers for the guards, were each of them gone or overwritten; and how many are
+    written to the backend for certain.
 
     A glob stands for the paths already known; an unknown path is found by its
     literal name. What no rule federates is skipped and reported.
@@ -238,15 +244,24 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
             await staging.add_named(tx, run.spec.id, run.claimed.run_no, named + 1, paths)
         named += len(paths)
     async with run.transaction(scratch=True) as tx:
-        counts = await staging.guard_counts(tx, run.spec.id, run.claimed.run_no, run.leaving)
+        counts = await staging.guard_counts(
+            tx, run.spec.id, run.claimed.run_no, run.push_rules, run.leaving
+        )
         await queue.record_todo(tx, run.claimed.run_id, named)
     run.report.add(Count.LISTED, named)
-    return named, GuardNumbers(
+    numbers = GuardNumbers(
         known=counts.known,
         unlisted=counts.touched,
         backwards=counts.touched,
+        remote_deletes=counts.remote_deletes,
         overwrites=counts.touched,
     )
+    check_guards(
+        GuardNumbers(known=counts.known, remote_deletes=counts.remote_deletes),
+        run.spec.guard,
+        run.allow,
+    )
+    return named, numbers, counts.pushes
 
 
 async def _named(run: Run, globs: Sequence[Glob]) -> AsyncIterator[list[RemotePath]]:

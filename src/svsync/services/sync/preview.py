@@ -28,13 +28,14 @@ from svsync.services.sync.intake import changes
 from svsync.store import staging
 
 
-async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool) -> None:
+async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool, pushes: int) -> None:
     """Read what may trip a guard, if all of it were to; then ask the guards again.
 
     Args:
         worst: the numbers, were each path what it may be.
         named: a targeted run: every known path of its list is looked at, not only
             those whose token moved.
+        pushes: writes to the backend that are due already; part of `worst`.
 
     Raises:
         GuardError: a guard stopped the run; nothing was written.
@@ -45,7 +46,8 @@ async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool) -> N
         pass
     else:
         return
-    gone = overwrites = backwards = 0
+    gone = backwards = 0
+    overwrites = pushes
     # `fetch` cuts by bytes, so that large values are never held by the batch here either.
     async with aclosing(fetch(run, _wanted(run, todo, named=named))) as pieces:
         async for piece in pieces:

@@ -14,7 +14,7 @@ from typing import Final
 from svsync.domain.federation import TagTransform, transforms_text
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
-from svsync.domain.runs import Count
+from svsync.domain.runs import Count, SkipReason
 from svsync.domain.tags import flatten
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
 from svsync.store import federation, pairs, secrets
@@ -35,13 +35,18 @@ async def remap(run: Run) -> None:
         async with run.transaction() as tx:
             await federation.forget_applied(tx, run.spec.id)
     async for leaving, kept in _mapped_anew(run):
-        _count(run, leaving)
         if run.dry:
+            _count(run, leaving)
             run.renumbered.update(kept)
             continue
         async with run.transaction() as tx:
-            await pairs.detach(tx, run.spec.id, [(remote, to) for remote, _, to in leaving])
+            gone = await pairs.detach(tx, run.spec.id, [(remote, to) for remote, _, to in leaving])
             await pairs.renumber(tx, run.spec.id, run.mapping, kept)
+        _count(run, [one for one in leaving if one[0] in gone])
+        for remote in {one[0] for one in leaving} - gone:
+            run.blocked = True
+            run.leaving.add(remote)
+            run.skip(remote, SkipReason.WRITE_IN_PROGRESS)
     if not run.dry:
         async with run.transaction() as tx:
             await pairs.recheck_all(tx, run.spec.id)

@@ -18,7 +18,9 @@ WHERE excluded.state = 'open' AND c.state <> 'open'
 RETURNING c.conflict_id, c.path, c.kind, c.state;
 
 -- name: get_open
-SELECT conflict_id, path, local_version, local_state, remote_token FROM conflicts
+SELECT conflict_id, path, kind, local_version, local_state, remote_token, remote_order, remote_gone, remote_fp, remote_fp_key, remote_encoding,
+       sealed_as
+FROM conflicts
 WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[]) AND state = 'open' FOR UPDATE;
 
 -- name: keep_sides
@@ -48,11 +50,46 @@ WHERE tenant_id = $1 AND conflict_id = ANY ($2::text[]) AND state = 'open'
 RETURNING conflict_id, path, kind;
 
 -- name: list
-SELECT c.conflict_id, c.path, c.remote_path, c.kind, c.state, c.local_version, c.local_state, c.remote_gone, c.detected_at, c.updated_at,
-       c.closed_at, c.backend_id, octet_length(c.local_sealed) AS local_bytes, octet_length(c.remote_sealed) AS remote_bytes
-FROM conflicts c
+-- By id, without any value; `now`: the local side as it stands by now, which the record learns of in the next run.
+SELECT c.conflict_id, c.path, c.remote_path, c.kind, c.state, c.local_version, c.local_state, c.remote_token, c.remote_gone, c.detected_at,
+       c.updated_at, c.closed_at, c.resolved_by, c.backend_id, s.state AS now_state, s.current_version AS now_version
+FROM conflicts c JOIN secrets s ON s.tenant_id = c.tenant_id AND s.secret_id = c.secret_id
 WHERE c.tenant_id = $1 AND c.backend_id = $2 AND ($3 OR c.state = 'open') AND c.conflict_id > $4
 ORDER BY c.conflict_id LIMIT $5;
 
 -- name: count_open
 SELECT count(*) FROM conflicts WHERE tenant_id = $1 AND backend_id = $2 AND state = 'open';
+
+-- name: get
+-- One conflict with both sides sealed: the one of this id or, without one, the path's open or else its latest. `now`: the
+-- local secret as it stands; its version is the current one of an open conflict, the recorded one of any other.
+SELECT c.*, s.state AS now_state, s.current_version AS now_version, v.state AS version_state, v.version, v.encoding,
+       v.key_id, v.nonce, v.sealed, v.created_at
+FROM (SELECT * FROM conflicts WHERE tenant_id = $1 AND backend_id = $2 AND path = $3 AND ($4::text IS NULL OR conflict_id = $4)
+        AND ($4 IS NOT NULL OR state <> 'superseded')
+      ORDER BY state = 'open' DESC, detected_at DESC, conflict_id DESC LIMIT 1) c
+JOIN secrets s ON s.tenant_id = c.tenant_id AND s.secret_id = c.secret_id
+LEFT JOIN versions v ON v.tenant_id = c.tenant_id AND v.secret_id = c.secret_id
+  AND v.version = CASE WHEN c.state = 'open' THEN s.current_version ELSE c.local_version END;
+
+-- name: earlier
+-- Sides that conflicts of a path had before they moved on, latest first; all are counted, the first are named.
+SELECT conflict_id, count(*) OVER () AS many FROM conflicts
+WHERE tenant_id = $1 AND backend_id = $2 AND path = $3 AND state = 'superseded'
+ORDER BY conflict_id DESC LIMIT 100;
+
+-- name: lock_pair
+-- Between the secret, which is locked before it, and the conflict, which is locked after it.
+SELECT FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND remote_path = $3 AND status NOT IN ('detached', 'standby') FOR UPDATE;
+
+-- name: settle_pair
+-- Base is the remote side that a person saw when they decided. The next run looks at the pair, whatever its tokens say.
+UPDATE sync_state SET base_kind = $4, base_fp = $5, base_fp_key = $6, base_value_token = $7, base_order = $8,
+  base_tokens_left = $9::text[], base_moved_at = $10, settled_version = $11, base_raw_sealed = $12, base_raw_key = $13, base_raw_nonce = $14,
+  status = $15, recheck = true, failures = 0, retry_at = NULL, reason = NULL,
+  synced_at = CASE WHEN $15 = 'in_sync' THEN now() ELSE synced_at END
+WHERE tenant_id = $1 AND backend_id = $2 AND remote_path = $3 AND status NOT IN ('detached', 'standby');
+
+-- name: resolve
+UPDATE conflicts SET state = 'resolved', resolved_by = $3, closed_at = now(), updated_at = now()
+WHERE tenant_id = $1 AND conflict_id = $2 AND state = 'open';

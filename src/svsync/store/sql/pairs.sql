@@ -95,22 +95,31 @@ WHERE tenant_id = $1 AND path > $3 AND path >= $4 AND starts_with(path, $4) AND 
   AND status NOT IN ('detached', 'standby')
 ORDER BY path LIMIT $5;
 
+-- name: unjoined
+-- Live secrets whose path begins with a literal prefix and that no pair joins, a page at a time.
+SELECT s.path FROM secrets s
+WHERE s.tenant_id = $1 AND s.path > $2 AND s.path >= $3 AND starts_with(s.path, $3) AND s.state = 'live'
+  AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.path = s.path AND p.status NOT IN ('detached', 'standby'))
+ORDER BY s.path LIMIT $4;
+
 -- name: detach
--- These pairs left the mapping. The local secret stays as it is; an open conflict is closed with its values kept.
+-- These pairs left the mapping; one whose push is not settled yet stays for now. The local secret stays as it is; an open conflict is closed with its values kept.
 WITH gone AS (
   UPDATE sync_state p SET status = 'detached', detached_at = now(), recheck = false, moved_to = x.moved_to,
     detached_version = s.current_version, detached_state = s.state
   FROM unnest($3::text[], $4::text[]) AS x(remote_path, moved_to), sync_state q
     LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = q.path
   WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby')
+    AND NOT EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = p.path
+                    AND u.state IN ('planned', 'sent', 'unknown'))
     AND q.tenant_id = p.tenant_id AND q.backend_id = p.backend_id AND q.path = p.path AND q.remote_path = p.remote_path
-  RETURNING p.path),
+  RETURNING p.path, p.remote_path),
 closed AS (
   UPDATE conflicts c SET state = 'detached', closed_at = now(), updated_at = now() FROM gone
   WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = gone.path AND c.state = 'open'),
 tombs AS (
   UPDATE secrets s SET propagate = false FROM gone WHERE s.tenant_id = $1 AND s.path = gone.path AND s.propagate)
-SELECT path FROM gone;
+SELECT remote_path FROM gone;
 
 -- name: retag
 -- Rule numbers may change with the rules while the pair stays the same pair.

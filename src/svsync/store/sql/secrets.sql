@@ -125,7 +125,10 @@ WHERE v.tenant_id = $1 AND v.secret_id = $2 AND v.version = $3 AND v.state = 'li
 
 -- name: mark_written
 -- A local write makes the next run look at the pair, whatever its tokens say.
-UPDATE sync_state SET recheck = true WHERE tenant_id = $1 AND path = $2 AND status NOT IN ('detached', 'standby');
+-- `$3`: what it is from here on, where it was settled.
+UPDATE sync_state SET recheck = true,
+  status = CASE WHEN $3::text IS NOT NULL AND status IN ('in_sync', 'retained', 'diverged', 'pending_push') THEN $3 ELSE status END
+WHERE tenant_id = $1 AND path = $2 AND status NOT IN ('detached', 'standby');
 
 -- name: claim_written
 -- A path that is written through has a pair from its first write on, so that the next run asks for it by name. One that was

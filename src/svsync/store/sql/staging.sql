@@ -89,6 +89,13 @@ SELECT $1, x.n, 'named', x.remote_path,
                  AND p.remote_path = x.remote_path AND p.status NOT IN ('detached', 'standby')), false)
 FROM unnest($4::bigint[], $5::text[]) AS x(n, remote_path);
 
+-- name: add_unlisted
+-- Paths that are here and that the listing does not show as readable, to be asked by name.
+INSERT INTO todo (run_no, n, kind, remote_path, based)
+SELECT $1, $2::bigint - 1 + row_number() OVER (ORDER BY x.remote_path), 'named', x.remote_path, false
+FROM unnest($3::text[]) AS x(remote_path)
+WHERE NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $1 AND s.remote_path = x.remote_path AND NOT s.gone);
+
 -- name: mark_equal
 -- Compared before the guards let the run pass, and found settled.
 UPDATE todo SET kind = 'equal' WHERE run_no = $1 AND n = ANY ($2::bigint[]);
@@ -104,6 +111,17 @@ SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2
        count(*) FILTER (WHERE t.based AND t.ord IS NOT NULL
                           AND t.ord < (SELECT p.base_order FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2
                                        AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby'))) AS backwards,
+       (SELECT count(*) FROM todo d JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path
+          AND p.status NOT IN ('detached', 'standby')
+        JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
+        JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+        WHERE d.run_no = $3 AND d.kind <> 'new' AND p.rule_ord = ANY ($5::int[]) AND p.base_kind = 'value' AND s.state = 'live'
+          AND v.fp <> p.base_fp) AS pushes,
+       (SELECT count(*) FROM todo d JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path
+          AND p.status NOT IN ('detached', 'standby')
+        JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
+        WHERE d.run_no = $3 AND d.kind <> 'new' AND p.rule_ord = ANY ($6::int[]) AND p.base_kind = 'value' AND s.state = 'deleted'
+          AND s.propagate) AS remote_deletes,
        (SELECT count(*) FROM todo WHERE run_no = $3) AS todo
 FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 
