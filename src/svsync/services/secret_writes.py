@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from svsync.domain.changes import Base, BaseKind, RemoteValue
+from svsync.domain.changes import Base, BaseKind, PairStatus, RemoteValue
 from svsync.domain.decide import PushKind
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import NotFoundError, VersionConflictError
@@ -50,6 +50,12 @@ from svsync.store.pushes import PushRow
 from svsync.store.secrets import Metadata, VersionRow
 
 _TRIES: Final = 5
+_STATUS: Final = {
+    "not_configured": PairStatus.DIVERGED,
+    "pending": PairStatus.PENDING_PUSH,
+    "applied": PairStatus.IN_SYNC,
+}
+"""What a pair is after a write in this state; a pending version changes nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +236,7 @@ class SecretWrites:
         else:
             await store.write_next(tx, secret, version, metadata)
         await self._seal(tx, w, secret, version)
-        await self._claim(tx, w, place, secret)
+        await self._claim(tx, w, place, secret, state)
         if place.owner is not None:
             await outbox.add(
                 tx,
@@ -252,7 +258,7 @@ class SecretWrites:
             await store.reserve_next(tx, secret, version)
         await self._seal(tx, w, secret, version)
         await store.mark_pending(tx, secret, version)
-        await self._claim(tx, w, place, secret)
+        await self._claim(tx, w, place, secret, "")
         text = json.dumps(
             {
                 "secret_type": metadata.secret_type,
@@ -294,8 +300,10 @@ class SecretWrites:
         )
         await store.add_versions(tx, [row], created_by=w.by, run=None)
 
-    async def _claim(self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId) -> None:
-        known = await store.mark_written(tx, w.path)
+    async def _claim(
+        self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId, state: str
+    ) -> None:
+        known = await store.mark_written(tx, w.path, _STATUS.get(state))
         owner = place.owner
         if not known and owner is not None and owner.writes_through:
             await store.claim_written(
@@ -448,7 +456,8 @@ class SecretWrites:
     async def _bury(self, tx: Transaction, d: "_Writing", place: Place, *, propagate: bool) -> None:
         assert place.row is not None
         await store.bury_written(tx, SecretId(place.row["secret_id"]), propagate=propagate)
-        await store.mark_written(tx, d.path)
+        status = PairStatus.PENDING_PUSH if propagate else PairStatus.DIVERGED
+        await store.mark_written(tx, d.path, status)
         if place.owner is not None:
             event = changed(place.owner, d.path, place.version, deleted=True)
             await outbox.add(tx, place.owner.spec.id, [event], event_ids=lambda: self._ids("evt"))
