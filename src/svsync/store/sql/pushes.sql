@@ -84,12 +84,15 @@ UPDATE secrets SET state = 'deleted', deleted_at = now(), propagate = false, upd
 WHERE tenant_id = $1 AND secret_id = ANY ($2::bigint[]);
 
 -- name: destroy_pending
--- Pending versions that did not land: nothing can read them, and their numbers are never used again.
+-- Pending versions that did not land: nothing can read them, and their numbers are never used again. Of a secret that never had
+-- another one nothing is left but its counter, nor do the tags that came with the write wait for the next one.
 WITH x AS (SELECT * FROM unnest($2::bigint[], $3::int[]) AS x(secret_id, version)),
 gone AS (
   UPDATE versions v SET state = 'destroyed', sealed = NULL, nonce = NULL FROM x
   WHERE v.tenant_id = $1 AND v.secret_id = x.secret_id AND v.version = x.version AND v.state = 'pending')
-UPDATE secrets s SET state = 'void' FROM x WHERE s.tenant_id = $1 AND s.secret_id = x.secret_id AND s.state = 'pending';
+UPDATE secrets s SET state = 'void', secret_type = 'json', tags = '{}', owner = NULL, description = NULL, custom = '{}',
+  max_versions = NULL, written_at = NULL
+FROM x WHERE s.tenant_id = $1 AND s.secret_id = x.secret_id AND s.state = 'pending';
 
 -- name: raise_revs
 UPDATE secrets SET row_rev = row_rev + 1 WHERE tenant_id = $1 AND secret_id = ANY ($2::bigint[]);

@@ -13,8 +13,11 @@ ON CONFLICT (tenant_id, path) DO NOTHING
 RETURNING secret_id;
 
 -- name: advance
--- New current versions of locked secrets, with the metadata that came along.
+-- New current versions of locked secrets, with the metadata that came along. One of which nothing but the counter was left
+-- takes its label from the value, as a new one does.
 UPDATE secrets s SET current_version = x.version, last_version = x.version, state = 'live', deleted_at = NULL, propagate = false,
+  secret_type = CASE WHEN s.state <> 'void' THEN s.secret_type ELSE coalesce(
+    (SELECT v.encoding FROM versions v WHERE v.tenant_id = $1 AND v.secret_id = x.secret_id AND v.version = x.version), s.secret_type) END,
   tags = CASE WHEN x.tags IS NULL THEN s.tags WHEN x.tags = '[]' THEN '{}'
               ELSE ARRAY(SELECT json_array_elements_text(x.tags::json)) END,
   custom = coalesce(x.custom, s.custom), row_rev = s.row_rev + 1, updated_at = now()
