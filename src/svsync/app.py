@@ -21,6 +21,7 @@ from svsync.domain.values import Credential
 from svsync.observe.logs import get_logger
 from svsync.ports import BackendDriver
 from svsync.registry import CredentialReader, Registry, key_services
+from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
 from svsync.services.retention import Ages, Retention
 from svsync.services.runs import Runs
@@ -56,6 +57,7 @@ class App:
     secrets: Secrets
     writes: SecretWrites
     federation: Federation
+    conflicts: Conflicts
     runs: Runs
     retention: Retention
     embedded: bool
@@ -115,6 +117,7 @@ async def open_app(
             secrets=secrets,
             writes=SecretWrites(db, sealing, registry, ids=new_id),
             federation=Federation(db, registry),
+            conflicts=Conflicts(db, sealing, registry, ids=new_id),
             runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
             retention=Retention(db, ages_of(settings)),
             embedded=embedded is not None,

@@ -289,8 +289,8 @@ EXTRA = (
     Key(
         "trim_grace",
         duration(0, 365 * DAY),
-        "Versions younger than this outlive `max_versions`.",
-        default="1h",
+        "Versions that have been here for less outlive `max_versions`.",
+        default_words="as the top level has it",
     ),
     Key(
         "proxy_purge_after",

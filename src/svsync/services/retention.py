@@ -115,7 +115,7 @@ class Retention:
         while True:
             async with self._db.transaction(tenant) as tx:
                 rows = await page(tx, after, size)
-            total += sum(row["removed"] for row in rows)
+            total += sum(bool(row["removed"]) for row in rows)
             if len(rows) < size or not any(row["old"] for row in rows):
                 return total
             after = rows[-1]

@@ -34,7 +34,7 @@ class Secrets:
         """
         async with self._db.transaction(tenant) as tx:
             row = await store.get(tx, path, version)
-        if row is None or (row["state"] != "live" and version is None):
+        if row is None or not _readable(row["state"], version):
             raise NotFoundError(f"there is no secret at {path}", code="secret_not_found")
         if row["version"] is None or row["version_state"] != "live" or row["sealed"] is None:
             raise NotFoundError(
@@ -101,6 +101,12 @@ class Secrets:
         ]
         more = rows[limit - 1]["version"] if len(rows) > limit else None
         return {"path": path, "versions": versions, "next_cursor": more}
+
+
+def _readable(state: str, version: int | None) -> bool:
+    """A deleted secret is not there, but its history is; of one whose first version never
+    came to be there is neither."""
+    return state == "live" or (state == "deleted" and version is not None)
 
 
 def metadata_of(row: Row) -> dict[str, object]:
