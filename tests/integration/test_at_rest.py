@@ -55,7 +55,7 @@ async def test_whole_life_leaves_no_value_in_the_database_log_or_reports(
     )
     house.there.remove("kv/b")
     told.append((await house.run()).to_json())
-    told.append(await house.app.federation.list_conflicts(TENANT, house.spec.id, closed=True))
+    told.append(await house.app.conflicts.list_conflicts(TENANT, house.spec.id, closed=True))
     told.append(await house.app.federation.status(TENANT, house.spec.id))
     assert len(await house.rows("conflicts")) == 2
     assert (await house.row("sync_state", path="ext/c"))["base_raw_sealed"] is not None

@@ -244,7 +244,7 @@ async def test_detaching_closes_the_conflict_and_keeps_both_values(frozen: House
 async def test_status_counts_the_open_conflict(frozen: House) -> None:
     status = await frozen.app.federation.status(TENANT, frozen.spec.id)
     assert status["conflicts_open"] == 1
-    shown = await frozen.app.federation.list_conflicts(TENANT, frozen.spec.id)
+    shown = await frozen.app.conflicts.list_conflicts(TENANT, frozen.spec.id)
     conflicts: Any = shown["conflicts"]
     [conflict] = conflicts
     assert (conflict["path"], conflict["kind"]) == ("ext/a", "modify_modify")

@@ -31,6 +31,8 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
     (errors.NotFoundError("x"), 1),
     (errors.UndecodableError("x"), 1),
     (errors.VersionConflictError("x"), 1),
+    (errors.WriteOutcomeUnknownError("x", push_id="psh_1"), 1),
+    (errors.ConflictChangedError("x", conflict={}), 1),
     (errors.StoreError("x"), 1),
     (errors.StoreUnavailableError("x"), 1),
     (errors.SchemaError("x"), 1),

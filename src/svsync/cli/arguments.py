@@ -2,10 +2,16 @@
 
 import argparse
 import difflib
+import os
+import pwd
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from svsync.cli.output import say
+from svsync.domain.errors import SvsyncError, UsageError
+
+if TYPE_CHECKING:
+    from svsync.domain.ids import LocalPath
 
 Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 """What a command's parser names with `set_defaults(command=…)`; it gives the exit code."""
@@ -69,3 +75,21 @@ def add_group(subparsers: Any, name: str, words: str) -> Any:
 
 def backend_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument("--backend", metavar="ID", required=required, help="a backend's id or name")
+
+
+def local_path(text: str) -> "LocalPath":
+    """A path given as an argument. Raises UsageError for one that cannot be a path."""
+    from svsync.domain.paths import parse_local
+
+    try:
+        return parse_local(text)
+    except SvsyncError as error:
+        raise UsageError(f"the path cannot be one: {error.message}") from None
+
+
+def acting_user() -> str:
+    """Who runs this program, for what is recorded of a change."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

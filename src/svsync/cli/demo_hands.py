@@ -141,7 +141,7 @@ class Hands:
 
     async def conflict_of(self, mount: Mount, path: LocalPath) -> tuple[str, str]:
         """Kind and state of the conflict that was recorded at a path."""
-        told = await self.app.federation.list_conflicts(
+        told = await self.app.conflicts.list_conflicts(
             self.tenant, f"fed_{mount.name}", closed=True
         )
         conflicts = told["conflicts"]

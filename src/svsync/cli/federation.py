@@ -1,4 +1,4 @@
-"""Backends as people look at them: list, show, test, status, conflicts, the mapping."""
+"""Backends as people look at them: list, show, test, status, the mapping."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,6 @@ def add_commands(subparsers: Any) -> None:
     backend_option(
         add_command(subparsers, "status", "how the backends are, now", status), required=False
     )
-    conflicts = add_group(subparsers, "conflicts", "paths where both sides disagree")
-    listing = add_command(
-        conflicts, "list", "conflicts of a backend, without values", list_conflicts
-    )
-    backend_option(listing)
-    listing.add_argument("--all", action="store_true", help="those that are settled, too")
     mapping = add_group(subparsers, "map", "the path mapping, looked at without any store")
     tried = add_command(mapping, "test", "what becomes of some paths, both ways", map_test)
     backend_option(tried)
@@ -233,38 +227,6 @@ def _said_there_are_none(out: Output, backends: Sequence[object]) -> bool:
     if not backends:
         out.line("There is no backend: name one under `backends:` in the configuration file.")
     return not backends
-
-
-# --- conflicts ------------------------------------------------------------------------
-
-
-async def list_conflicts(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
-
-    out: Output = args.out
-    async with opened(args) as (app, tenant):
-        found: Any = await app.federation.list_conflicts(tenant, args.backend, closed=args.all)
-    if out.json:
-        out.document(found)
-        return 0
-    if not found["conflicts"]:
-        settled = "" if args.all else "; --all shows those that are settled"
-        out.line(f"No conflict waits in {found['backend_id']}{settled}.")
-        return 0
-    now = datetime.now(UTC)
-    rows = [
-        (
-            c["path"],
-            c["kind"],
-            c["state"],
-            f"{c['local']}, version {c['local_version']}",
-            c["remote"],
-            ago(c["detected_at"], now),
-        )
-        for c in found["conflicts"]
-    ]
-    out.table(("path", "kind", "state", "here", "backend", "found"), rows)
-    return 0
 
 
 # --- mapping --------------------------------------------------------------------------

@@ -27,11 +27,12 @@ from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
     ConfigError,
+    ConflictChangedError,
     SvsyncError,
     UsageError,
 )
 
-_COMMANDS = ("run", "federation", "secrets", "admin", "demo")
+_COMMANDS = ("run", "federation", "conflicts", "secrets", "admin", "demo")
 """Modules of this package; each adds its commands with `add_commands(subparsers)`."""
 
 _PR_SET_DUMPABLE = 4
@@ -116,6 +117,8 @@ def _failed(args: argparse.Namespace, error: SvsyncError) -> None:
             "holder": error.holder,
             "expires_at": until and until.isoformat().replace("+00:00", "Z"),
         }
+    if isinstance(error, ConflictChangedError):
+        told["conflict"] = error.conflict
     out.document({**args.failure, "error": told})
 
 

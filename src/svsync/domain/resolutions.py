@@ -92,10 +92,8 @@ def settle(
     is asked of the table, by the next run.
     """
     live = local.kind is LocalKind.LIVE
-    if side.gone:
-        agree = not live
-    else:
-        agree = live and local.fingerprint == side.fingerprint
+    equal = live and local.fingerprint == side.fingerprint
+    agree = not live if side.gone else equal
     seen = _seen(base, side, local.version if agree else base.settled_version, now)
     if agree:
         return Settlement(seen, PairStatus.IN_SYNC)

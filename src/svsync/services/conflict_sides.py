@@ -69,7 +69,7 @@ async def side_by_side(keys: TenantKeys, row: Row, earlier: tuple[int, list[Conf
     about: dict[str, object] = {
         **conflict_json(row),
         "local": local_is,
-        "local_created_at": time_of(row["created_at"]),
+        "local_created_at": None if local_is == "deleted" else time_of(row["created_at"]),
         "remote": remote_is,
         "remote_order": row["remote_order"],
         "fields": [

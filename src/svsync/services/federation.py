@@ -13,7 +13,7 @@ from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
 from svsync.ports import Connection
 from svsync.services.runs import Backends
-from svsync.store import conflicts, federation, pairs, queue
+from svsync.store import federation, pairs, queue
 from svsync.store.database import Database, Row
 
 
@@ -130,17 +130,6 @@ class Federation:
         async with self._backends.open(spec, tenant) as opened:
             return await opened.backend.connect(rules.list_prefixes())
 
-    async def list_conflicts(
-        self, tenant: TenantId, backend: str, *, closed: bool = False, limit: int = 1000
-    ) -> dict[str, object]:
-        """Conflicts of a backend, without any value."""
-        async with self._db.transaction(tenant, read_only=True) as tx:
-            stored = await federation.get(tx, backend)
-            rows = await conflicts.list_conflicts(
-                tx, stored.spec.id, closed=closed, after="", limit=limit
-            )
-        return {"backend_id": stored.spec.id, "conflicts": [_conflict(row) for row in rows]}
-
 
 def refuse_overlaps(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
     """Two backends of one tenant may not claim one local path."""
@@ -254,22 +243,6 @@ def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]
         "lease": None
         if health["holder"] is None
         else {"holder": health["holder"], "expires_at": _time(health["lease_until"])},
-    }
-
-
-def _conflict(row: Row) -> dict[str, object]:
-    return {
-        "conflict_id": row["conflict_id"],
-        "path": row["path"],
-        "remote_path": row["remote_path"],
-        "kind": row["kind"],
-        "state": row["state"],
-        "local_version": row["local_version"],
-        "local": row["local_state"],
-        "remote": "deleted" if row["remote_gone"] else "live",
-        "detected_at": _time(row["detected_at"]),
-        "updated_at": _time(row["updated_at"]),
-        "closed_at": _time(row["closed_at"]),
     }
 
 

@@ -151,9 +151,9 @@ async def resolve(tx: Transaction, backends: Backends, r: Resolving, sides: Side
         owner.remote,
         settlement.base,
         settlement.status,
-        raw=raw and raw.sealed,
-        raw_key=raw and raw.key_id,
-        raw_nonce=raw and raw.nonce,
+        raw=raw.sealed if raw else None,
+        raw_key=raw.key_id if raw else None,
+        raw_nonce=raw.nonce if raw else None,
     )
     push = await _plan(tx, r, held, local, settlement)
     conflict = ConflictId(held.conflict["conflict_id"])

@@ -377,6 +377,7 @@ CREATE UNIQUE INDEX conflicts_one_open ON conflicts (tenant_id, backend_id, path
 -- superseded: an earlier side of a conflict that moved on, kept for its values.
 CREATE UNIQUE INDEX conflicts_once ON conflicts (tenant_id, backend_id, path, local_version, remote_token)
   WHERE state <> 'superseded';
+CREATE INDEX conflicts_of_path ON conflicts (tenant_id, backend_id, path, detected_at DESC);
 
 CREATE TABLE outbox (
   tenant_id  int NOT NULL,

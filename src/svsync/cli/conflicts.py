@@ -1,0 +1,222 @@
+"""Conflicts from the command line: listed, shown side by side, resolved. Values are
+shown by `show --reveal` alone."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from svsync.cli.arguments import acting_user, add_command, add_group, backend_option, local_path
+from svsync.cli.output import Output, ago, say
+from svsync.domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from svsync.domain.values import Payload
+    from svsync.services.conflict_sides import Shown
+
+_ONE_ID: Final = "--conflict-id"
+
+
+def add_commands(subparsers: Any) -> None:
+    conflicts = add_group(subparsers, "conflicts", "paths where both sides disagree")
+    listing = add_command(
+        conflicts, "list", "conflicts of a backend, without values", list_conflicts
+    )
+    backend_option(listing)
+    listing.add_argument("--all", action="store_true", help="those that are settled, too")
+    shown = add_command(conflicts, "show", "both sides of a conflict, field by field", show)
+    backend_option(shown)
+    shown.add_argument("path", metavar="PATH")
+    shown.add_argument("--reveal", action="store_true", help="print both values")
+    shown.add_argument(
+        _ONE_ID, metavar="ID", help="this one (default: the path's open or latest one)"
+    )
+    resolved = add_command(conflicts, "resolve", "settle the open conflict of a path", resolve)
+    backend_option(resolved)
+    resolved.add_argument("path", metavar="PATH")
+    how = resolved.add_mutually_exclusive_group(required=True)
+    how.add_argument("--use-local", action="store_true", help="the local side stays")
+    how.add_argument("--use-remote", action="store_true", help="the remote side is taken")
+    how.add_argument(
+        "--use-value", metavar="FILE", help="neither: this value, one JSON object; - is stdin"
+    )
+    resolved.add_argument(_ONE_ID, metavar="ID", help="only if it is this one that waits")
+
+
+# --- list -----------------------------------------------------------------------------
+
+
+async def list_conflicts(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    found: list[Any] = []
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        cursor = ""
+        while cursor is not None:
+            page: Any = await app.conflicts.list_conflicts(
+                tenant, args.backend, closed=args.all, cursor=cursor
+            )
+            found += page["conflicts"]
+            cursor = page["next_cursor"]
+    if out.json:
+        out.document({**page, "conflicts": found})
+    elif not found:
+        settled = "" if args.all else "; --all shows those that are settled"
+        out.line(f"No conflict waits in {page['backend_id']}{settled}.")
+    else:
+        now = datetime.now(UTC)
+        columns = ("path", "kind", "state", "here", "backend", "found", "changed")
+        out.table(columns, [_row(c, now) for c in found])
+    return 0
+
+
+def _row(c: Mapping[str, Any], now: datetime) -> Sequence[object]:
+    return (
+        c["path"],
+        c["kind"],
+        c["state"],
+        _here(c),
+        c["remote"],
+        ago(c["detected_at"], now),
+        ago(c["updated_at"], now),
+    )
+
+
+def _here(c: Mapping[str, Any]) -> str:
+    version = c["local_version"]
+    return f"{c['local']}, version {version}" if version else str(c["local"])
+
+
+# --- show -----------------------------------------------------------------------------
+
+_WORDS: Final = {
+    "same": "same",
+    "different": "different",
+    "only_local": "only here",
+    "only_remote": "only there",
+    "unknown": "not known",
+}
+
+
+async def show(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    path = local_path(args.path)
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        found = await app.conflicts.show(tenant, args.backend, path, conflict_id=args.conflict_id)
+    if args.reveal:
+        say("the values of both sides are printed")
+    if out.json:
+        out.raw_document(_with_values(found) if args.reveal else json.dumps(found.about).encode())
+    else:
+        _show(out, found, reveal=args.reveal)
+    return 0
+
+
+def _with_values(found: "Shown") -> bytes:
+    """The document with both values, each byte for byte as it is kept."""
+    sides = {b"local": found.local, b"remote": found.remote}
+    values = b", ".join(
+        b'"%b": %b' % (side, b"null" if value is None else value.data_text())
+        for side, value in sides.items()
+    )
+    return json.dumps(found.about).encode().removesuffix(b"}") + b', "values": {%b}}' % values
+
+
+def _show(out: Output, found: "Shown", *, reveal: bool) -> None:
+    about: Any = found.about
+    now = datetime.now(UTC)
+    written, version = about["local_created_at"], about["remote_order"]
+    out.facts(
+        [
+            ("path", about["path"]),
+            ("conflict", f"{about['conflict_id']}, {about['kind']}, {about['state']}"),
+            ("found", ago(about["detected_at"], now)),
+            ("changed", ago(about["updated_at"], now)),
+            ("here", _here(about) + (f", {ago(written, now)}" if written else "")),
+            ("backend", about["remote"] + (f", version {version}" if version else "")),
+            ("settled", about["closed_at"] and ago(about["closed_at"], now)),
+            ("settled by", about["resolved_by"]),
+            ("earlier sides", "\n".join(about["earlier"]["conflict_ids"]) or None),
+        ]
+    )
+    if not about["fields"]:
+        return
+    out.line()
+    ours, theirs = (_fields(side) if reveal else {} for side in (found.local, found.remote))
+    rows = [
+        (
+            f["name"],
+            _WORDS[f["compared"]],
+            ours.get(f["name"], _shape(f["local"])),
+            theirs.get(f["name"], _shape(f["remote"])),
+        )
+        for f in about["fields"]
+    ]
+    out.table(("field", "is", "here", "backend"), rows)
+
+
+def _fields(value: "Payload | None") -> dict[str, str]:
+    """The fields of a value as people read them."""
+    from svsync.cli.secrets import field_of
+    from svsync.domain.values import slice_members
+
+    if value is None:
+        return {}
+    data = value.data_text()
+    return {name: field_of(data, name).decode() for name in slice_members(data.decode())}
+
+
+def _shape(shape: Mapping[str, Any] | None) -> str | None:
+    return None if shape is None else f"{shape['type']}, {shape['bytes']} B"
+
+
+# --- resolve --------------------------------------------------------------------------
+
+
+async def resolve(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+    from svsync.domain.resolutions import Resolution
+
+    path = local_path(args.path)
+    payload = None
+    if args.use_value is not None:
+        resolution, payload = Resolution.USE_VALUE, _value_of(args.use_value)
+    else:
+        resolution = Resolution.USE_LOCAL if args.use_local else Resolution.USE_REMOTE
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        done: Any = await app.conflicts.resolve(
+            tenant,
+            args.backend,
+            path,
+            resolution,
+            payload=payload,
+            conflict_id=args.conflict_id,
+            by=f"cli:{acting_user()}",
+        )
+    if out.json:
+        out.document(done)
+        return 0
+    stands = "is deleted" if done["version"] is None else f"is at version {done['version']}"
+    out.line(f"The conflict of {path} is resolved: it {stands} now.")
+    match done["write_through"]["state"]:
+        case "applied":
+            out.line(f"{done['backend_id']} has the same.")
+        case "pending":
+            out.line(f"{done['backend_id']} does not have it yet: the next run goes on with it.")
+    return 0
+
+
+def _value_of(file: str) -> "Payload":
+    """As `secrets write --json-file` reads it. Raises UsageError, which names this option."""
+    from svsync.cli.secrets import payload_of
+
+    try:
+        return payload_of([], file)
+    except UsageError as error:
+        said = error.message.replace("--json-file", "--use-value", 1)
+        raise UsageError(said) from None
