@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from svsync.config.kinds import SECONDS, shortest
@@ -12,8 +12,9 @@ from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
 from svsync.ports import Connection
+from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
-from svsync.store import federation, pairs, queue
+from svsync.store import federation, flips, pairs, queue
 from svsync.store.database import Database, Row
 
 
@@ -24,17 +25,24 @@ class Federation:
         self._db = db
         self._backends = backends
 
-    async def apply(self, specs: Sequence[BackendSpec]) -> list[BackendId]:
+    async def apply(
+        self, specs: Sequence[BackendSpec], *, force: Collection[BackendId] = ()
+    ) -> list[BackendId]:
         """Bring the file's backends, all there are, into the store; those that changed.
 
         A change raises the backend's revision and its fence, so a run that works by
         the old configuration loses its next commit. One that vanished from the file
-        is paused, never deleted. All is checked before anything is changed.
+        is paused, never deleted. A backend that is being removed is left to that. All is
+        checked before anything of a tenant is changed.
+
+        Args:
+            force: backends whose flip from sync to proxy may hide what is here alone.
 
         Raises:
             MappingError: a rule that cannot be used, or two backends claim one path.
             ConfigError: a circular credential, or a new interval that is too short for
-                the backend's cycles (`interval_unreachable`).
+                the backend's cycles (`interval_unreachable`); a flip of modes that hides
+                what is here alone (`unpushed_local_changes`, `hides_local_secrets`).
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
@@ -44,21 +52,25 @@ class Federation:
         changed: list[BackendId] = []
         for slug in await federation.tenants(self._db):
             tenant = await federation.tenant(self._db, slug)
-            own = [(spec, mapping) for spec, _, mapping in compiled if spec.tenant == slug]
+            own = [one for one in compiled if one[0].tenant == slug]
             async with self._db.transaction(tenant) as tx:
                 await federation.lock_file(tx)
-                for spec, mapping in own:
+                for spec, rules, mapping in own:
                     # Lease before backend, as a run's end takes them.
                     await queue.lock_lease(tx, spec.id)
+                    before = await federation.find(tx, spec.id)
                     if await federation.apply(tx, spec, mapping.hash):
                         await queue.raise_fence(tx, spec.id)
+                        await flip(tx, before, spec, rules, force=spec.id in force)
                         await pairs.recheck_all(tx, spec.id)
                         changed.append(spec.id)
-                kept = {spec.id for spec, _ in own}
+                kept = {spec.id for spec, _, _ in own}
                 for vanished in await federation.made_by_file(tx) - kept:
                     await queue.lock_lease(tx, vanished)
                     await federation.pause_vanished(tx, vanished)
                     await queue.raise_fence(tx, vanished)
+            if changed:
+                await purge_hidden(self._db, tenant)  # with `proxy_purge_after: 0` at once
         return changed
 
     async def _refuse_new_intervals(self, limited: Sequence[tuple[BackendSpec, str]]) -> None:
@@ -105,8 +117,10 @@ class Federation:
         """The configuration as it is in force; references, never a credential."""
         async with self._db.transaction(tenant, read_only=True) as tx:
             stored = await federation.get(tx, backend)
+            hidden = await flips.count_hidden(tx, stored.spec.id)
         shown: dict[str, Any] = json.loads(to_json(stored.spec))
-        return {**shown, "state": stored.state, "rev": stored.rev}
+        about = {"state": stored.state, "rev": stored.rev}
+        return {**shown, **about, "hidden_copies": hidden, "initial_sync": stored.initial}
 
     async def spec(self, tenant: TenantId, backend: str) -> BackendSpec:
         async with self._db.transaction(tenant, read_only=True) as tx:

@@ -43,7 +43,7 @@ async def owner_of(tx: Transaction, backends: Backends, path: LocalPath) -> Owne
 
     Raises:
         SvsyncError: `proxied_path_read_only`, `federated_path_read_only`: such a path
-            takes no local write.
+            takes no local write; `initial_sync_running`: not before the next full run.
     """
     for stored in await federation.list_backends(tx):
         if stored.state == "deleting":
@@ -64,6 +64,12 @@ async def owner_of(tx: Transaction, backends: Backends, path: LocalPath) -> Owne
                 f"{path} is federated by {spec.id} with `writes: disabled`: write it there,"
                 " or allow local writes",
                 code="federated_path_read_only",
+            )
+        if rules.spec(mapped.rule).local in stored.initial:
+            raise SvsyncError(
+                f"{spec.id} was in proxy mode and has not brought in what is below"
+                f" {rules.spec(mapped.rule).local} yet: write after its first full run",
+                code="initial_sync_running",
             )
         mapping = Mapping("", "")
         if settings.writes is Writes.WRITE_THROUGH:

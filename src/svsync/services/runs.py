@@ -346,6 +346,8 @@ class Runs:
         full = run.claimed.kind == RunKind.FULL
         if not failed and full and not run.blocked:
             await federation.set_applied(tx, run.spec.id, run.mapping)
+            if run.listed_all:
+                await federation.set_initial(tx, run.spec.id, ())
         counts = await pairs.counts(tx, run.spec.id)
         await federation.run_ended(
             tx,

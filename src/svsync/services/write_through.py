@@ -82,6 +82,8 @@ async def look(tx: Transaction, backends: Backends, path: LocalPath) -> Place:
     """
     owner = await owner_of(tx, backends, path)
     row = await store.for_write(tx, path)
+    if row is not None and row["state"] == "hidden":
+        raise OvertakenError  # a flip to proxy mode overtook the look at its owner
     push = await pushes.unfinished_at(tx, path)
     if push is not None and push["pending"]:
         raise in_progress(path)

@@ -1,5 +1,7 @@
 """Backends as configured, and what `status` shows of each (one indexed row)."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from svsync.domain.errors import ConfigError, NotFoundError
@@ -18,6 +20,7 @@ class StoredBackend:
     applied_hash: str | None
     applied_tags: str | None
     identity: str | None
+    initial: tuple[str, ...]
     state: str
     rev: int
 
@@ -73,7 +76,7 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
         return True
     row = rows[0]
     same = row["spec"] == text and row["mapping_hash"] == mapping_hash
-    if same and row["state"] != "deleting" and not row["vanished"]:
+    if row["state"] == "deleting" or (same and not row["vanished"]):
         return False
     same_store = store_of(from_json(row["spec"])) == store_of(spec)
     await tx.execute(
@@ -109,6 +112,12 @@ async def get(tx: Transaction, name_or_id: str) -> StoredBackend:
     return _stored(row)
 
 
+async def find(tx: Transaction, backend: BackendId) -> StoredBackend | None:
+    """A backend by its id, if there is one."""
+    row = await tx.fetchrow("federation.get_by_id", tx.tenant, backend)
+    return None if row is None else _stored(row)
+
+
 async def list_backends(tx: Transaction) -> list[StoredBackend]:
     return [_stored(row) for row in await tx.fetch("federation.list", tx.tenant)]
 
@@ -120,6 +129,7 @@ def _stored(row: Row) -> StoredBackend:
         applied_hash=row["applied_hash"],
         applied_tags=row["applied_tags"],
         identity=row["identity"],
+        initial=tuple(json.loads(row["initial"])),
         state=row["state"],
         rev=row["rev"],
     )
@@ -138,6 +148,11 @@ async def forget_applied(tx: Transaction, backend: BackendId) -> None:
 async def set_transforms(tx: Transaction, backend: BackendId, transforms: str) -> None:
     """The tag strings of every pair are written under these transforms."""
     await tx.execute("federation.set_transforms", tx.tenant, backend, transforms)
+
+
+async def set_initial(tx: Transaction, backend: BackendId, patterns: Sequence[str]) -> None:
+    """Local patterns whose paths take no local write until a full run has passed."""
+    await tx.execute("federation.set_initial", tx.tenant, backend, json.dumps(list(patterns)))
 
 
 async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:

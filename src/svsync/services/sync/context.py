@@ -54,6 +54,7 @@ class Run:
         todo: length of the work list.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
         now: the database's time, carried on by the monotonic clock.
+        listed_all: no folder of the listing was denied or failed.
         lease_left: seconds for which this run surely holds its lease.
     """
 
@@ -80,6 +81,7 @@ class Run:
     renumbered: dict[RemotePath, int] = field(default_factory=dict)
     connection: Connection | None = None
     failed_in: Stage | None = None
+    listed_all: bool = False
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager

@@ -70,6 +70,7 @@ async def list_and_stage(run: Run) -> int:
             staged += await _stage(run, entries, scopes)
             run.progress(Stage.LIST, staged, None)
     _refuse_blind(run, outcomes)
+    run.listed_all = outcomes <= {ScopeOutcome.COMPLETE}
     async with run.transaction(scratch=True) as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
     run.report.add(Count.LISTED, staged)

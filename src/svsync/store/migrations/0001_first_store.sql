@@ -62,6 +62,7 @@ CREATE TABLE backends (
   applied_tags  text,                     -- the tag transforms by rule under which tag strings were last written
   claimed_at    timestamptz NOT NULL DEFAULT now(),
   identity      text,                     -- the store behind the endpoint, as first seen
+  initial       text NOT NULL DEFAULT '[]',   -- local patterns that were in proxy mode and no full run has brought in since, JSON text
   managed_by    text NOT NULL CHECK (managed_by IN ('file', 'api')),
   state         text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'deleting')),
   vanished      boolean NOT NULL DEFAULT false,   -- paused because the file no longer names it
@@ -135,9 +136,12 @@ CREATE TABLE secrets (
   updated_at      timestamptz NOT NULL DEFAULT now(),
   written_at      timestamptz,             -- the last local write, null where only pulled
   deleted_at      timestamptz,
+  hidden_by       text COLLATE "C",        -- the backend whose rule for the path is in proxy mode now
+  hidden_at       timestamptz,
   PRIMARY KEY (tenant_id, secret_id)
 ) WITH (fillfactor = 90);                     -- room for a new current version in the same page: no index is touched
 CREATE UNIQUE INDEX secrets_path ON secrets (tenant_id, path);
+CREATE INDEX secrets_hidden ON secrets (tenant_id, hidden_by, path) WHERE state = 'hidden';
 
 CREATE TABLE versions (
   tenant_id      int NOT NULL,

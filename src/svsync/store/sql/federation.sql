@@ -14,11 +14,15 @@ SELECT backend_id FROM backends WHERE tenant_id = $1 AND managed_by = 'file' AND
 SELECT spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
 -- name: get
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
 
+-- name: get_by_id
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
+FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2;
+
 -- name: list
-SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.managed_by, b.state, b.rev, b.claimed_at
+SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
 
 -- name: add
@@ -47,6 +51,9 @@ UPDATE backends SET applied_hash = NULL WHERE tenant_id = $1 AND backend_id = $2
 
 -- name: set_transforms
 UPDATE backends SET applied_tags = $3 WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: set_initial
+UPDATE backends SET initial = $3 WHERE tenant_id = $1 AND backend_id = $2 AND initial <> $3;
 
 -- name: set_identity
 UPDATE backends SET identity = $3 WHERE tenant_id = $1 AND backend_id = $2 AND identity IS NULL;
@@ -77,3 +84,88 @@ WHERE tenant_id = $1 AND backend_id = $2;
 -- name: run_lost
 UPDATE backend_health SET last_run_id = $3, last_sync_at = now(), failures = failures + 1, last_error = $4
 WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: alone_below
+-- Live secrets below a literal prefix that no pair of this backend brought in, a page at a time.
+SELECT s.path FROM secrets s
+WHERE s.tenant_id = $1 AND s.path > $3 AND s.path >= $4 AND starts_with(s.path, $4) AND s.state = 'live'
+  AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.path = s.path AND p.backend_id = $2
+                  AND p.status NOT IN ('detached', 'standby'))
+ORDER BY s.path LIMIT $5;
+
+-- name: paired_below
+-- Active pairs of a backend whose local path begins with a literal prefix, with their secrets, a page at a time.
+SELECT p.path, p.remote_path, s.secret_id FROM sync_state p
+LEFT JOIN secrets s ON s.tenant_id = p.tenant_id AND s.path = p.path
+WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path > $3 AND p.path >= $4 AND starts_with(p.path, $4)
+  AND p.status NOT IN ('detached', 'standby')
+ORDER BY p.path LIMIT $5;
+
+-- name: lock_secrets
+-- In the order in which everybody locks them.
+SELECT secret_id FROM secrets WHERE tenant_id = $1 AND secret_id = ANY ($2::bigint[]) ORDER BY secret_id FOR UPDATE;
+
+-- name: unpushed
+-- What is here alone and would be hidden with these paths: changes and deletes that the backend has not got, values that it
+-- has no more, open conflicts, pushes on their way.
+SELECT x.path, x.why FROM (
+  SELECT p.path, CASE
+    WHEN EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = p.path
+                 AND u.state IN ('planned', 'sent', 'unknown')) THEN 'push'
+    WHEN EXISTS (SELECT FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path AND c.state = 'open')
+      THEN 'conflict'
+    WHEN s.state = 'live' AND p.base_kind = 'absent' THEN 'retained'
+    WHEN s.state = 'live' AND (p.base_kind = 'none' OR v.fp IS DISTINCT FROM p.base_fp) THEN 'changed'
+    WHEN s.state = 'deleted' AND p.base_kind = 'value' THEN 'deleted' END AS why
+  FROM sync_state p
+  LEFT JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
+  LEFT JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
+  WHERE p.tenant_id = $1 AND p.path = ANY ($3::text[]) AND p.backend_id = $2 AND p.status NOT IN ('detached', 'standby')) x
+WHERE x.why IS NOT NULL ORDER BY x.path;
+
+-- name: unfinished
+-- Unfinished pushes of a backend (of some of its paths, where any are named), in the order of their ids; `in_hand`: their
+-- sender's time is not over.
+SELECT push_id, deadline > clock_timestamp() AS in_hand FROM pushes
+WHERE tenant_id = $1 AND backend_id = $2 AND ($3::text[] IS NULL OR path = ANY ($3::text[])) AND state IN ('planned', 'sent', 'unknown')
+ORDER BY push_id;
+
+-- name: hide
+-- Copies of what is read through the backend from now on: no read sees them.
+UPDATE secrets SET state = 'hidden', hidden_by = $2, hidden_at = now(), row_rev = row_rev + 1
+WHERE tenant_id = $1 AND secret_id = ANY ($3::bigint[]) AND state IN ('live', 'deleted');
+
+-- name: hidden
+-- Hidden copies of a backend, by path, a page at a time.
+SELECT secret_id, path FROM secrets
+WHERE tenant_id = $1 AND state = 'hidden' AND hidden_by = $2 AND path > $3 ORDER BY path LIMIT $4;
+
+-- name: count_hidden
+SELECT count(*) FROM secrets WHERE tenant_id = $1 AND state = 'hidden' AND hidden_by = $2;
+
+-- name: show_again
+-- Hidden copies as they were before.
+UPDATE secrets SET state = CASE WHEN deleted_at IS NULL THEN 'live' ELSE 'deleted' END, hidden_by = NULL, hidden_at = NULL,
+  row_rev = row_rev + 1
+WHERE tenant_id = $1 AND secret_id = ANY ($2::bigint[]) AND state = 'hidden';
+
+-- name: overdue_hidden
+-- Copies that have been hidden for so many seconds, locked; what somebody else has in hand is left to him.
+SELECT secret_id FROM secrets
+WHERE tenant_id = $1 AND state = 'hidden' AND hidden_by = $2 AND hidden_at <= now() - make_interval(secs => $3)
+ORDER BY secret_id LIMIT $4 FOR UPDATE SKIP LOCKED;
+
+-- name: destroy
+-- Nothing is left of these secrets but their counters: no version, no base, no side of a closed conflict, no value that a push
+-- was about to replace.
+WITH doomed AS (SELECT secret_id, path FROM secrets WHERE tenant_id = $1 AND secret_id = ANY ($3::bigint[])),
+     a AS (DELETE FROM versions v USING doomed d WHERE v.tenant_id = $1 AND v.secret_id = d.secret_id),
+     b AS (DELETE FROM sync_state p USING doomed d WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path = d.path),
+     c AS (UPDATE conflicts c SET local_key_id = NULL, local_nonce = NULL, local_sealed = NULL, remote_key_id = NULL,
+             remote_nonce = NULL, remote_sealed = NULL
+           FROM doomed d WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = d.path AND c.state <> 'open'),
+     e AS (UPDATE pushes u SET before_key_id = NULL, before_nonce = NULL, before_sealed = NULL
+           FROM doomed d WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = d.path AND u.before_sealed IS NOT NULL)
+UPDATE secrets s SET state = 'void', tags = '{}', owner = NULL, description = NULL, custom = '{}', propagate = false,
+  hidden_by = NULL, hidden_at = NULL, deleted_at = NULL, row_rev = s.row_rev + 1, updated_at = now()
+FROM doomed d WHERE s.tenant_id = $1 AND s.secret_id = d.secret_id;

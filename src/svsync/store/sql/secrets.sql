@@ -74,9 +74,10 @@ WHERE s.tenant_id = $1 AND s.path >= $2 AND starts_with(s.path, $2) AND s.path >
 ORDER BY s.path LIMIT $4;
 
 -- name: history
+-- Copies that a flip to proxy mode hid have none to be shown.
 SELECT v.version, v.state, v.origin, v.remote_version, v.created_at, v.created_by, v.run_id
 FROM secrets s JOIN versions v ON v.tenant_id = s.tenant_id AND v.secret_id = s.secret_id
-WHERE s.tenant_id = $1 AND s.path = $2 AND v.version < $3
+WHERE s.tenant_id = $1 AND s.path = $2 AND v.version < $3 AND s.state <> 'hidden'
 ORDER BY v.version DESC LIMIT $4;
 
 -- name: for_write
