@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ from svsync.domain.ids import (
     RunId,
     SecretId,
 )
-from svsync.domain.mapping import RuleSet
+from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.pushes import (
     REMOTE_CHANGED,
     Landed,
@@ -212,10 +212,17 @@ async def take_up(sender: Sender, tx: Transaction, ids: Sequence[PushId]) -> lis
     states = await pairs.load(tx, sender.spec.id, [r["remote_path"] for r in rows])
     here = {path: row for path, row in states.items() if row["base_pair"] == sender.base_pair}
     return [
-        _push_of(row, pairs.pair_of(here[row["remote_path"]]))
+        _push_of(row, _ruled(sender.rules, pairs.pair_of(here[row["remote_path"]])))
         for row in rows
         if row["remote_path"] in here
     ]
+
+
+def _ruled(rules: RuleSet, pair: Pair) -> Pair:
+    """The pair under the number that its rule has now: a write may come before the run
+    that maps the pairs anew."""
+    mapped = rules.to_remote(pair.local_path)
+    return replace(pair, rule=mapped.rule) if isinstance(mapped, Mapped) else pair
 
 
 def _push_of(row: Row, pair: Pair) -> Push:

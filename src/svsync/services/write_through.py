@@ -8,10 +8,11 @@ unfinished push at most.
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from svsync.domain.changes import Pair, RemoteGone, RemoteUnknown, RemoteValue
+from svsync.domain.decide import PushKind
 from svsync.domain.errors import (
     BackendUnreachableError,
     ConfigError,
@@ -21,8 +22,18 @@ from svsync.domain.errors import (
 )
 from svsync.domain.ids import LocalPath, PushId, TenantId
 from svsync.domain.pushes import REMOTE_CHANGED, PushState
+from svsync.domain.runs import SkipReason
 from svsync.services.ownership import Owner, owner_of
-from svsync.services.pushes import CALL_S, Made, Sender, TransactionMaker, deliver, within
+from svsync.services.pushes import (
+    CALL_S,
+    Made,
+    Sender,
+    TransactionMaker,
+    deliver,
+    settle,
+    take_up,
+    within,
+)
 from svsync.services.runs import Backends
 from svsync.services.sealing import TenantKeys
 from svsync.store import pairs, pushes
@@ -100,7 +111,7 @@ async def _pair(tx: Transaction, owner: Owner, path: LocalPath) -> Pair | None:
     if known is not None:
         # Pairs of before a change of the mapping wait for a run to map them anew.
         stands = known["path"] == path and known["base_pair"] == owner.mapping.base_pair
-        return pairs.pair_of(known) if stands else None
+        return replace(pairs.pair_of(known), rule=owner.rule) if stands else None
     row = (await pairs.load_new(tx, backend, owner.mapping.base_pair, [(owner.remote, path)]))[
         owner.remote
     ]
@@ -236,10 +247,13 @@ async def make_soon(
     through: WriteThrough, tenant: TenantId, owner: Owner, keys: TenantKeys, push: PushId
 ) -> bool:
     """Make the push of a write that stands already, if the backend answers soon: did it
-    land? Else it stays written down, and a run makes or asks for it."""
+    land? Else it stays written down, and a run makes or asks for it; where the backend
+    takes no more than so many writes of a name, a later run writes the latest value."""
 
     async def work() -> list[Made]:
         async with through.sender(tenant, owner, keys) as sender:
+            if await _came_too_soon(sender, push):
+                return []
             return await deliver(sender, [push])
 
     try:
@@ -247,6 +261,23 @@ async def make_soon(
     except SvsyncError:
         return False
     return bool(made) and all(m.state is PushState.LANDED for m in made or ())
+
+
+async def _came_too_soon(sender: Sender, push: PushId) -> bool:
+    """Withdraw a push that follows on the last one of its name too closely."""
+    seconds = sender.backend.features.push_interval_s
+    if not seconds:
+        return False
+    async with sender.transaction(lookups=True) as tx:
+        held = await take_up(sender, tx, [push])
+        soon = await pushes.recent(tx, sender.spec.id, [p.path for p in held], seconds)
+    throttled = [
+        Made(p, PushState.WITHDRAWN, reason=SkipReason.PUSH_THROTTLED)
+        for p in held
+        if p.path in soon and p.kind in (PushKind.PUT, PushKind.CREATE)
+    ]
+    await settle(sender, throttled)
+    return bool(throttled)
 
 
 def remote_changed(path: LocalPath, backend: str) -> SvsyncError:
