@@ -93,7 +93,10 @@ TABLE = """
 16 value  tombstone   equal_base  wt,!propagate_deletes          - retoken - diverged - - unchanged
 16 value  tombstone   equal_base  !wt                            - retoken - diverged - - unchanged
 17 value  tombstone   other       backend_wins                   pull to_remote settles in_sync delete_modify/took_remote - updated
-17 value  tombstone   other       local_wins                     - to_remote - diverged delete_modify/kept_local - -
+17 value  tombstone   other       local_wins,wt,propagate_deletes,carries - to_remote - pending_push delete_modify/kept_local - -
+17 value  tombstone   other       local_wins,wt,propagate_deletes,!carries - to_remote - diverged delete_modify/kept_local - -
+17 value  tombstone   other       local_wins,wt,!propagate_deletes        - to_remote - diverged delete_modify/kept_local - -
+17 value  tombstone   other       local_wins,!wt                 - to_remote - diverged delete_modify/kept_local - -
 17 value  tombstone   other       manual                         - - - conflict delete_modify/open - -
 18 value  tombstone   gone        -                              - to_absent settles in_sync - - -
 19 value  no_row      gone|equal_base|other|unknown  -           - - - ? - - ~local_lost
@@ -101,7 +104,10 @@ TABLE = """
 
 20 absent tombstone   gone        -                              - retoken - in_sync - - -
 21 absent tombstone   other       pull                           pull to_remote settles in_sync - - updated
-21 absent tombstone   other       hold                           - to_remote - diverged drift/kept_local - -
+21 absent tombstone   other       hold,wt,propagate_deletes,carries       - to_remote - pending_push drift/kept_local - -
+21 absent tombstone   other       hold,wt,propagate_deletes,!carries      - to_remote - diverged drift/kept_local - -
+21 absent tombstone   other       hold,wt,!propagate_deletes     - to_remote - diverged drift/kept_local - -
+21 absent tombstone   other       hold,!wt                       - to_remote - diverged drift/kept_local - -
 22 absent clean       gone        -                              - retoken - retained - - -
 23 absent dirty       gone        wt                             - retoken - pending_push - create -
 23 absent dirty       gone        !wt                            - retoken - diverged - - -

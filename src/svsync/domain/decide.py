@@ -216,6 +216,13 @@ def _keep_tombstone(row: int, s: Situation) -> Decision:
     return Decision(row, PairStatus.DIVERGED, base_move=BaseMove.TO_REMOTE)
 
 
+def _keep_delete(row: int, s: Situation) -> Decision:
+    """What is there now is not what was deleted here, so it is kept before anything is
+    deleted there: a delete that is to go there is asked of row 16, by the next run."""
+    kept = _keep_tombstone(row, s)
+    return replace(kept, status=PairStatus.PENDING_PUSH) if s.deletes_there else kept
+
+
 def _keep_where_gone(row: int, s: Situation) -> Decision:
     """Base stays the lost value until the push lands; without write-through it is absent."""
     move = BaseMove.KEEP if s.write_through else BaseMove.TO_ABSENT
@@ -241,7 +248,7 @@ def _remote_change(row: int, s: Situation) -> Decision:
     """Nobody wrote here: the remote value is taken, or held off with both values kept."""
     if s.pulls:
         return _pull(row, s)
-    keep = _keep_tombstone if s.local is LocalState.TOMBSTONE else _keep_value
+    keep = _keep_delete if s.local is LocalState.TOMBSTONE else _keep_value
     return _record(keep(row, s), ConflictKind.DRIFT)
 
 
@@ -260,7 +267,7 @@ def _local_change(row: int, s: Situation) -> Decision:
 
 
 def _local_delete(row: int, s: Situation) -> Decision:
-    if s.write_through and s.settings.propagate_deletes and s.propagate:
+    if s.deletes_there:
         return _keep_local(row, s, BaseMove.RETOKEN, PushKind.DELETE)
     return Decision(row, PairStatus.DIVERGED, base_move=BaseMove.RETOKEN, count=Count.UNCHANGED)
 
@@ -300,9 +307,7 @@ _modify_delete = _unless_held(
     _conflict(ConflictKind.MODIFY_DELETE, backend_wins=_remote_delete, local_wins=_keep_where_gone),
     held=_remote_delete,
 )
-_delete_modify = _conflict(
-    ConflictKind.DELETE_MODIFY, backend_wins=_pull, local_wins=_keep_tombstone
-)
+_delete_modify = _conflict(ConflictKind.DELETE_MODIFY, backend_wins=_pull, local_wins=_keep_delete)
 
 # --- the table --------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class Situation:
         return self.settings.writes is Writes.WRITE_THROUGH
 
     @property
+    def deletes_there(self) -> bool:
+        """The tombstone is to delete the remote side, once that is what was agreed on."""
+        return self.write_through and self.settings.propagate_deletes and self.propagate
+
+    @property
     def pulls(self) -> bool:
         return self.settings.remote_changes is RemoteChanges.PULL
 

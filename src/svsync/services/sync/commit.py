@@ -330,7 +330,9 @@ def _pair_row(r: _Rows) -> PairRow:
         raw_sealed=r.raw.sealed if r.raw else None,
         raw_key=r.raw.key_id if r.raw else None,
         raw_nonce=r.raw.nonce if r.raw else None,
-        recheck=o.decision.push is not None or o.decision.conflict_state is ConflictState.OPEN,
+        recheck=o.decision.push is not None
+        or o.decision.status is PairStatus.PENDING_PUSH
+        or o.decision.conflict_state is ConflictState.OPEN,
         reason=None,
     )
 
