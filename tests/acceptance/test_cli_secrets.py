@@ -131,3 +131,109 @@ async def test_the_fields_of_a_write_may_come_after_its_options(desk: Desk, tmp_
     assert said.code == 0
     got = await desk.program("secrets", "get", "order/a", "--json")
     assert got.json["data"] == {"a": "1", "b": "1"}
+
+
+# --- delete, restore, and what goes -----------------------------------------------
+
+
+async def test_a_deleted_secret_is_not_there_until_it_is_restored(desk: Desk) -> None:
+    for text in (b"one", b"two"):
+        await desk.program("secrets", "write", "gone/a", "k=@-", stdin=text)
+    stale = await desk.program("secrets", "delete", "gone/a", "--cas", "1", "--json")
+    assert (stale.code, stale.json["error"]["code"]) == (1, "version_conflict")
+    deleted = await desk.program("secrets", "delete", "gone/a", "--cas", "2", "--json")
+    assert deleted.json == {
+        "path": "gone/a",
+        "write_through": {"state": "not_configured", "push_id": None},
+    }
+    for verb in ("get", "delete"):
+        said = await desk.program("secrets", verb, "gone/a", "--json")
+        assert (said.code, said.json["error"]["code"]) == (1, "secret_not_found")
+    back = await desk.program("secrets", "restore", "gone/a")
+    assert (back.code, back.out) == (0, "gone/a is back: it is at version 3 now.\n")
+    earlier = await desk.program("secrets", "restore", "gone/a", "--version", "1", "--json")
+    assert earlier.json["version"] == 4
+    assert (await desk.program("secrets", "get", "gone/a", "--field", "k")).out == "one"
+    said = await desk.program("secrets", "restore", "gone/a", "--json")
+    assert (said.code, said.json["error"]["code"]) == (1, "not_deleted")
+
+
+async def test_a_write_of_the_same_value_makes_no_version_where_that_is_asked(desk: Desk) -> None:
+    write = ("secrets", "write", "same/a", "k=@-", "--skip-if-equal", "--max-versions", "3")
+    assert (await desk.program(*write, stdin=b"v")).out == "same/a is at version 1 now.\n"
+    assert (await desk.program(*write, stdin=b"v")).out == "same/a is at version 1 now.\n"
+    assert (await desk.program(*write, stdin=b"w")).out == "same/a is at version 2 now.\n"
+    said = await desk.program("secrets", "write", "same/a", "k=@-", "--max-versions", "0")
+    assert (said.code, said.sentence) == (
+        2,
+        "svsync: --max-versions takes a number from 1 to 10,000",
+    )
+
+
+async def test_a_write_that_its_backend_takes_says_so_and_one_that_it_does_not_names_it(
+    desk: Desk,
+) -> None:
+    await desk.bao.put("through/a", {"k": "1"})
+    rule = {"local": "through/**", "remote": f"{desk.bao.mount}/data/through/**"}
+    backend, file = desk.backend(
+        path_mapping=[rule], writes="write_through", propagate_deletes=True
+    )
+    at = ("--config", str(file))
+    await desk.program("run-once", "--backend", backend, *at)
+    written = await desk.program("secrets", "write", "through/a", "k=@-", *at, stdin=b"2")
+    assert written.out.splitlines() == [
+        "through/a is at version 2 now.",
+        "Its backend has taken it too.",
+    ]
+    await desk.bao.put("through/a", {"k": "theirs"})
+    refused = await desk.program("secrets", "write", "through/a", "k=@-", *at, stdin=b"3")
+    assert refused.code == 1
+    assert f"was changed in {backend}" in refused.sentence
+    history = await desk.program("secrets", "history", "through/a", *at)
+    assert history.out.splitlines()[-1].startswith("A destroyed version was never current")
+    await desk.program("run-once", "--backend", backend, *at)
+    deleted = await desk.program("secrets", "delete", "through/a", *at)
+    assert deleted.out.splitlines()[1] == "Its backend has taken it too."
+    away = json.loads(file.read_text())
+    away["backends"][0]["config"]["endpoint"] = "http://127.0.0.1:1"
+    lost = await desk.program(
+        "secrets", "write", "through/b", "k=@-", "--config", str(desk.file(away)), "--json",
+        stdin=b"1",
+    )  # fmt: skip
+    assert (lost.code, lost.json["error"]["code"]) == (3, "backend_unreachable")
+    assert lost.sentence.startswith(f"svsync: {backend}: ")
+
+
+async def test_a_write_before_its_backup_is_told_to_wait_for_it(desk: Desk) -> None:
+    rule = {"local": "backup/**", "remote": f"{desk.bao.mount}/data/backup/**"}
+    _, file = desk.backend(
+        path_mapping=[rule],
+        writes="write_through",
+        conflict_resolution="local_wins",
+        config={"endpoint": "http://127.0.0.1:1"},
+    )
+    written = await desk.program(
+        "secrets", "write", "backup/a", "k=@-", "--config", str(file), stdin=b"1"
+    )
+    assert written.code == 0
+    first, second = written.out.splitlines()
+    assert first == "backup/a is at version 1 now."
+    assert second.startswith("Its backend has not taken it yet: the next run sees to that (psh_")
+
+
+async def test_retention_says_what_it_removed(desk: Desk) -> None:
+    for text in (b"one", b"two", b"three"):
+        await desk.program(
+            "secrets", "write", "kept/short", "k=@-", "--max-versions", "1", stdin=text
+        )
+    said = await desk.program("retention", "run", "--json", SVSYNC_TRIM_GRACE="0")
+    assert said.code == 0
+    assert said.json["removed"]["versions"] == 2
+    assert set(said.json["removed"]) == {
+        "versions", "tombstone_values", "tombstones", "conflicts", "runs", "pushes",
+        "detached_pairs",
+    }  # fmt: skip
+    again = await desk.program("retention", "run", SVSYNC_TRIM_GRACE="0")
+    lines = again.out.splitlines()
+    assert lines[0].split() == ["WHAT", "REMOVED"]
+    assert all(line.endswith(" 0") for line in lines[1:])

@@ -1,4 +1,4 @@
-"""What keeps svsync itself in order: schema, configuration, keys, shell completion."""
+"""What keeps svsync itself in order: schema, configuration, keys, retention, shell completion."""
 
 import argparse
 from typing import Any, Final
@@ -17,6 +17,8 @@ def add_commands(subparsers: Any) -> None:
     add_command(config, "schema", "its JSON Schema, for editors", schema)
     keys = add_group(subparsers, "keys", "the keys that values are sealed with")
     add_command(keys, "status", "root and data keys, without any key", key_status)
+    kept = add_group(subparsers, "retention", "what is removed once its time is over")
+    add_command(kept, "run", "remove what is due now, and say how much that was", retain)
     shell = add_command(subparsers, "completion", "completion for a shell", completion)
     shell.add_argument("shell", choices=_SHELLS)
 
@@ -75,6 +77,32 @@ async def key_status(args: argparse.Namespace) -> int:
         for k in keys
     ]
     out.table(("key", "for", "state", "sealings reserved", "made", "wrapped by"), rows)
+    return 0
+
+
+_REMOVED: Final = {
+    "versions": "versions beyond those that are kept",
+    "tombstone_values": "values of deleted secrets",
+    "tombstones": "deleted secrets, but for their version numbers",
+    "conflicts": "closed conflicts",
+    "runs": "reports of runs",
+    "pushes": "records of writes to backends",
+    "detached_pairs": "bases of paths that left a mapping",
+}
+
+
+async def retain(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from svsync.cli.opening import opened
+
+    async with opened(args) as (app, tenant):
+        removed = asdict(await app.retention.run(tenant))
+    out: Output = args.out
+    if out.json:
+        out.document({"removed": removed})
+    else:
+        out.table(("what", "removed"), [(_REMOVED[kind], n) for kind, n in removed.items()])
     return 0
 
 

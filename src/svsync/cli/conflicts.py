@@ -161,7 +161,7 @@ def _show(out: Output, found: "Shown", *, reveal: bool) -> None:
 
 def _fields(value: "Payload | None") -> dict[str, str]:
     """The fields of a value as people read them."""
-    from svsync.cli.secrets import field_of
+    from svsync.cli.values import field_of
     from svsync.domain.values import slice_members
 
     if value is None:
@@ -213,7 +213,7 @@ async def resolve(args: argparse.Namespace) -> int:
 
 def _value_of(file: str) -> "Payload":
     """As `secrets write --json-file` reads it. Raises UsageError, which names this option."""
-    from svsync.cli.secrets import payload_of
+    from svsync.cli.values import payload_of
 
     try:
         return payload_of([], file)

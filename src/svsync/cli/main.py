@@ -30,6 +30,7 @@ from svsync.domain.errors import (
     ConflictChangedError,
     SvsyncError,
     UsageError,
+    WriteOutcomeUnknownError,
 )
 
 _COMMANDS = ("run", "federation", "conflicts", "secrets", "admin", "demo")
@@ -119,17 +120,20 @@ def _failed(args: argparse.Namespace, error: SvsyncError) -> None:
         }
     if isinstance(error, ConflictChangedError):
         told["conflict"] = error.conflict
+    if isinstance(error, WriteOutcomeUnknownError):
+        told["push_id"] = error.push_id
     out.document({**args.failure, "error": told})
 
 
 def _sentence(args: argparse.Namespace, error: SvsyncError) -> str:
     """The error's own sentence, with the backend that it is about."""
+    about = f"{args.backend}: " if args.backend else ""
     match error:
         case BackendUnreachableError():
             advice = "check config.endpoint, and the network on the way there"
-            return f"{args.backend}: {error.message}; {advice}"
+            return f"{about}{error.message}; {advice}"
         case BackendError():
-            return f"{args.backend}: {error.message}"
+            return f"{about}{error.message}"
         case _:
             return error.message
 
@@ -187,7 +191,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"svsync {__version__}")
     parser.set_defaults(
-        config=None, tenant="default", json=False, no_migrate=False, failure={}, rest=None
+        config=None,
+        tenant="default",
+        json=False,
+        no_migrate=False,
+        failure={},
+        rest=None,
+        backend=None,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name in _COMMANDS:

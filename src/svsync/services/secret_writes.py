@@ -24,9 +24,9 @@ from svsync.domain.changes import Base, BaseKind, PairStatus, RemoteValue
 from svsync.domain.decide import PushKind
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import NotFoundError, VersionConflictError
-from svsync.domain.ids import LocalPath, PushId, SecretId, TenantId
+from svsync.domain.ids import BackendId, LocalPath, PushId, SecretId, TenantId
 from svsync.domain.values import Encoding, Payload
-from svsync.services.ownership import Owner
+from svsync.services.ownership import Owner, owner_of
 from svsync.services.pushes import Sender, plan
 from svsync.services.runs import Backends
 from svsync.services.sealing import Sealed, Sealer, Sealing, TenantKeys
@@ -111,6 +111,16 @@ class SecretWrites:
         self._backends = backends
         self._ids = ids
         self._through = WriteThrough(db, backends, ids)
+
+    async def backend_of(self, tenant: TenantId, path: LocalPath) -> BackendId | None:
+        """The backend that a write to this path concerns.
+
+        Raises:
+            SvsyncError: `federated_path_read_only`, `proxied_path_read_only`.
+        """
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            owner = await owner_of(tx, self._backends, path)
+        return None if owner is None else owner.spec.id
 
     # --- put ----------------------------------------------------------------------
 
@@ -422,8 +432,10 @@ class SecretWrites:
             if owner is None or not owner.writes_through:
                 await self._bury(tx, d, place, propagate=False)
                 return "not_configured", None
-            propagate = owner.settings.propagate_deletes and pair is not None
-            due = propagate and pair is not None and pair.base.kind is BaseKind.VALUE
+            base = BaseKind.NONE if pair is None else pair.base.kind
+            # What was never synced is not what may appear there later: no delete of it.
+            propagate = owner.settings.propagate_deletes and base is not BaseKind.NONE
+            due = propagate and base is BaseKind.VALUE
             if not due or place.frozen or (owner.local_first and place.push is not None):
                 await self._bury(tx, d, place, propagate=propagate)
                 return "pending", None
