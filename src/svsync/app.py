@@ -23,6 +23,7 @@ from svsync.ports import BackendDriver
 from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
+from svsync.services.removal import Removal
 from svsync.services.retention import Ages, Retention
 from svsync.services.runs import Runs
 from svsync.services.sealing import Sealing
@@ -57,6 +58,7 @@ class App:
     secrets: Secrets
     writes: SecretWrites
     federation: Federation
+    removal: Removal
     conflicts: Conflicts
     runs: Runs
     retention: Retention
@@ -117,6 +119,13 @@ async def open_app(
             secrets=secrets,
             writes=SecretWrites(db, sealing, registry, ids=new_id),
             federation=Federation(db, registry),
+            removal=Removal(
+                db,
+                sealing,
+                registry,
+                ids=new_id,
+                in_file={(spec.tenant, spec.id) for spec in settings.backends},
+            ),
             conflicts=Conflicts(db, sealing, registry, ids=new_id),
             runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
             retention=Retention(db, ages_of(settings)),

@@ -255,6 +255,19 @@ async def test_hidden_copies_are_destroyed_when_their_time_is_over_and_not_befor
     assert (await house.row("secrets", path="ext/app/a"))["current_version"] == 2
 
 
+async def test_sides_of_closed_conflicts_are_destroyed_with_the_copies(house: House) -> None:
+    house.there.put("kv/app/a", {"k": "1"})
+    await house.run()
+    await house.write("ext/app/a", {"k": "mine"})
+    house.there.put("kv/app/a", {"k": "theirs"})
+    await house.run()
+    assert (await house.row("conflicts"))["local_sealed"] is not None
+    await house.configure(rules=PROXIED_APP, extra={"proxy_purge_after": 0})
+    kept = await house.row("conflicts")
+    assert kept["local_sealed"] is None
+    assert kept["remote_sealed"] is None
+
+
 async def test_no_copy_is_left_at_once_where_that_is_configured(house: House) -> None:
     house.there.put("kv/app/a", {"k": "1"})
     await house.run()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command, add_group, backend_option
+from svsync.cli.lifecycle import add_verbs
 from svsync.cli.output import Output, ago, span
 from svsync.domain.errors import DeniedError, NotFoundError
 
@@ -22,6 +23,7 @@ def add_commands(subparsers: Any) -> None:
     tested = add_command(backends, "test", "sign in and look what is granted", test)
     for parser in (shown, tested):
         parser.add_argument("backend", metavar="ID", help="a backend's id or name")
+    add_verbs(backends)
     backend_option(
         add_command(subparsers, "status", "how the backends are, now", status), required=False
     )

@@ -169,6 +169,7 @@ async def purge_hidden(db: Database, tenant: TenantId) -> int:
         while batch == _PAGE:
             async with db.transaction(tenant) as tx:
                 due = await flips.overdue_hidden(tx, spec.id, seconds, _PAGE)
+                await flips.destroy_sides(tx, spec.id, due)
                 await flips.destroy(tx, spec.id, due)
             batch = len(due)
             destroyed += batch

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Final
 
 from svsync.domain.ids import SecretId, TenantId
+from svsync.services.flips import purge_hidden
 from svsync.store import federation
 from svsync.store import retention as store
 from svsync.store.database import Database, Row, Transaction
@@ -66,6 +67,7 @@ class Removed:
         versions: beyond those that are kept of a secret.
         tombstone_values: deleted secrets whose values went.
         tombstones: deleted secrets of which nothing is left but the counter.
+        hidden_copies: secrets that are read through their backend since a flip to proxy.
     """
 
     versions: int = 0
@@ -75,6 +77,7 @@ class Removed:
     runs: int = 0
     pushes: int = 0
     detached_pairs: int = 0
+    hidden_copies: int = 0
 
 
 _Page = Callable[[Transaction, Row | None, int], Awaitable[list[Row]]]
@@ -102,6 +105,7 @@ class Retention:
             tenant, partial(store.conflicts, seconds=ages.conflicts)
         )
         await self._secrets(tenant, removed)
+        removed.hidden_copies = await purge_hidden(self._db, tenant)
         async with self._db.transaction(tenant) as tx:
             kept = await store.last_runs(tx, ages.runs_kept)
         runs = partial(store.runs, seconds=ages.runs, kept=kept)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from svsync.domain.errors import ConfigError, NotFoundError
 from svsync.domain.federation import BackendSpec, from_json, store_of, to_json
-from svsync.domain.ids import BackendId, RunId, TenantId
+from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
 
@@ -153,6 +153,28 @@ async def set_transforms(tx: Transaction, backend: BackendId, transforms: str) -
 async def set_initial(tx: Transaction, backend: BackendId, patterns: Sequence[str]) -> None:
     """Local patterns whose paths take no local write until a full run has passed."""
     await tx.execute("federation.set_initial", tx.tenant, backend, json.dumps(list(patterns)))
+
+
+async def set_state(tx: Transaction, backend: BackendId, state: str, before: Sequence[str]) -> None:
+    """Pause, resume, or begin to remove a backend that is in one of the states `before`."""
+    await tx.execute("federation.set_state", tx.tenant, backend, state, list(before))
+
+
+async def close_conflicts(tx: Transaction, backend: BackendId, limit: int) -> int:
+    """Close open conflicts of a backend that goes; how many of them."""
+    return await tx.execute("federation.close_conflicts", tx.tenant, backend, limit)
+
+
+async def forget_nothing_settled(
+    tx: Transaction, backend: BackendId, paths: Sequence[LocalPath]
+) -> None:
+    await tx.execute("federation.forget_nothing_settled", tx.tenant, backend, list(paths))
+
+
+async def remove(tx: Transaction, backend: BackendId) -> None:
+    """The backend itself; its runs and events stay."""
+    await tx.execute("federation.end_queued", tx.tenant, backend)
+    await tx.execute("federation.remove", tx.tenant, backend)
 
 
 async def set_identity(tx: Transaction, backend: BackendId, identity: str) -> None:

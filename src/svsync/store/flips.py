@@ -85,3 +85,8 @@ async def overdue_hidden(
 async def destroy(tx: Transaction, backend: BackendId, secrets: Sequence[SecretId]) -> None:
     """Destroy locked secrets for good; their rows keep the counter of versions."""
     await tx.execute("federation.destroy", tx.tenant, backend, list(secrets))
+
+
+async def destroy_sides(tx: Transaction, backend: BackendId, secrets: Sequence[SecretId]) -> None:
+    """Destroy what closed conflicts and pushes keep of locked secrets."""
+    await tx.execute("federation.destroy_sides", tx.tenant, backend, list(secrets))

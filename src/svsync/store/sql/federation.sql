@@ -30,7 +30,9 @@ INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, man
 VALUES ($1, $2, $3, $4, $5, $6, $7);
 
 -- name: add_health
-INSERT INTO backend_health (tenant_id, backend_id) VALUES ($1, $2);
+-- Its events go on with the numbers of one of that id that was removed.
+INSERT INTO backend_health (tenant_id, backend_id, last_sequence)
+SELECT $1, $2, coalesce(max(sequence), 0) FROM outbox WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: change
 -- A new configuration; the claim on the paths is new where the mapping is, and another store has an identity of its own.
@@ -156,16 +158,43 @@ WHERE tenant_id = $1 AND state = 'hidden' AND hidden_by = $2 AND hidden_at <= no
 ORDER BY secret_id LIMIT $4 FOR UPDATE SKIP LOCKED;
 
 -- name: destroy
--- Nothing is left of these secrets but their counters: no version, no base, no side of a closed conflict, no value that a push
--- was about to replace.
+-- Nothing is left of these secrets but their counters: no version, no base.
 WITH doomed AS (SELECT secret_id, path FROM secrets WHERE tenant_id = $1 AND secret_id = ANY ($3::bigint[])),
      a AS (DELETE FROM versions v USING doomed d WHERE v.tenant_id = $1 AND v.secret_id = d.secret_id),
-     b AS (DELETE FROM sync_state p USING doomed d WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path = d.path),
-     c AS (UPDATE conflicts c SET local_key_id = NULL, local_nonce = NULL, local_sealed = NULL, remote_key_id = NULL,
-             remote_nonce = NULL, remote_sealed = NULL
-           FROM doomed d WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = d.path AND c.state <> 'open'),
-     e AS (UPDATE pushes u SET before_key_id = NULL, before_nonce = NULL, before_sealed = NULL
-           FROM doomed d WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = d.path AND u.before_sealed IS NOT NULL)
+     b AS (DELETE FROM sync_state p USING doomed d WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path = d.path)
 UPDATE secrets s SET state = 'void', tags = '{}', owner = NULL, description = NULL, custom = '{}', propagate = false,
   hidden_by = NULL, hidden_at = NULL, deleted_at = NULL, row_rev = s.row_rev + 1, updated_at = now()
 FROM doomed d WHERE s.tenant_id = $1 AND s.secret_id = d.secret_id;
+
+-- name: set_state
+-- The configuration stays; the revision rises, so that what was decided under the state before is told apart.
+UPDATE backends SET state = $3, rev = rev + 1 WHERE tenant_id = $1 AND backend_id = $2 AND state = ANY ($4::text[]) RETURNING rev;
+
+-- name: close_conflicts
+-- Nobody can decide them any more; both values are kept as those of any closed conflict.
+UPDATE conflicts SET state = 'backend_removed', closed_at = now(), updated_at = now()
+WHERE tenant_id = $1 AND conflict_id IN (SELECT conflict_id FROM conflicts WHERE tenant_id = $1 AND backend_id = $2 AND state = 'open'
+                                         ORDER BY conflict_id LIMIT $3);
+
+-- name: forget_nothing_settled
+-- Pairs of these paths that never had a base say nothing.
+DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[]) AND base_kind = 'none';
+
+-- name: end_queued
+-- Runs that waited for a backend which is no more.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp() WHERE tenant_id = $1 AND backend_id = $2 AND state = 'queued';
+
+-- name: remove
+-- Its health row goes with it; its runs, events, pushes and closed conflicts stay until their time is over.
+WITH a AS (DELETE FROM leases WHERE tenant_id = $1 AND backend_id = $2),
+     b AS (DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status = 'standby')
+DELETE FROM backends WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: destroy_sides
+-- Values that were kept beside these secrets: the sides of closed conflicts, and what a push was about to replace.
+WITH doomed AS (SELECT secret_id, path FROM secrets WHERE tenant_id = $1 AND secret_id = ANY ($3::bigint[])),
+     c AS (UPDATE conflicts c SET local_key_id = NULL, local_nonce = NULL, local_sealed = NULL, remote_key_id = NULL,
+             remote_nonce = NULL, remote_sealed = NULL
+           FROM doomed d WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = d.path AND c.state <> 'open')
+UPDATE pushes u SET before_key_id = NULL, before_nonce = NULL, before_sealed = NULL
+FROM doomed d WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = d.path AND u.before_sealed IS NOT NULL;

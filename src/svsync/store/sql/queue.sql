@@ -38,8 +38,10 @@ WHERE tenant_id = $1 AND backend_id = $2 AND fence = $3;
 SELECT 1 FROM leases WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
 -- name: raise_fence
--- A change of configuration: what runs now loses its next commit.
-INSERT INTO leases (tenant_id, backend_id) VALUES ($1, $2)
+-- A change of configuration: what runs now loses its next commit. A new lease begins behind the runs of a backend of that
+-- id that was removed, whose workers may still be there.
+INSERT INTO leases (tenant_id, backend_id, fence)
+SELECT $1, $2, 1 + coalesce(max(fence), 0) FROM runs WHERE tenant_id = $1 AND backend_id = $2
 ON CONFLICT (tenant_id, backend_id) DO UPDATE
 SET fence = leases.fence + 1, holder = NULL, run_id = NULL, expires_at = NULL;
 

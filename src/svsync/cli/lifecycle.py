@@ -1,0 +1,103 @@
+"""What becomes of a backend: its file brought in, paused, resumed, removed."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from svsync.cli.arguments import add_command
+from svsync.cli.output import Output
+
+if TYPE_CHECKING:
+    from svsync.domain.ids import BackendId
+
+
+def add_verbs(backends: Any) -> None:
+    """Verbs of the group `backends`."""
+    applied = add_command(
+        backends, "apply", "bring the file's backends in, as every command does", apply
+    )
+    applied.add_argument(
+        "--force",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="let this backend's flip to proxy mode hide what the backend does not have",
+    )
+    paused = add_command(backends, "pause", "begin no run of a backend any more", pause)
+    resumed = add_command(backends, "resume", "begin runs of a paused backend again", resume)
+    removed = add_command(backends, "remove", "let go of a backend and its pairs", remove)
+    for parser in (paused, resumed, removed):
+        parser.add_argument("backend", metavar="ID", help="a backend's id or name")
+    removed.add_argument(
+        "--local-copies",
+        choices=("keep", "purge"),
+        default="keep",
+        help="its secrets become ordinary local ones, or are destroyed (default: keep)",
+    )
+
+
+async def apply(args: argparse.Namespace) -> int:
+    from svsync.app import open_app
+    from svsync.cli.opening import compiled, settings_of
+
+    out: Output = args.out
+    settings = settings_of(args)
+    compiled(settings)
+    async with open_app(settings, apply_backends=False) as app:
+        changed = await app.federation.apply(settings.backends, force=args.force)
+    if out.json:
+        out.document({"changed": changed})
+    else:
+        named = ", ".join(changed)
+        out.line(f"Changed: {named}." if changed else "Every backend is as the file has it.")
+    return 0
+
+
+async def pause(args: argparse.Namespace) -> int:
+    return await _set(args, "paused")
+
+
+async def resume(args: argparse.Namespace) -> int:
+    return await _set(args, "active")
+
+
+async def _set(args: argparse.Namespace, state: str) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        change = app.removal.pause if state == "paused" else app.removal.resume
+        backend: BackendId = await change(tenant, args.backend)
+    if out.json:
+        out.document({"id": backend, "state": state})
+    else:
+        out.line(f"{backend} is {state}.")
+    return 0
+
+
+async def remove(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        done = await app.removal.remove(tenant, args.backend, purge=args.local_copies == "purge")
+    if out.json:
+        out.document(
+            {
+                "id": done.backend,
+                "secrets_kept": done.kept,
+                "copies_destroyed": done.destroyed,
+                "conflicts_closed": done.conflicts,
+                "pushes_withdrawn": done.withdrawn,
+            }
+        )
+        return 0
+    out.line(f"{done.backend} is removed; its runs and events are kept.")
+    out.facts(
+        [
+            ("secrets kept", done.kept),
+            ("copies destroyed", done.destroyed),
+            ("conflicts closed", done.conflicts),
+            ("pushes withdrawn", done.withdrawn),
+        ]
+    )
+    return 0
