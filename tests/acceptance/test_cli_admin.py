@@ -197,7 +197,8 @@ async def test_a_backend_that_vanished_from_the_file_is_paused_and_does_not_run(
 async def test_completion_knows_the_commands(bare: Program, shell: str) -> None:
     said = await bare("completion", shell)
     assert (said.code, said.sentences) == (0, [])
-    assert "run-once" in said.out
+    for words in ("run-once", "use-remote"):
+        assert words in said.out
 
 
 async def test_wrong_usage_is_one_sentence_and_exit_2(bare: Program) -> None:

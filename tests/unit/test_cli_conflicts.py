@@ -38,6 +38,12 @@ def test_decision_that_is_none_is_wrong_usage(
     assert says in err
 
 
+def test_completion_offers_files_for_the_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert program.main(["completion", "bash"]) == 0
+    told = capsys.readouterr().out
+    assert "_conflicts_resolve___use_value_COMPGEN=_shtab_compgen_files" in told
+
+
 @pytest.mark.parametrize("verb", [["show"], ["resolve", "--use-local"]])
 def test_path_that_cannot_be_one_is_wrong_usage(
     verb: list[str], capsys: pytest.CaptureFixture[str]

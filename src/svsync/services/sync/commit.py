@@ -22,6 +22,7 @@ from svsync.domain.decide import ConflictKind, ConflictState, Effect, PushKind
 from svsync.domain.envelope import Purpose
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import ConflictId, PushId, SecretId
+from svsync.domain.resolutions import NO_TRACE_TOKEN
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import Payload
 from svsync.services.pushes import plan
@@ -212,7 +213,7 @@ def _side_token(o: Outcome) -> str:
     token = remote.value_token if isinstance(remote, RemoteValue | RemoteGone) else None
     if token:
         return token
-    return o.fingerprint.hex() if o.fingerprint is not None else "gone"
+    return o.fingerprint.hex() if o.fingerprint is not None else NO_TRACE_TOKEN
 
 
 # --- commit -----------------------------------------------------------------------
