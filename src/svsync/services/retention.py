@@ -97,6 +97,8 @@ class Retention:
             StoreError: what was removed before stays removed, and the rest is due still.
         """
         ages, removed = self._ages, Removed()
+        async with self._db.transaction(tenant) as tx:
+            await tx.learn_sizes()
         # A tombstone may wait for its detached pair only, so these go first.
         detached = partial(store.detached, seconds=ages.detached)
         removed.detached_pairs = await self._walk(tenant, detached)
