@@ -8,6 +8,7 @@ import pytest
 from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, Pause, counts
 from tests.integration.test_conflicts import BASE, HERE, KINDS, THERE, disagree, opened
 
+from svsync.domain.changes import RemoteUnknown
 from svsync.domain.errors import (
     BackendUnreachableError,
     ConflictChangedError,
@@ -223,6 +224,19 @@ async def test_run_that_was_under_way_does_not_undo_the_decision(frozen: House) 
     assert (await frozen.row("conflicts"))["state"] == "resolved"
     assert await frozen.versions(A) == [BASE, HERE, THERE]
     await make_runs_quiet(frozen)
+
+
+async def test_run_that_could_not_look_does_not_say_that_a_conflict_still_waits(
+    frozen: House,
+) -> None:
+    frozen.there.unreadable["kv/a"] = RemoteUnknown("undecodable")
+    pause = Pause(frozen.there, "read", "kv/a")
+    running = asyncio.create_task(frozen.run())
+    await pause.reached.wait()
+    await resolve(frozen, LOCAL)
+    pause.let_go()
+    await running
+    assert await frozen.status(A) == "diverged"
 
 
 # --- what was looked at -----------------------------------------------------------------

@@ -57,7 +57,8 @@ ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
 
 -- name: skip
 -- What could not be looked at this time: base, value and local side stay as they are; the reason and the count of
--- failures are kept, and when to try again. It is looked at again whatever its tokens say, so that its state does not lie.
+-- failures are kept, and when to try again. It is looked at again whatever its tokens say, so that its state does not lie: a
+-- conflict that was resolved while the run was under way waits no more, and no skip opens one.
 -- A pair that is detached stays so until its value can be read: its old base must not decide about another store.
 INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, rule_ord, mapping_hash, base_pair, status, failures, retry_at, reason,
   recheck)
@@ -65,7 +66,7 @@ SELECT $1, $2, x.remote_path, x.path, x.rule_ord, $3, $4, x.status, x.failures, 
 FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::int[], $10::float8[], $11::text[])
   AS x(remote_path, path, rule_ord, status, failures, retry_s, reason)
 ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
-  status = CASE WHEN p.status IN ('conflict', 'pending_push') THEN p.status ELSE excluded.status END,
+  status = CASE WHEN p.status IN ('conflict', 'pending_push') OR excluded.status = 'conflict' THEN p.status ELSE excluded.status END,
   failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason, recheck = true
 WHERE p.status <> 'detached';
 
