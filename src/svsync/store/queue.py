@@ -14,6 +14,8 @@ from typing import Any
 
 from svsync.domain.errors import BackendBusyError
 from svsync.domain.ids import BackendId, Fence, RunId
+from svsync.domain.suspects import Suspicion
+from svsync.store import suspects
 from svsync.store.columns import columns
 from svsync.store.database import Held, Row, Transaction
 
@@ -32,7 +34,7 @@ class Claimed:
     kind: str
     trigger: str
     started_at: datetime
-    attempts: int
+    suspicion: Suspicion
     allow: tuple[str, ...]
     paths: tuple[str, ...] | None
 
@@ -69,7 +71,11 @@ async def claim(
         None if paths is None else list(paths), list(allow),
     )  # fmt: skip
     chosen = made or await tx.fetchval("queue.waiting", tx.tenant, backend, kind)
-    row = await tx.fetchrow("queue.start", tx.tenant, chosen, fence, holder)
+    suspicion = await suspects.inherited(tx, backend, RunId(lost[0]["run_id"]) if lost else None)
+    row = await tx.fetchrow(
+        "queue.start", tx.tenant, chosen, fence, holder, suspicion.deaths,
+        list(suspicion.paths) or None,
+    )  # fmt: skip
     assert row is not None
     return (
         Claimed(
@@ -80,7 +86,7 @@ async def claim(
             kind=row["kind"],
             trigger=row["trigger"],
             started_at=row["started_at"],
-            attempts=row["attempts"],
+            suspicion=suspicion,
             allow=tuple(row["allow"]),
             paths=None if row["paths"] is None else tuple(row["paths"]),
         ),
@@ -126,7 +132,7 @@ async def record_todo(tx: Transaction, run: RunId, todo: int) -> None:
 
 
 async def advance(tx: Transaction, run: RunId, cursor: int, size: int) -> None:
-    """Name the batch in hand: rows `cursor + 1 … cursor + size` of the work list."""
+    """Name what is in hand: rows `cursor + 1 … cursor + size` of the work list."""
     await tx.execute("queue.advance", tx.tenant, run, cursor, size)
 
 

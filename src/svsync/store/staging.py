@@ -164,10 +164,17 @@ async def page(
     Raises:
         StageLostError: fewer rows than the run recorded.
     """
-    rows = await tx.fetch("staging.page", tx.tenant, backend, run_no, after, size)
+    rows = await tx.fetch("staging.page", tx.tenant, backend, run_no, after, size, None)
     if len(rows) != min(size, max(0, total - after)):
         raise StageLostError("the run's work list was lost in the database; the run lists again")
     return rows
+
+
+async def page_of(
+    tx: Transaction, backend: BackendId, run_no: int, paths: Sequence[RemotePath]
+) -> list[Row]:
+    """The rows of some paths, those that are in the work list, each with its pair."""
+    return await tx.fetch("staging.page", tx.tenant, backend, run_no, 0, 2**31 - 1, list(paths))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class Run:
         todo: length of the work list.
         ids: draws a new unique id with a prefix (`evt`, `cfl`).
         now: the database's time, carried on by the monotonic clock.
+        pieces: paths that may kill the worker, each piece to be taken up alone.
         listed_all: no folder of the listing was denied or failed.
         lease_left: seconds for which this run surely holds its lease.
     """
@@ -82,6 +83,7 @@ class Run:
     connection: Connection | None = None
     failed_in: Stage | None = None
     listed_all: bool = False
+    pieces: list[list[RemotePath]] = field(default_factory=list)
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager

@@ -1,10 +1,11 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
+from svsync.domain.changes import Fetched
 from svsync.domain.errors import ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
 from svsync.domain.globs import Glob
@@ -17,6 +18,7 @@ from svsync.services.sync.context import Run
 from svsync.services.sync.fetch import fetch
 from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
 from svsync.services.sync.pipeline import ahead
+from svsync.services.sync.poison import isolate
 from svsync.services.sync.preview import preview
 from svsync.services.sync.remap import remap, retag
 from svsync.store import federation
@@ -43,16 +45,25 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
             await retag(run, transforms_of(stored.applied_tags or "[]"))
         if stored.applied_hash != run.mapping.hash:
             await remap(run)
+        await isolate(run)
     for attempt in range(_STAGINGS):
         try:
             run.todo = await take_in(run, paths)
-            async with aclosing(ahead(fetch(run, ahead(changes(run, run.todo))))) as fetched:
+            async with aclosing(_fetched(run)) as fetched:
                 await apply(run, fetched)
             return
         except StageLostError:
             if attempt == _STAGINGS - 1:
                 raise
             run.report.list_again()
+
+
+def _fetched(run: Run) -> AsyncGenerator[list[Fetched]]:
+    """Batches of the work list, read ahead of what is committed; one by one where one of
+    them may kill the worker, so that it is known which."""
+    if run.pieces:
+        return fetch(run, changes(run, run.todo))
+    return ahead(fetch(run, ahead(changes(run, run.todo))))
 
 
 async def connect(run: Run, stored: StoredBackend) -> None:

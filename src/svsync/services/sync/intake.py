@@ -35,9 +35,9 @@ from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped, Unmapped
 from svsync.domain.runs import Count, SkipReason, Stage
 from svsync.services.sync.context import Run
-from svsync.services.sync.pipeline import ahead
+from svsync.services.sync.pipeline import AHEAD, ahead
 from svsync.services.sync.seed import seed
-from svsync.store import pairs, queue, staging
+from svsync.store import pairs, queue, staging, suspects
 from svsync.store.database import Row
 
 STAGE_ROWS: Final = 10_000
@@ -46,6 +46,8 @@ IDLE_PAGES: Final = 1_000
 """So many pages of a listing in a row that add nothing end the run."""
 BATCH: Final = 500
 """Rows of the work list taken up together, and committed together."""
+BATCHES_AT_WORK: Final = 2 * AHEAD + 2
+"""Batches that may still be fetched or committed when the next one is taken up."""
 _UNSEEN: Final = {
     ScopeOutcome.DENIED: SkipReason.DENIED,
     ScopeOutcome.FAILED: SkipReason.UNLISTED,
@@ -242,8 +244,12 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
     named = 0
     async for paths in _named(run, globs):
         async with run.transaction(scratch=True) as tx:
-            await staging.add_named(tx, run.spec.id, run.claimed.run_no, named + 1, paths)
-        named += len(paths)
+            deadly = await suspects.waiting(tx, run.spec.id, paths)
+            safe = [path for path in paths if path not in deadly]
+            await staging.add_named(tx, run.spec.id, run.claimed.run_no, named + 1, safe)
+        for path in sorted(deadly):
+            run.skip(path, SkipReason.QUARANTINED, str(SkipReason.CRASHES_WORKER))
+        named += len(safe)
     async with run.transaction(scratch=True) as tx:
         counts = await staging.guard_counts(
             tx, run.spec.id, run.claimed.run_no, run.push_rules, run.leaving
@@ -307,20 +313,37 @@ async def changes(run: Run, todo: int, *, known_only: bool = False) -> AsyncGene
     Raises:
         StageLostError: the work list is not the one that was written.
     """
+    claimed = run.claimed
+    alone = {path for piece in run.pieces for path in piece}
+    for piece in run.pieces:
+        with run.spending(Stage.DIFF):
+            async with run.transaction(lookups=True) as tx:
+                await suspects.take_in_hand(tx, claimed.run_id, piece)
+                rows = await staging.page_of(tx, run.spec.id, claimed.run_no, piece)
+        yield await pair_up(run, _due(run, rows, known_only=known_only))
+    if alone:
+        async with run.transaction() as tx:
+            await suspects.take_in_hand(tx, claimed.run_id, None)
     for at in range(0, todo, BATCH):
-        claimed = run.claimed
+        behind = max(0, at - BATCHES_AT_WORK * BATCH)
         with run.spending(Stage.DIFF):
             async with run.transaction(lookups=True, scratch=True) as tx:
-                await queue.advance(tx, claimed.run_id, at, BATCH)
+                await queue.advance(tx, claimed.run_id, behind, at + BATCH - behind)
                 rows = await staging.page(tx, run.spec.id, claimed.run_no, at, BATCH, todo)
-        staying = [row for row in rows if row["remote_path"] not in run.leaving]
-        equal = sum(row["kind"] == "equal" for row in staying)
-        if equal:  # compared already, before the guards let the run pass
-            run.report.add(Count.UNCHANGED, 0 if known_only else equal)
-            staying = [row for row in staying if row["kind"] != "equal"]
-        if known_only:
-            staying = [row for row in staying if row["path"] is not None]
-        yield await pair_up(run, staying)
+        others = [row for row in rows if row["remote_path"] not in alone]
+        yield await pair_up(run, _due(run, others, known_only=known_only))
+
+
+def _due(run: Run, rows: Sequence[Row], *, known_only: bool) -> list[Row]:
+    """Rows of the work list without those that leave, or are settled already."""
+    staying = [row for row in rows if row["remote_path"] not in run.leaving]
+    equal = sum(row["kind"] == "equal" for row in staying)
+    if equal:  # compared already, before the guards let the run pass
+        run.report.add(Count.UNCHANGED, 0 if known_only else equal)
+        staying = [row for row in staying if row["kind"] != "equal"]
+    if known_only:
+        staying = [row for row in staying if row["path"] is not None]
+    return staying
 
 
 async def pair_up(run: Run, rows: Sequence[Row]) -> list[Change]:

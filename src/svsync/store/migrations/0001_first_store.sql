@@ -237,6 +237,8 @@ CREATE TABLE runs (
   todo_count   bigint,
   batch_cursor bigint NOT NULL DEFAULT 0,
   batch_size   int,
+  suspects     text[],                                -- paths that workers had in hand when they died, so many as `attempts` less one
+  in_hand      text[],                                -- those of them that are being worked on alone
   paths        text[],                                -- a targeted run's globs
   allow        text[] NOT NULL DEFAULT '{}',
   counts       jsonb,

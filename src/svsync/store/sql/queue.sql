@@ -57,8 +57,8 @@ WHERE tenant_id = $1 AND backend_id = $2 AND state = 'running'
 RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_code, error_stage, error_message;
 
 -- name: start
--- `attempts` rises here, not at failure, so that a run that kills its worker is seen.
-UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = attempts + 1, fence = $3, worker = $4,
+-- `attempts` rises here, not at failure, so that a run that kills its worker is seen: it goes on from the deaths before.
+UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5 + 1, suspects = $6::text[], fence = $3, worker = $4,
   stage = 'list', rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
 RETURNING run_no, started_at, attempts, allow, paths, kind, trigger;
@@ -79,7 +79,9 @@ UPDATE runs SET batch_cursor = $3, batch_size = $4 WHERE tenant_id = $1 AND run_
 
 -- name: finish
 UPDATE runs SET state = $3, result = $4, stage = $5, counts = $6::jsonb, calls = $7::jsonb, stages_ms = $8::jsonb,
-  error_code = $9, error_stage = $10, error_message = $11, ended_at = clock_timestamp()
+  error_code = $9, error_stage = $10, error_message = $11, ended_at = clock_timestamp(),
+  -- A full run that went through has cleared whom it suspected; any other passes that on.
+  suspects = CASE WHEN $3 = 'completed' AND kind = 'full' THEN NULL ELSE suspects END
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running'
 RETURNING started_at, ended_at;
 

@@ -136,7 +136,7 @@ WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN 
 ORDER BY remote_path LIMIT 10001;
 
 -- name: page
--- The next piece of the work list, each with its pair as it stands now. LATERAL … LIMIT 1: one probe a row, whatever the
+-- The next piece of the work list (of some paths, where any are named), each row with its pair as it stands now. LATERAL … LIMIT 1: one probe a row, whatever the
 -- planner believed of the tables' sizes when it kept the plan.
 SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t.tags,
        p.path, p.rule_ord, p.status, p.base_kind, p.base_fp, p.base_fp_key, p.base_value_token, p.base_meta_token, p.base_order,
@@ -156,5 +156,5 @@ LEFT JOIN LATERAL (SELECT * FROM sync_state p WHERE p.tenant_id = $1 AND p.backe
 LEFT JOIN LATERAL (SELECT * FROM secrets s WHERE s.tenant_id = $1 AND s.path = p.path LIMIT 1) s ON true
 LEFT JOIN LATERAL (SELECT * FROM versions v WHERE v.tenant_id = $1 AND v.secret_id = s.secret_id
                      AND v.version = s.current_version LIMIT 1) v ON true
-WHERE t.run_no = $3 AND t.n > $4 AND t.n <= $4 + $5
+WHERE t.run_no = $3 AND t.n > $4 AND t.n <= $4 + $5 AND ($6::text[] IS NULL OR t.remote_path = ANY ($6))
 ORDER BY t.n;
