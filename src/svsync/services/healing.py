@@ -50,11 +50,11 @@ from svsync.store.pushes import EndRow
 _BATCH: Final = 100
 
 
-async def heal(sender: Sender, *, mapped: bool = True) -> list[Made]:
+async def heal(sender: Sender, *, again: bool = True) -> list[Made]:
     """Bring the backend's overdue pushes to an end, as far as it can be asked.
 
-    With `mapped` false the rules have changed and the pairs were not mapped anew yet:
-    pushes are asked for, never made again, and their tags are left alone.
+    With `again` false nothing is made once more. Nor is what the rules do not join any
+    more: that is asked for, and its tags are left alone.
 
     Raises:
         BackendError: the backend as a whole cannot be asked; what was learned is kept.
@@ -65,14 +65,14 @@ async def heal(sender: Sender, *, mapped: bool = True) -> list[Made]:
             ids = await store.take_over(tx, sender.spec.id, HOLD_S, _BATCH)
             held = await take_up(sender, tx, ids)
             await _withdraw_orphans(sender, tx, ids, held)
-        answers = await at_once([_Asking(sender, push, mapped).ask for push in held])
-        again = [a for a in answers if isinstance(a, str)]
+        answers = await at_once([_Asking(sender, push, again).ask for push in held])
+        once_more = [a for a in answers if isinstance(a, str)]
         learned = [a for a in answers if isinstance(a, Made)]
         done.extend(await settle(sender, learned))
-        if again:
+        if once_more:
             async with sender.transaction() as tx:
-                await store.again(tx, again)
-            done.extend(await deliver(sender, again))
+                await store.again(tx, once_more)
+            done.extend(await deliver(sender, once_more))
         for made in learned:
             if made.error is not None:
                 raise made.error
@@ -103,11 +103,11 @@ async def _withdraw_orphans(
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """What became of one push. `mapped` as in `heal`."""
+    """What became of one push. `again` as in `heal`."""
 
     sender: Sender
     push: Push
-    mapped: bool
+    again: bool
 
     async def ask(self) -> Made | PushId:
         """How it ended; its id where it is to be made once more."""
@@ -136,7 +136,7 @@ class _Asking:
         return Made(self.push, PushState.UNKNOWN, reason=reason, error=error)
 
     def _landed(self, read: RemoteValue | RemoteGone) -> Made:
-        tags = read.tags if isinstance(read, RemoteValue) and self.mapped else None
+        tags = read.tags if isinstance(read, RemoteValue) and self.push.mapped else None
         landed = Landed(read.value_token, read.meta_token, read.order, tags)
         return Made(self.push, PushState.LANDED, landed=landed)
 
@@ -146,7 +146,7 @@ class _Asking:
     def _again_or_withdrawn(self) -> Made | PushId:
         """It was not made. Is it still asked for?"""
         push = self.push
-        wanted = self.mapped and not push.pair.conflict_open
+        wanted = self.again and push.mapped and not push.pair.conflict_open
         if wanted:
             settings = self.sender.settings_of(push.pair.rule)
             wanted = settings.writes is Writes.WRITE_THROUGH
@@ -160,7 +160,7 @@ class _Asking:
     def _of_tags(self, read: RemoteValue | RemoteGone) -> Made | PushId:
         """Tags are a state, not an event: what is still due, the next run finds due."""
         push = self.push
-        if not self.mapped or not isinstance(read, RemoteValue) or read.tags is None:
+        if not push.mapped or not isinstance(read, RemoteValue) or read.tags is None:
             return Made(push, PushState.WITHDRAWN, reason=SkipReason.PUSH_REFUSED)
         due = pairs_to_push(
             push.local_tags,

@@ -104,7 +104,8 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push in hand, with the pair it concerns as that stood when it was taken."""
+    """One push in hand, with the pair it concerns as that stood when it was taken;
+    `mapped`: the rules still join its two paths."""
 
     push_id: PushId
     path: LocalPath
@@ -121,6 +122,7 @@ class Push:
     sent: bool
     planned_rev: int
     pair: Pair
+    mapped: bool
     sealed: Sealed | None
     encoding: str | None
 
@@ -212,20 +214,19 @@ async def take_up(sender: Sender, tx: Transaction, ids: Sequence[PushId]) -> lis
     states = await pairs.load(tx, sender.spec.id, [r["remote_path"] for r in rows])
     here = {path: row for path, row in states.items() if row["base_pair"] == sender.base_pair}
     return [
-        _push_of(row, _ruled(sender.rules, pairs.pair_of(here[row["remote_path"]])))
+        _push_of(row, pairs.pair_of(here[row["remote_path"]]), sender.rules)
         for row in rows
         if row["remote_path"] in here
     ]
 
 
-def _ruled(rules: RuleSet, pair: Pair) -> Pair:
-    """The pair under the number that its rule has now: a write may come before the run
-    that maps the pairs anew."""
-    mapped = rules.to_remote(pair.local_path)
-    return replace(pair, rule=mapped.rule) if isinstance(mapped, Mapped) else pair
-
-
-def _push_of(row: Row, pair: Pair) -> Push:
+def _push_of(row: Row, pair: Pair, rules: RuleSet) -> Push:
+    """With the pair under the number that its rule has now: a push may be made before the
+    run that maps the pairs anew."""
+    now = rules.to_remote(pair.local_path)
+    mapped = isinstance(now, Mapped) and now.remote == pair.remote_path
+    if isinstance(now, Mapped):
+        pair = replace(pair, rule=now.rule)
     sealed = None
     if row["sealed"] is not None:
         sealed = Sealed(row["key_id"], row["nonce"], row["sealed"])
@@ -245,6 +246,7 @@ def _push_of(row: Row, pair: Pair) -> Push:
         sent=row["sent_at"] is not None,
         planned_rev=row["planned_rev"],
         pair=pair,
+        mapped=mapped,
         sealed=sealed,
         encoding=row["encoding"],
     )

@@ -178,7 +178,7 @@ class Removal:
                     ids=self._ids,
                     time_left=lambda: math.inf,
                 )
-                await heal(sender, mapped=False)
+                await heal(sender, again=False)
         except SvsyncError:
             return  # it cannot be asked; what is left is withdrawn
 

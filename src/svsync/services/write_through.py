@@ -36,7 +36,7 @@ from svsync.services.pushes import (
 )
 from svsync.services.runs import Backends
 from svsync.services.sealing import TenantKeys
-from svsync.store import pairs, pushes
+from svsync.store import federation, pairs, pushes
 from svsync.store import secrets as store
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.outbox import Event
@@ -92,6 +92,8 @@ async def look(tx: Transaction, backends: Backends, path: LocalPath) -> Place:
             pending (`write_in_progress`), whatever is configured by now.
     """
     owner = await owner_of(tx, backends, path)
+    if owner is not None and owner.writes_through:
+        await _leave_old_mapping(tx, owner)
     row = await store.for_write(tx, path)
     if row is not None and row["state"] == "hidden":
         raise OvertakenError  # a flip to proxy mode overtook the look at its owner
@@ -102,6 +104,14 @@ async def look(tx: Transaction, backends: Backends, path: LocalPath) -> Place:
     if owner is not None and owner.writes_through:
         pair = await _pair(tx, owner, path)
     return Place(owner, row, pair, push)
+
+
+async def _leave_old_mapping(tx: Transaction, owner: Owner) -> None:
+    """A pair that is made under a mapping which no run has applied yet: should the mapping
+    of before come back, pairs are mapped anew again all the same. Before any secret is
+    locked, as whoever applies a configuration does."""
+    if owner.stored.applied_hash not in (None, owner.mapping.hash):
+        await federation.forget_applied(tx, owner.spec.id)
 
 
 async def _pair(tx: Transaction, owner: Owner, path: LocalPath) -> Pair | None:

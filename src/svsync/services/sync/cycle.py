@@ -39,7 +39,7 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
     if not run.dry:
-        await ask_after_pushes(run, mapped=stored.applied_hash in (None, run.mapping.hash))
+        await ask_after_pushes(run)
     with run.spending(Stage.CONNECT):
         if stored.applied_tags != transforms_text(run.spec):
             await retag(run, transforms_of(stored.applied_tags or "[]"))
@@ -86,11 +86,11 @@ async def connect(run: Run, stored: StoredBackend) -> None:
         )
 
 
-async def ask_after_pushes(run: Run, *, mapped: bool) -> None:
+async def ask_after_pushes(run: Run) -> None:
     """What earlier runs and writes left open comes first: nothing is decided about a
     path before it is known what became of its push."""
     with run.spending(Stage.PUSH):
-        for made in await heal(run.sender, mapped=mapped):
+        for made in await heal(run.sender):
             if made.state is PushState.LANDED:
                 count_landed(run, made)
 
