@@ -6,7 +6,11 @@ from typing import Final
 import pytest
 from tests.house import TENANT, House, counts
 
-from svsync.domain.errors import BackendUnreachableError, NotFoundError
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    NotFoundError,
+    WriteOutcomeUnknownError,
+)
 from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RemoteChanges, RuleSpec, Writes
 from svsync.domain.ids import LocalPath
 from svsync.domain.values import Payload
@@ -370,6 +374,27 @@ async def test_a_first_write_that_never_landed_leaves_nothing_but_its_number(hou
     await house.run()
     row = await house.row("secrets", path="ext/a")
     assert (row["current_version"], row["tags"], row["owner"]) == (2, [], None)
+
+
+async def test_a_first_version_that_waits_for_its_backend_is_not_there_yet_and_stays(
+    house: House,
+) -> None:
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    await house.run()
+
+    async def cut(operation: str, path: str) -> None:
+        if operation == "write":
+            raise BackendUnreachableError("cut", operation="write")
+
+    house.there.before = cut
+    with pytest.raises(WriteOutcomeUnknownError):
+        await house.write("ext/a", {"k": "1"})
+    for version in (None, 1):
+        with pytest.raises(NotFoundError) as absent:
+            await house.data("ext/a", version)
+        assert absent.value.code == "secret_not_found"
+    assert await retain(house) == Removed()
+    assert await numbers(house, "ext/a") == [1]
 
 
 # --- conflicts, runs, pushes, pairs -----------------------------------------------

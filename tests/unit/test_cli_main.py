@@ -86,12 +86,14 @@ def test_common_options_have_defaults() -> None:
     assert (args.config, args.tenant, args.json, args.no_migrate) == (None, "default", False, False)
 
 
-def _fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def _fail_with(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, backend: str | None = "fed_a"
+) -> None:
     async def command(args: argparse.Namespace) -> int:
         raise error
 
     parser = build_parser()
-    parser.set_defaults(backend="fed_a")
+    parser.set_defaults(backend=backend)
     monkeypatch.setattr(program, "build_parser", lambda: parser)
     monkeypatch.setattr("svsync.cli.admin.migrate", command)
     for action in parser._actions:
@@ -133,6 +135,24 @@ def test_busy_says_who_and_until_when(
         "holder": "host:1",
         "expires_at": "2026-11-24T12:00:00Z",
     }
+
+
+def test_a_write_without_an_answer_names_its_push(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(monkeypatch, errors.WriteOutcomeUnknownError("not said", push_id="psh_1"))
+    assert main(["migrate", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert told == {"code": "write_outcome_unknown", "message": "not said", "push_id": "psh_1"}
+
+
+def test_an_unreachable_backend_that_no_option_named_is_told_without_a_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = errors.BackendUnreachableError("no answer", operation="login")
+    _fail_with(monkeypatch, error, backend=None)
+    assert main(["migrate"]) == 3
+    assert capsys.readouterr().err.startswith("svsync: no answer; check config.endpoint")
 
 
 def test_a_backend_that_does_not_answer_is_named_with_what_to_look_at(
