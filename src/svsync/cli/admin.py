@@ -88,6 +88,7 @@ _REMOVED: Final = {
     "runs": "reports of runs",
     "pushes": "records of writes to backends",
     "detached_pairs": "bases of paths that left a mapping",
+    "hidden_copies": "copies of what is read through its backend now",
 }
 
 
