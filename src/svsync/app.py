@@ -24,12 +24,13 @@ from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
 from svsync.services.removal import Removal
+from svsync.services.restore import Restored, after_restore
 from svsync.services.retention import Ages, Retention
 from svsync.services.runs import Runs
 from svsync.services.sealing import Sealing
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
-from svsync.store import federation, keys
+from svsync.store import federation, keys, restore
 from svsync.store.database import Database, open_database
 from svsync.store.migrate import Migration, migrate
 
@@ -44,6 +45,10 @@ YOUNG_OBJECTS = 10_000
 """New objects after which Python looks for cycles. A batch makes many more, without any,
 and they live until it is committed: looking after each 700 finds nothing, and takes a
 twentieth of a first import's processor time."""
+_MOVED = (
+    "the database is on another server or timeline than before: where it was restored from a"
+    " backup, or a standby took over, run `svsync migrate --after-restore`"
+)
 _CREDENTIAL_KEYS = ("auth_config_path", "credentials_path")
 
 
@@ -94,6 +99,7 @@ async def open_app(
             stack.enter_context(_told_of_full_disk(embedded))
         db = await stack.enter_async_context(open_database(dsn, size=pool))
         await migrate(dsn, apply=settings.migrate_on_start)
+        await restore.remember(db, only_first=True)
         roots = await keys.root_keys(db)
         services = key_services(
             settings,
@@ -150,13 +156,22 @@ def ages_of(settings: Settings) -> Ages:
     )
 
 
-async def migrate_only(settings: Settings) -> list[Migration]:
-    """Bring the schema up to date and nothing else; what was applied."""
+async def migrate_only(
+    settings: Settings, *, restored: bool = False
+) -> tuple[list[Migration], Restored | None]:
+    """Bring the schema up to date; what was applied. With `restored`, the database comes
+    from a backup: make it safe to go on as well."""
     async with AsyncExitStack() as stack:
         dsn, _ = await _store(settings, stack)
         # As the role that will use it: a schema made by another could not be used.
-        await stack.enter_async_context(open_database(dsn, size=1))
-        return await migrate(dsn)
+        db = await stack.enter_async_context(open_database(dsn, size=1))
+        applied = await migrate(dsn)
+        if restored:
+            return applied, await after_restore(db, ids=new_id)
+        await restore.remember(db, only_first=True)
+        if await restore.has_moved(db):
+            get_logger().warning("store_moved", detail=_MOVED)
+        return applied, None
 
 
 async def _store(

@@ -11,7 +11,12 @@ _FILES: Final = ("config", "json_file", "use_value")
 
 
 def add_commands(subparsers: Any) -> None:
-    add_command(subparsers, "migrate", "bring the database's schema up to date", migrate)
+    migrated = add_command(subparsers, "migrate", "bring the database's schema up to date", migrate)
+    migrated.add_argument(
+        "--after-restore",
+        action="store_true",
+        help="the database comes from a backup: make it safe to go on",
+    )
     config = add_group(subparsers, "config", "the configuration file")
     add_command(config, "check", "say what is wrong with it, contacting nobody", check)
     add_command(config, "schema", "its JSON Schema, for editors", schema)
@@ -27,14 +32,29 @@ async def migrate(args: argparse.Namespace) -> int:
     from svsync.app import migrate_only
     from svsync.cli.opening import settings_of
 
-    applied = await migrate_only(settings_of(args))
+    applied, done = await migrate_only(settings_of(args), restored=args.after_restore)
     out: Output = args.out
     if out.json:
-        out.document({"applied": [{"number": m.number, "name": m.name} for m in applied]})
-    elif applied:
+        document: dict[str, object] = {
+            "applied": [{"number": m.number, "name": m.name} for m in applied]
+        }
+        if done is not None:
+            document["restored"] = {
+                "fences_raised": done.fences,
+                "runs_ended": done.runs,
+                "pushes_to_ask_about": done.pushes,
+            }
+        out.document(document)
+        return 0
+    if applied:
         out.table(("number", "applied"), [(f"{m.number:04d}", m.name) for m in applied])
     else:
         out.line("The schema is up to date.")
+    if done is not None:
+        out.line(
+            f"Safe to go on after the restore: {done.fences} fences raised, {done.runs} runs"
+            f" ended, {done.pushes} pushes to be asked about."
+        )
     return 0
 
 

@@ -44,7 +44,8 @@ from svsync.domain.runs import (
 )
 from svsync.domain.runs import Run as RunRecord
 from svsync.ports import Backend
-from svsync.services.run_rows import record_of, run_of
+from svsync.services.lost_runs import tell_lost
+from svsync.services.run_rows import run_of
 from svsync.services.sealing import Sealing
 from svsync.services.sync.context import Planned, Progress, Run
 from svsync.services.sync.cycle import cycle
@@ -245,21 +246,13 @@ class Runs:
             stored = await self._usable(tx, backend)
             compiled = self._backends.rules(stored.spec)
             for row in lost:
-                await self._end_lost(tx, stored.spec, row)
+                await tell_lost(tx, stored.spec, row, ids=self._ids)
             first = not await pairs.any_settled(tx, backend)
             calls_left = None
             per_day = stored.spec.call_budget.get("per_day")
             if isinstance(per_day, int):
                 calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
         return stored, compiled, claimed, first, calls_left
-
-    async def _end_lost(self, tx: Transaction, spec: BackendSpec, row: Row) -> None:
-        """The event and the status of a run whose worker died."""
-        record = record_of(spec.id, row, RunState.FAILED)
-        if record.kind is RunKind.DRY:
-            return
-        await federation.run_lost(tx, spec.id, record.run_id, "worker_lost")
-        await self._emit(tx, spec, record, Report())
 
     async def _work(
         self,

@@ -8,7 +8,7 @@
 -- a transaction; without it there are no rows. The array is taken by a subselect
 -- so that it is worked out once a statement, not once a row.
 --
--- Exceptions, by nature global: root_keys, schema_migrations, tenants. And the
+-- Exceptions, by nature global: root_keys, schema_migrations, store_home, tenants. And the
 -- two work tables of a running cycle, stage and todo: Postgres allows no COPY into
 -- a table under row-level security. They hold names and tokens of one run, never
 -- a value, and every statement on them binds the run's own number.
@@ -48,6 +48,14 @@ CREATE TABLE data_keys (
   PRIMARY KEY (tenant_id, key_id)
 );
 CREATE UNIQUE INDEX data_keys_one_active ON data_keys (tenant_id, purpose) WHERE state = 'active';
+
+-- The server and timeline that the database was on when it was last in order: on another one it was restored.
+CREATE TABLE store_home (
+  one         boolean PRIMARY KEY DEFAULT true CHECK (one),
+  system      text NOT NULL,
+  timeline    int NOT NULL,
+  seen_at     timestamptz NOT NULL DEFAULT now()
+);
 
 -- Backends -----------------------------------------------------------------------
 

@@ -1,0 +1,88 @@
+"""A database that was restored from a backup: nobody of after it goes on, nothing is lost."""
+
+import asyncio
+
+import pytest
+from tests.house import BACKEND, House, Pause, failure
+
+from svsync.app import new_id
+from svsync.domain.errors import BackendUnreachableError, FenceLostError, SvsyncError
+from svsync.domain.federation import Writes
+from svsync.services.restore import after_restore
+from svsync.store import restore
+
+
+async def test_worker_of_after_the_backup_commits_nothing(house: House) -> None:
+    """The backup knows a lower fence than the one the worker holds."""
+    house.there.put("kv/a", {"k": "1"})
+    pause = Pause(house.there, "read")
+    running = asyncio.create_task(house.run())
+    await pause.reached.wait()
+    before = await house.row("leases")
+    await house.admin.execute("UPDATE leases SET fence = 1, holder = NULL")
+    done = await after_restore(house.app.db, ids=new_id)
+    pause.let_go()
+    with pytest.raises(FenceLostError):
+        await running
+    assert done.fences == 1
+    assert (await house.row("leases"))["fence"] == 1 + 2**32 > before["fence"]
+    assert await house.paths() == []
+
+
+async def test_run_that_the_backup_shows_as_running_is_ended_with_its_event(house: House) -> None:
+    await house.run()
+    await house.admin.execute("UPDATE runs SET state = 'running', result = NULL, ended_at = NULL")
+    assert (await after_restore(house.app.db, ids=new_id)).runs == 1
+    run = await house.row("runs")
+    assert (run["state"], run["error_code"]) == ("failed", "restored")
+    assert await house.events() == ["federation.sync.completed", "federation.sync.failed"]
+    assert (await house.row("backend_health"))["last_error"] == "restored"
+    assert (await after_restore(house.app.db, ids=new_id)).runs == 0
+    assert failure(await house.run()) is None
+
+
+@pytest.mark.parametrize("backed_up", ["planned", "sent"])
+async def test_push_that_the_backup_shows_as_unfinished_is_asked_about(
+    house: House, backed_up: str
+) -> None:
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+
+    async def lost(operation: str, path: str) -> None:
+        if operation == "write":
+            raise BackendUnreachableError("no answer", operation="write")
+
+    house.there.after = lost
+    with pytest.raises(SvsyncError):
+        await house.write("ext/a", {"k": "2"})
+    house.there.after = None
+    await house.admin.execute(
+        "UPDATE pushes SET state = $1, sent_at = CASE WHEN $1 = 'sent' THEN sent_at END,"
+        " deadline = now() + interval '1 hour'",
+        backed_up,
+    )
+    assert (await after_restore(house.app.db, ids=new_id)).pushes == 1
+    await house.run()
+    assert (await house.row("pushes"))["state"] == "landed"
+    assert await house.data("ext/a") == {"k": "2"}
+
+
+async def test_another_server_or_timeline_is_noticed_until_it_is_dealt_with(house: House) -> None:
+    db = house.app.db
+    assert not await restore.has_moved(db)
+    for change in ("timeline = timeline + 1", "system = '1'"):
+        await house.admin.execute(f"UPDATE store_home SET {change}")
+        assert await restore.has_moved(db)
+        await restore.remember(db, only_first=True)
+        assert await restore.has_moved(db), "opening the store settles nothing"
+        await after_restore(db, ids=new_id)
+        assert not await restore.has_moved(db)
+
+
+async def test_role_that_may_not_ask_is_told_nothing(house: House) -> None:
+    await house.admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    assert await restore.home(house.app.db) is None
+    assert not await restore.has_moved(house.app.db)
+    assert (await after_restore(house.app.db, ids=new_id)).fences == 1
+    assert (await house.row("backends"))["backend_id"] == BACKEND
