@@ -1,10 +1,13 @@
 """Two backends of one tenant, each with its own part of the paths."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from tests.house import TENANT, House, backend, failure, open_house
+import pytest
+from tests.house import ENDINGS, TENANT, WORK, House, backend, failure, open_house
 
-from svsync.domain.federation import RuleSpec
+from svsync.domain.errors import MappingError
+from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId
 
 OTHER = BackendId("fed_other")
@@ -49,3 +52,54 @@ async def test_backends_with_disjoint_rules_never_touch_each_others_pairs(
 
         await house.app.removal.remove(TENANT, OTHER, purge=True)
         assert await _rows(house, one.id) == ours
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_standby_is_looked_at_and_never_writes(
+    database_url: str, admin_url: str, state_dir: Path, mode: Mode
+) -> None:
+    one = backend(LEFT)
+    standby = backend(LEFT, OTHER, mode=Mode.SYNC, extra={"standby_for": one.id})
+    async with open_house(database_url, admin_url, state_dir, one) as house:
+        house.there.put("kv/left/a", {"k": "1"})
+        await house.run()
+        await house.app.federation.apply([one, replace(standby, mode=mode)])
+        await house.app.federation.apply([one, standby])
+        before = await house.dump(without=WORK | ENDINGS | {"backends"})
+        house.there.put("kv/left/a", {"k": "2"})
+        house.there.calls.clear()
+        for paths in ((), ("left/a",)):
+            assert failure(await house.run(*paths, backend=OTHER)) is None
+        assert set(house.there.calls) <= {"login"}
+        assert await house.dump(without=WORK | ENDINGS | {"backends"}) == before
+        await house.write("left/b", {"k": "mine"})
+        await house.run()
+        assert await house.data("left/a") == {"k": "2"}
+
+
+async def test_backend_that_becomes_a_standby_lets_go_of_its_pairs(
+    database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    one, other = backend(LEFT), backend(RIGHT, OTHER)
+    async with open_house(database_url, admin_url, state_dir, one) as house:
+        await house.app.federation.apply([one, other])
+        house.there.put("kv/right/a", {"k": "1"})
+        await house.run(backend=OTHER)
+        standby = replace(other, extra={"standby_for": one.id})
+        await house.app.federation.apply([replace(one, rules=(*LEFT, *RIGHT)), standby])
+        await house.run(backend=OTHER)
+        assert await house.rows("sync_state", backend_id=OTHER, status="detached")
+        await house.run()
+        assert (await house.row("sync_state", backend_id=one.id))["status"] == "in_sync"
+        assert await house.versions("right/a") == [{"k": "1"}]
+
+
+async def test_two_backends_that_claim_one_path_are_refused_unless_one_stands_by(
+    house: House,
+) -> None:
+    other = backend(house.spec.rules, OTHER)
+    with pytest.raises(MappingError) as refused:
+        await house.app.federation.apply([house.spec, other])
+    assert refused.value.code == "mapping_overlap"
+    standby = replace(other, extra={"standby_for": house.spec.id})
+    assert await house.app.federation.apply([house.spec, standby]) == [OTHER]

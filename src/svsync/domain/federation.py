@@ -152,6 +152,11 @@ class BackendSpec:
     extra: Mapping[str, object] = field(default_factory=dict)
     managed_by: ManagedBy = ManagedBy.FILE
 
+    @property
+    def is_standby(self) -> bool:
+        """It stands in for another backend, which owns the paths of both."""
+        return bool(self.extra.get("standby_for"))
+
     def for_rule(self, rule: RuleSpec) -> PathSettings:
         """The settings of a path that `rule` federates.
 

@@ -52,6 +52,8 @@ async def flip(
         ConfigError: `hides_local_secrets`, `unpushed_local_changes`.
         SvsyncError: `write_in_progress`: even a forced flip waits for a push's sender.
     """
+    if spec.is_standby:
+        return  # another backend owns its paths, and what is here of them
     was = None if before is None else before.spec
     if was is not None and modes(was) == modes(spec):
         return

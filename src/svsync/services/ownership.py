@@ -46,7 +46,7 @@ async def owner_of(tx: Transaction, backends: Backends, path: LocalPath) -> Owne
             takes no local write; `initial_sync_running`: not before the next full run.
     """
     for stored in await federation.list_backends(tx):
-        if stored.state == "deleting":
+        if stored.state == "deleting" or stored.spec.is_standby:
             continue
         spec = stored.spec
         rules = backends.mapping(spec)

@@ -21,6 +21,7 @@ from svsync.services.sync.pipeline import ahead
 from svsync.services.sync.poison import isolate
 from svsync.services.sync.preview import preview
 from svsync.services.sync.remap import remap, retag
+from svsync.services.sync.standby import stand_by
 from svsync.store import federation
 from svsync.store.federation import StoredBackend
 from svsync.store.staging import StageLostError
@@ -38,6 +39,9 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
     """
     with run.spending(Stage.CONNECT):
         await connect(run, stored)
+        if run.spec.is_standby:
+            await stand_by(run)
+            return
     if not run.dry:
         await ask_after_pushes(run)
     with run.spending(Stage.CONNECT):
