@@ -26,12 +26,14 @@ TRANSFORMS = st.sampled_from(
 
 
 def test_tag_added_there_is_added_and_tag_removed_there_is_removed() -> None:
-    merged = merge(("mine", "team=x"), {"team": "x"}, {"env": "prod"}, PLAIN)
+    merged = merge(("mine", "team=x"), {"team": "x"}, {"env": "prod"}, PLAIN, local_wins=True)
     assert merged == ("env=prod", "mine")
 
 
 def test_tag_that_was_removed_here_does_not_come_back() -> None:
-    assert merge((), {"team": "x"}, {"team": "x", "env": "prod"}, PLAIN) == ("env=prod",)
+    assert merge((), {"team": "x"}, {"team": "x", "env": "prod"}, PLAIN, local_wins=True) == (
+        "env=prod",
+    )
 
 
 @settings(max_examples=100)
@@ -42,9 +44,11 @@ def test_merging_tags_twice_does_nothing_more(
     remote: Mapping[str, str],
     transform: TagTransform,
 ) -> None:
-    once = merge(local, base, remote, transform)
-    assert merge(once, base, remote, transform) == once
-    assert merge(once, remote, remote, transform) == once  # as base stands after the commit
+    once = merge(local, base, remote, transform, local_wins=True)
+    assert merge(once, base, remote, transform, local_wins=True) == once
+    assert (
+        merge(once, remote, remote, transform, local_wins=True) == once
+    )  # as base stands after the commit
 
 
 @settings(max_examples=100)
@@ -52,7 +56,7 @@ def test_merging_tags_twice_does_nothing_more(
 def test_tags_that_changed_only_here_stay_as_they_are(
     local: tuple[str, ...], base: Mapping[str, str], transform: TagTransform
 ) -> None:
-    assert merge(local, base, base, transform) == local
+    assert merge(local, base, base, transform, local_wins=True) == local
 
 
 @settings(max_examples=100)
@@ -60,7 +64,9 @@ def test_tags_that_changed_only_here_stay_as_they_are(
 def test_tags_that_changed_only_there_become_the_remote_ones(
     base: Mapping[str, str], remote: Mapping[str, str], transform: TagTransform
 ) -> None:
-    assert merge(flatten(base, transform), base, remote, transform) == flatten(remote, transform)
+    assert merge(flatten(base, transform), base, remote, transform, local_wins=True) == flatten(
+        remote, transform
+    )
 
 
 @settings(max_examples=100)
@@ -69,7 +75,7 @@ def test_no_tag_of_a_person_is_lost_to_a_remote_change(
     local: tuple[str, ...], base: Mapping[str, str], remote: Mapping[str, str]
 ) -> None:
     own = set(local) - set(flatten(base, PLAIN))
-    assert own <= set(merge(local, base, remote, PLAIN))
+    assert own <= set(merge(local, base, remote, PLAIN, local_wins=True))
 
 
 @pytest.mark.parametrize(
@@ -108,3 +114,23 @@ def test_field_that_changed_on_one_side_only_follows_that_side(
             assert merged.get(key) == local.get(key)
         elif local.get(key) == base.get(key):
             assert merged.get(key) == remote.get(key)
+
+
+@pytest.mark.parametrize(
+    ("local_wins", "expected"), [(True, ("env=here", "mine")), (False, ("env=there", "mine"))]
+)
+def test_one_key_that_changed_on_both_sides_follows_the_side_that_wins(
+    local_wins: bool, expected: tuple[str, ...]
+) -> None:
+    mine, base, theirs = ("env=here", "mine"), {"env": "prod"}, {"env": "there"}
+    assert merge(mine, base, theirs, PLAIN, local_wins=local_wins) == expected
+
+
+def test_tag_that_was_removed_on_one_side_and_changed_on_the_other_follows_the_side_that_wins() -> (
+    None
+):
+    base, changed = {"env": "prod"}, {"env": "new"}
+    assert merge((), base, changed, PLAIN, local_wins=True) == ()
+    assert merge((), base, changed, PLAIN, local_wins=False) == ("env=new",)
+    assert merge(("env=new",), base, {}, PLAIN, local_wins=True) == ("env=new",)
+    assert merge(("env=new",), base, {}, PLAIN, local_wins=False) == ()

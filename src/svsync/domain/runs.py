@@ -257,6 +257,7 @@ class Report:
         bytes_read: bytes of values read.
         stages_ms: time spent in each stage, in milliseconds.
         plan: the numbers of the guard that stopped the run.
+        out_of_reach: known secrets below folders that could not be listed.
         folders: of the failures, those that are folders of unknown content.
     """
 
@@ -268,6 +269,7 @@ class Report:
     bytes_read: int = 0
     stages_ms: dict[Stage, float] = field(default_factory=dict)
     plan: Mapping[str, int | float] | None = None
+    out_of_reach: int = 0
     folders: int = 0
 
     def add(self, count: Count, n: int = 1) -> None:
@@ -299,7 +301,7 @@ class Report:
             del self.numbers[count]
         self.reasons.clear()
         self.skipped.clear()
-        self.folders = 0
+        self.out_of_reach = self.folders = 0
 
     def skip_unnamed(self, reason: SkipReason, many: int) -> None:
         """Count more paths of a reason than a report would name."""
@@ -319,12 +321,13 @@ class Report:
     ) -> tuple[RunResult, RunError | None]:
         """How the run ended: failed by `error`, or by too many secrets that failed.
 
-        More than `max_error_ratio` of its secrets, that is of the listed and the
-        unlisted, is `too_many_errors`. Partial: something was skipped.
+        More than `max_error_ratio` of its secrets, that is of the listed, the unlisted
+        and those out of reach, is `too_many_errors`. Partial: something was skipped.
         """
         if error is not None:
             return RunResult.FAILED, error
-        secrets = max(self.numbers[Count.LISTED] + self.numbers[Count.UNLISTED], self.failures)
+        seen = self.numbers[Count.LISTED] + self.numbers[Count.UNLISTED]
+        secrets = max(seen + self.out_of_reach, self.failures)
         if self.failures and self.failures >= above(max_error_ratio, secrets):
             message = (
                 f"{self.failures} of {secrets} secrets failed, more than max_error_ratio"

@@ -76,14 +76,43 @@ def merge(
     base: Mapping[str, str],
     remote: Mapping[str, str],
     transform: TagTransform,
+    *,
+    local_wins: bool,
 ) -> tuple[str, ...]:
     """The local tag strings once the remote side's changes since base have been taken.
 
     What the remote side added is added, what it removed is removed, and what was
-    added or removed locally stays so: strings are a set, so nothing can conflict.
+    added or removed locally stays so: strings are a set. Where both sides changed one
+    key, which only an invertible format tells, the string of the side that wins stays.
     """
+    local = tuple(local)
     before, now = set(flatten(base, transform)), set(flatten(remote, transform))
-    return tuple(sorted((set(local) - (before - now)) | (now - before)))
+    merged = (set(local) - (before - now)) | (now - before)
+    for key, mine in _changed_strings(local, base, transform).items():
+        theirs = remote.get(key)
+        if theirs in (base.get(key), mine) or not _is_told_apart(
+            key, local, base, remote, transform
+        ):
+            continue
+        loser = theirs if local_wins else mine
+        if loser is not None:
+            merged.discard(_write(key, loser, transform))
+    return tuple(sorted(merged))
+
+
+def _is_told_apart(
+    key: str,
+    local: Iterable[str],
+    base: Mapping[str, str],
+    remote: Mapping[str, str],
+    transform: TagTransform,
+) -> bool:
+    """Does one name show this key alone, and one string at most stand for it here?"""
+    name = transform.rename.get(key, key)
+    shown = [k for k in {*base, *remote, key} if transform.rename.get(k, k) == name]
+    pairs = [_read(text, base, transform) for text in local]
+    mine = sum(pair is not None and pair[0] == key for pair in pairs)
+    return _may_change(key, transform) and len(shown) == 1 and mine <= 1
 
 
 def merge_fields(
@@ -169,7 +198,7 @@ def after_push(
         own = set(local_tags) - asked - set(flatten(base, transform))
         tags = tuple(sorted(own.union(flatten(pairs, transform))))
     else:
-        tags = merge(local_tags, base, pairs, transform)
+        tags = merge(local_tags, base, pairs, transform, local_wins=local_wins)
     fields = merge_fields(custom, base, pushed, local_wins=local_wins)
     hidden = {key: value for key, value in fields.items() if not _may_change(key, transform)}
     shown = {key: value for key, value in pairs.items() if _may_change(key, transform)}

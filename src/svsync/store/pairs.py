@@ -150,6 +150,12 @@ async def unjoined(tx: Transaction, after: LocalPath, prefix: str, limit: int) -
     return await tx.fetch("pairs.unjoined", tx.tenant, after, prefix, limit)
 
 
+async def lock_secrets(tx: Transaction, paths: Sequence[LocalPath]) -> None:
+    """Lock the secrets at some paths, before their pairs, as every write does."""
+    if paths:
+        await tx.fetch("pairs.lock_secrets", tx.tenant, list(paths))
+
+
 async def detach(
     tx: Transaction, backend: BackendId, moves: Sequence[tuple[RemotePath, LocalPath | None]]
 ) -> set[RemotePath]:

@@ -192,6 +192,7 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         run.skip(path, SkipReason.QUARANTINED, reason)
     run.report.skip_unnamed(SkipReason.QUARANTINED, waiting.many - len(waiting.named))
     run.report.add(Count.UNLISTED, counts.unlisted)
+    run.report.out_of_reach = sum(blinded.many.values())
     left_out = blinded.based + waiting.based
     run.report.add(Count.UNCHANGED, max(0, counts.known - counts.touched - left_out))
     return counts.todo + seeds, GuardNumbers(

@@ -176,9 +176,9 @@ def _merged(run: Run, pair: Pair, remote: Tags) -> tuple[str | None, str | None]
     local, base = pair.local, pair.base.tags or {}
     if not remote and not base:
         return None, None
-    tags = merge(local.tags, base, remote, run.rules.spec(pair.rule).tags)
-    had = json.loads(local.custom)
     keeps = run.settings_of(pair.rule).conflict_resolution is not ConflictPolicy.BACKEND_WINS
+    tags = merge(local.tags, base, remote, run.rules.spec(pair.rule).tags, local_wins=keeps)
+    had = json.loads(local.custom)
     custom = merge_fields(had, base, remote, local_wins=keeps)
     if tags == local.tags and custom == had:
         return None, None

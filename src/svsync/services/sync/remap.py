@@ -40,6 +40,7 @@ async def remap(run: Run) -> None:
             run.renumbered.update(kept)
             continue
         async with run.transaction() as tx:
+            await pairs.lock_secrets(tx, [local for _, local, _ in leaving])
             gone = await pairs.detach(tx, run.spec.id, [(remote, to) for remote, _, to in leaving])
             await pairs.renumber(tx, run.spec.id, run.mapping, kept)
         _count(run, [one for one in leaving if one[0] in gone])

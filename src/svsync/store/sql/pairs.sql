@@ -103,6 +103,9 @@ WHERE s.tenant_id = $1 AND s.path > $2 AND s.path >= $3 AND starts_with(s.path, 
   AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.path = s.path AND p.status NOT IN ('detached', 'standby'))
 ORDER BY s.path LIMIT $4;
 
+-- name: lock_secrets
+SELECT 1 FROM secrets s WHERE s.tenant_id = $1 AND s.path = ANY ($2::text[]) ORDER BY s.secret_id FOR UPDATE;
+
 -- name: detach
 -- These pairs left the mapping; one whose push is not settled yet stays for now. The local secret stays as it is; an open conflict is closed with its values kept.
 WITH gone AS (
