@@ -352,3 +352,17 @@ async def test_push_that_landed_and_was_changed_is_a_remote_change_like_any_othe
     await through.run()
     assert await through.versions("ext/a") == [{"k": "1"}, {"k": "2"}, {"k": "theirs"}]
     assert await through.rows("conflicts") == []
+
+
+async def test_only_what_carries_the_mark_is_deleted_there_when_that_is_asked_for(
+    through: House,
+) -> None:
+    extra = {"delete_only_owned": True}
+    await through.configure(propagate_deletes=True, extra=extra)
+    with pytest.raises(SvsyncError) as refused:
+        await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
+    assert refused.value.code == "not_owned"
+    assert await there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
+    await put(through, "ext/a", {"k": "2"})  # which leaves the mark
+    await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
+    assert await there(through, "kv/a") is None

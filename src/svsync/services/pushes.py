@@ -313,12 +313,21 @@ class _Call:
         ready = await backend.check(self.order)
         if isinstance(ready, Refused):
             return ready
+        if not self._may_delete(ready):
+            return Refused(SkipReason.NOT_OWNED)
         self.conditional = ready.conditional
         if ready.before is not None and not await self._may_replace(ready.before):
             return Refused(REMOTE_CHANGED)
         tags = self._tags(ready)
         self.went_out = True
         return await backend.write(self.order, ready, tags)
+
+    def _may_delete(self, ready: Ready) -> bool:
+        """With `delete_only_owned` a delete goes to what carries the mark of svsync alone."""
+        if self.push.kind is not PushKind.DELETE:
+            return True
+        owned = (ready.tags or {}).get(MANAGED) == "true"
+        return owned or not self.sender.spec.extra.get("delete_only_owned")
 
     async def _may_replace(self, before: RemoteValue) -> bool:
         """Without a condition and without history the value that goes is compared by

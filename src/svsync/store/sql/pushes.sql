@@ -57,10 +57,10 @@ RETURNING u.push_id;
 UPDATE pushes SET state = 'planned' WHERE tenant_id = $1 AND push_id = ANY ($2::text[]) AND state = 'unknown';
 
 -- name: settle_pairs
--- Base moves to what landed. Nobody touched the secret meanwhile: both sides agree; else the next run looks again.
+-- Base moves to what landed, by this clock: a write without a lease knows only its own. Nobody touched the secret meanwhile: both sides agree; else the next run looks again.
 UPDATE sync_state p SET base_kind = x.base_kind, base_fp = x.base_fp, base_fp_key = x.base_fp_key, base_value_token = x.value_token,
   base_meta_token = x.meta_token, base_order = x.ord, base_tokens_left = coalesce(string_to_array(x.tokens_left, E'\n'), '{}'),
-  base_moved_at = x.moved_at, remote_tags = x.remote_tags, settled_version = x.settled, base_raw_sealed = NULL, base_raw_key = NULL,
+  base_moved_at = CASE WHEN x.moved_at IS DISTINCT FROM p.base_moved_at THEN now() ELSE p.base_moved_at END, remote_tags = x.remote_tags, settled_version = x.settled, base_raw_sealed = NULL, base_raw_key = NULL,
   base_raw_nonce = NULL, status = x.status, recheck = x.recheck, failures = 0, retry_at = NULL, reason = NULL, synced_at = now()
 FROM unnest($3::text[], $4::text[], $5::bytea[], $6::int[], $7::text[], $8::text[], $9::bigint[], $10::text[], $11::timestamptz[],
             $12::text[], $13::int[], $14::text[], $15::bool[])
