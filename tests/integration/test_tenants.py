@@ -12,7 +12,7 @@ from svsync.app import open_app
 from svsync.domain.errors import SchemaError
 from svsync.domain.federation import ConflictPolicy, Writes
 
-GLOBAL = {"tenants", "root_keys", "schema_migrations"}
+GLOBAL = {"tenants", "root_keys", "schema_migrations", "store_home"}
 WORK = {"stage", "todo"}
 """No COPY goes into a table under row-level security; they hold no value."""
 OTHER = 2
