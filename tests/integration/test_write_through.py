@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.house import ENDINGS, TENANT, WORK, House, counts, failure, skips
+from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, counts, failure, skips
 
 from svsync import registry
 from svsync.backends.guarded import BackendGuard, RetryPolicy
@@ -117,6 +117,7 @@ async def test_lost_answer_is_told_and_found_out_by_the_next_run(
     lose(through, applied=applied)
     with pytest.raises(WriteOutcomeUnknownError) as lost:
         await put(through, "ext/a", {"k": "2"})
+    assert (await through.app.federation.status(TENANT, BACKEND))["pending_pushes"] == 1
     push = await through.row("pushes", push_id=lost.value.push_id)
     assert push["state"] == "unknown"
     assert await through.data("ext/a") == {"k": "1"}
@@ -160,6 +161,7 @@ async def test_outage_of_the_backup_never_blocks_the_primary(through: House) -> 
     assert state(answer) == "pending"
     assert await through.data("ext/a") == {"k": "2"}
     assert await through.status("ext/a") == "pending_push"
+    assert (await through.app.federation.status(TENANT, BACKEND))["pending_pushes"] == 1
     ended = await through.run()
     assert counts(ended).get("pushed", 0) == 1
     assert await there(through, "kv/a") == {"k": "2"}

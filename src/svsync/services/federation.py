@@ -250,7 +250,7 @@ def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]
         "diverged": health["diverged"],
         "skipped": health["skipped"],
         "quarantined": health["quarantined"],
-        "pending_pushes": 0,
+        "pending_pushes": health["pending_pushes"],
         "last_run": health["last_run_id"],
         "last_error": health["last_error"],
         "calls_per_cycle": health["calls_per_cycle"],

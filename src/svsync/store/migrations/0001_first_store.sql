@@ -219,6 +219,7 @@ CREATE UNIQUE INDEX sync_state_remote ON sync_state (tenant_id, backend_id, remo
 CREATE UNIQUE INDEX sync_state_owner ON sync_state (tenant_id, path)
   WHERE status NOT IN ('detached', 'standby');
 -- The few that wait for their next try are found without a look at the others.
+CREATE INDEX sync_state_pending ON sync_state (tenant_id, backend_id) WHERE status = 'pending_push';
 CREATE INDEX sync_state_waiting ON sync_state (tenant_id, backend_id) WHERE retry_at IS NOT NULL;
 -- Likewise those that left the mapping, until their base is given up.
 CREATE INDEX sync_state_detached ON sync_state (tenant_id, path, backend_id, remote_path) WHERE status = 'detached';

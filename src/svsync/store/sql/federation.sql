@@ -62,6 +62,10 @@ UPDATE backends SET identity = $3 WHERE tenant_id = $1 AND backend_id = $2 AND i
 
 -- name: health
 SELECT h.*, (SELECT count(*) FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.state = 'open') AS conflicts_now,
+  (SELECT count(*) FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.status = 'pending_push')
+  + (SELECT count(*) FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.state IN ('planned', 'sent', 'unknown')
+       AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path = u.path
+                       AND p.remote_path = u.remote_path AND p.status = 'pending_push')) AS pending_pushes,
   extract(epoch FROM now() - h.last_success_at) AS staleness_s,
   l.holder, l.expires_at AS lease_until
 FROM backend_health h
