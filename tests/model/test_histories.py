@@ -3,7 +3,7 @@
 Each history is lived by a whole svsync on a real PostgreSQL with a backend in memory,
 and after each of its steps everything that somebody was told is kept must be readable
 somewhere, and no version number may have held two values. At its end the weather
-clears: three runs later nothing moves any more, equal sides are in no conflict, and
+clears: after two more runs nothing moves any more, equal sides are in no conflict, and
 where writes go through both sides are equal, but for what the rules name.
 
 `SVSYNC_HISTORIES=10000 pytest tests/model -n 2` lives many, drawn anew each time; without

@@ -422,7 +422,7 @@ class World:
         self.there.hidden.clear()
         self.there.denied.clear()
         await self.map_without(None)
-        for _ in range(4):
+        for _ in range(2):
             await self.time_passes()
             ended = await self.run()
             assert ended is not None
