@@ -484,7 +484,7 @@ def _settled(sender: Sender, m: Made, secret: Row) -> SettledPair:
         version=settled_version,
         now=sender.now(),
     )
-    untouched = secret["row_rev"] == push.planned_rev
+    untouched = secret["row_rev"] == push.planned_rev and not _lacks_tags(sender, m)
     status = PairStatus.IN_SYNC if untouched else PairStatus.PENDING_PUSH
     if push.kind is PushKind.METADATA:
         status = pair.status
@@ -503,6 +503,27 @@ def _settled(sender: Sender, m: Made, secret: Row) -> SettledPair:
         status=str(status),
         recheck=not untouched,
     )
+
+
+def _lacks_tags(sender: Sender, m: Made) -> bool:
+    """Did the value land without what changed of its tags here? They were refused, or the
+    answer was lost before they went out: the next look finds them due."""
+    push, landed = m.push, m.landed
+    assert landed is not None
+    base = push.pair.base.tags or {}
+    there = base if landed.tags is None and landed.tags_refused else landed.tags
+    if there is None or push.kind is PushKind.DELETE:
+        return False
+    rule = push.pair.rule
+    due = pairs_to_push(
+        push.local_tags,
+        push.local_custom,
+        base,
+        there,
+        sender.rules.spec(rule).tags,
+        local_wins=sender.local_wins(rule),
+    )
+    return due is not None
 
 
 def _metadata_after(
