@@ -9,20 +9,57 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import aiohttp
 from aiohttp import web
 
-Fault = Literal["none", "refuse", "reset", "hang", "cut"]
+Fault = Literal["none", "refuse", "reset", "tear", "hold", "hang", "mute", "cut"]
+
+
+@dataclass(slots=True)
+class _Strike:
+    """A fault for the requests whose first line matches, each `every`th, `left` times."""
+
+    line: re.Pattern[bytes]
+    fault: Fault
+    every: int
+    left: float
+    seen: int = 0
+
+    def meets(self, block: bytes) -> bool:
+        if self.left <= 0 or not self.line.match(block):
+            return False
+        self.seen += 1
+        if self.seen % self.every:
+            return False
+        self.left -= 1
+        return True
+
+
+@dataclass(slots=True)
+class _Way:
+    """One connection through the proxy, and the fault that struck it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    up_reader: asyncio.StreamReader
+    up_writer: asyncio.StreamWriter
+    fault: Fault = "none"
+    sent: int = 0
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class FaultyTcp:
     """A TCP proxy to `target`; `fault` applies to what comes next.
 
     refuse: a new connection is closed at once; reset: it is aborted after the
-    first bytes; hang: bytes are taken and nothing is answered; cut: the answer
-    ends after `cut_after` bytes. `delay` seconds pass before each answer.
+    first bytes; tear: half of them arrive, and it is aborted; hold: they arrive
+    once it is `let_go`, whoever still waits for their answer; hang: they are taken
+    and nothing is answered; mute: they arrive, and the answer is kept back; cut: the
+    answer ends after `cut_after` bytes. `delay` seconds pass before each answer.
+    `strike` chooses single requests instead; `shut` lets nothing connect at all.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -31,25 +68,45 @@ class FaultyTcp:
         self.cut_after = 0
         self.delay = 0.0
         self.connections = 0
+        self.struck = 0
+        self.port = 0
+        self._strikes: list[_Strike] = []
+        self._released = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def port(self) -> int:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
+    def strike(self, line: str, fault: Fault, *, every: int = 1, times: float = 1) -> None:
+        """Requests whose `METHOD /path` matches meet `fault`; `struck` counts them."""
+        self._released.clear()
+        self._strikes.append(_Strike(re.compile(line.encode()), fault, every, times))
 
-    async def __aexit__(self, *_: object) -> None:
+    def let_go(self) -> None:
+        """What is held arrives now."""
+        self._released.set()
+
+    async def open(self) -> None:
+        """Take connections, on the port of before where there was one."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def shut(self) -> None:
+        """From now on nobody listens, and no connection is left."""
         assert self._server is not None
         self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -66,42 +123,57 @@ class FaultyTcp:
             writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(*self.target)
+        way = _Way(reader, writer, *await asyncio.open_connection(*self.target))
+        ends = {asyncio.create_task(self._forth(way)), asyncio.create_task(self._back(way))}
         try:
-            async with asyncio.TaskGroup() as group:
-                forth = group.create_task(self._forth(reader, up_writer, writer))
-                back = group.create_task(self._back(up_reader, writer))
-                await asyncio.wait({forth, back}, return_when=asyncio.FIRST_COMPLETED)
-                forth.cancel()
-                back.cancel()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            up_writer.close()
+            for end in ends:
+                end.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+            way.up_writer.close()
 
-    async def _forth(
-        self,
-        reader: asyncio.StreamReader,
-        up_writer: asyncio.StreamWriter,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        while block := await reader.read(65536):
-            if self.fault == "reset":
-                writer.transport.abort()
+    async def _forth(self, way: _Way) -> None:
+        while block := await way.reader.read(65536):
+            way.fault = self._fault_of(way, block)
+            if way.fault == "tear":
+                way.up_writer.write(block[: len(block) // 2])
+                await way.up_writer.drain()
+            if way.fault in ("reset", "tear"):
+                way.writer.transport.abort()
                 return
-            if self.fault != "hang":
-                up_writer.write(block)
-                await up_writer.drain()
+            if way.fault == "hold":
+                await self._released.wait()
+            if way.fault != "hang":
+                way.up_writer.write(block)
+                await way.up_writer.drain()
+        if way.fault == "hold":  # its sender has gone; a request without one may be dropped
+            await way.answered.wait()
 
-    async def _back(self, up_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sent = 0
-        while block := await up_reader.read(65536):
+    def _fault_of(self, way: _Way, block: bytes) -> Fault:
+        if self.fault != "none":
+            return self.fault
+        for strike in self._strikes:
+            if strike.meets(block):
+                self.struck += 1
+                way.sent = 0
+                return strike.fault
+        return way.fault
+
+    async def _back(self, way: _Way) -> None:
+        while block := await way.up_reader.read(65536):
+            way.answered.set()
             if self.delay:
                 await asyncio.sleep(self.delay)
-            if self.fault == "cut":
-                block = block[: max(0, self.cut_after - sent)]
-            writer.write(block)
-            await writer.drain()
-            sent += len(block)
-            if self.fault == "cut" and sent >= self.cut_after:
+            if way.fault == "mute":
+                continue
+            cut = "cut" in (self.fault, way.fault)
+            if cut:
+                block = block[: max(0, self.cut_after - way.sent)]
+            way.writer.write(block)
+            await way.writer.drain()
+            way.sent += len(block)
+            if cut and way.sent >= self.cut_after:
                 return
 
 

@@ -3,17 +3,20 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+from tests.house import TENANT, House, backend, open_house
 from tests.openbao import Bao
 
 from svsync.backends.vault import VaultDriver
 from svsync.clients.vault import VaultSession, VaultSettings
-from svsync.domain.federation import BackendSpec, RuleSpec
-from svsync.domain.ids import BackendId
-from svsync.domain.values import Credential
+from svsync.domain.federation import BackendSpec, RuleSpec, Writes
+from svsync.domain.ids import BackendId, LocalPath
+from svsync.domain.values import Credential, Payload
 from svsync.network import NetworkPolicy
 from svsync.ports import Backend, CallGuard
+from svsync.services.secret_writes import Put
 from svsync.testing.conformance import CountingGuard
 
 LOOPBACK = NetworkPolicy(allow_loopback=True, file_managed=True)
@@ -63,3 +66,50 @@ def session_of(url: str, fields: str | Mapping[str, str], **changes: Any) -> Vau
     )
     policy = changes.pop("policy", LOOPBACK)
     return VaultSession(settings, changes.pop("credential", source_of(fields)), policy, **changes)
+
+
+# --- a house that writes there ------------------------------------------------------
+
+
+@asynccontextmanager
+async def writing_house(
+    bao: Bao, database: tuple[str, str, Path], *, url: str = "", token: str = "", **settings: Any
+) -> AsyncIterator[House]:
+    """A house that syncs the whole mount to `ext/**` and writes through; as root, and at
+    the server itself, unless `token` and `url` say otherwise."""
+    data = "data/" if bao.version == 2 else ""
+    spec = backend(
+        (RuleSpec("ext/**", f"{bao.mount}/{data}**"),),
+        type="hashicorp-vault",
+        config={
+            "endpoint": url or bao.url,
+            "auth_method": "token",
+            "auth_config_path": "env:BAO_TOKEN",
+        },
+        **{"writes": Writes.WRITE_THROUGH, **settings},
+    )
+    environ = {"BAO_TOKEN": token or bao.root_token}
+    async with open_house(*database, spec, environ=environ) as house:
+        yield house
+
+
+async def put(house: House, path: str, value: Mapping[str, str], **options: Any) -> str:
+    """A write as the API makes it; how far it went."""
+    payload = Payload.from_fields(dict(value))
+    answer: Any = await house.app.writes.put(
+        TENANT, LocalPath(path), Put(payload, **options), by="sa:test"
+    )
+    return str(answer["write_through"]["state"])
+
+
+async def there(bao: Bao, name: str = "a") -> Any:
+    """The value that stands in the mount."""
+    inner = "data/" if bao.version == 2 else ""
+    answer: Any = await bao.request("GET", f"{bao.mount}/{inner}{name}")
+    return answer["data"]["data"] if bao.version == 2 else answer["data"]
+
+
+async def versions_there(bao: Bao, name: str = "a") -> int:
+    """How many versions a name of KV v2 has had."""
+    answer: Any = await bao.request("GET", f"{bao.mount}/metadata/{name}")
+    return int(answer["data"]["current_version"])
