@@ -40,7 +40,7 @@ async def test_the_commands_of_the_readme_do_what_it_says(
     await kv2.put("sandbox/x", {"password": "not taken"})
     example = example.replace("# allow_loopback: true", "allow_loopback: true")
     example = example.replace("https://vault.internal:8200", kv2.url)
-    example = example.replace("kv/data/**", f"{kv2.mount}/data/**")
+    example = example.replace('"kv/data/', f'"{kv2.mount}/data/')
     (state_dir / "svsync.yaml").write_text(example)
     environ = {
         "PATH": os.environ["PATH"],
@@ -68,3 +68,9 @@ async def test_the_commands_of_the_readme_do_what_it_says(
     assert "external/vault/apps/db" in listed
     assert "sandbox" not in listed
     assert "walked" in told["svsync secrets get external/vault/apps/db"]
+    shared = f"{kv2.mount}/data/shared/mail"
+    landed = (await kv2.request("GET", shared))["data"]
+    assert isinstance(landed, dict)
+    assert landed["data"] == {"host": "smtp.internal", "user": "orders"}
+    assert landed["metadata"]["version"] == 1, "the run after the write wrote nothing"
+    assert landed["metadata"]["custom_metadata"] == {"team": "pay", "svsync-managed": "true"}

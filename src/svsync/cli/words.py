@@ -12,6 +12,8 @@ COUNTS: Final = {
     Count.METADATA_UPDATED: "tags updated here",
     Count.ATTACHED: "equal on both sides, joined",
     Count.PUSHED: "written to the backend",
+    Count.METADATA_PUSHED: "tags written to the backend",
+    Count.METADATA_REFUSED: "values it took, without their tags",
     Count.DELETED: "deleted here",
     Count.RETAINED: "gone in the backend, kept here",
     Count.CONFLICTS: "conflicts recorded",
@@ -57,6 +59,9 @@ REASONS: Final = {
     SkipReason.PUSH_REFUSED: "the backend refused the write",
     SkipReason.PUSH_THROTTLED: "the backend takes no further write yet",
     SkipReason.ROTATION_IN_PROGRESS: "it is being rotated",
-    SkipReason.NOT_OWNED: "svsync did not make it",
+    SkipReason.WRITE_OUTCOME_UNKNOWN: "the backend did not say whether it took the write",
+    SkipReason.DELETE_NOT_RECOVERABLE: "a delete there could not be undone",
+    SkipReason.BLIND_PUSH: "the backend takes no condition; allow_blind_push allows it",
+    SkipReason.NOT_OWNED: "a delete there, and svsync never wrote it",
 }
 """Why a path was left as it is."""

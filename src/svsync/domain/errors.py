@@ -12,7 +12,8 @@
     ├── BackendBusyError            somebody else runs this backend          exit 75
     ├── BackendError                the remote store, as a whole
     │   ├── BackendUnreachableError no connection, no answer, 5xx: retried   exit 3
-    │   ├── ThrottledError          429 and its kin: retried after a pause
+    │   ├── ThrottledError          429 and its kin: retried after a pause; a spent call
+    │   │                           budget is a kind of it, and never retried
     │   ├── LoginError              credentials refused: never retried       exit 1
     │   ├── DeniedError             403 on one operation: never retried
     │   ├── ProtocolError           an answer that is not this API's         exit 1
