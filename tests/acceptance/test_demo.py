@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import sys
@@ -17,7 +18,12 @@ from svsync.cli import demo_secrets
 from svsync.cli.demo_trials import ARRIVALS
 
 STEPS = ["source", "plan", "first_pull", "quiet", "rotation", "deletion"]
-STEPS += ["conflict", "guard", "outage", "at_rest"]
+STEPS += ["write_through", "lost_answer", "backup", "conflict", "resolve", "delete_both"]
+STEPS += ["guard", "outage", "found_out", "drift", "at_rest"]
+LIKE_A_VALUE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9]{36,}")
+"""What the demo makes up as it goes on: longer than any id, and without a hyphen."""
+WRITES_THROUGH = 12
+"""At least as many reach OpenBao: one more where the write in the outage is given up first."""
 NOBODY = 65534
 SOMEBODYS_PRODUCTION = "postgresql://nobody@127.0.0.1:1/production"
 
@@ -37,8 +43,8 @@ def program(state_dir: Path) -> Program:
 
 def values() -> Iterator[str]:
     """What is in the secrets of the demo, as OpenBao has them when it begins."""
-    mounts = demo_secrets.platform(), demo_secrets.payments(), demo_secrets.legacy()
-    for secret in chain(*mounts, demo_secrets.arrivals(ARRIVALS)):
+    pulled = demo_secrets.platform(), demo_secrets.payments(), demo_secrets.legacy()
+    for secret in chain(*pulled, demo_secrets.shared(), demo_secrets.arrivals(ARRIVALS)):
         yield from map(demo_secrets.needle, secret.versions)
 
 
@@ -69,6 +75,8 @@ async def test_demo_turns_out_as_told_and_shows_no_value(program: Program) -> No
     assert_nothing_left(program)
     written = said.out + (program.folder / ".demo/state/svsync.log").read_text()
     assert [v for v in values() if v in written] == []
+    assert LIKE_A_VALUE.fullmatch(demo_secrets.needle(demo_secrets.database("made/up")))
+    assert LIKE_A_VALUE.findall(written) == []
     assert said.out.count("\n\n") > len(STEPS)
     assert max(map(len, said.out.partition("three things")[0].splitlines())) <= 80
     assert (program.folder / ".demo/approle.json").stat().st_mode & 0o777 == 0o600
@@ -125,7 +133,13 @@ async def test_ordinary_user_gets_the_numbers_as_one_json_object(program: Progra
         "illegal_path",
     }
     assert told["outage"]["final"] == ARRIVALS
+    assert told["write_through"]["refused"] == "remote_changed"
+    assert told["lost_answer"]["code"] == "write_outcome_unknown"
+    assert told["backup"]["outage"]["state"] == "pending"
+    for found in (told["found_out"]["found"], told["drift"]["pushed"], told["drift"]["drift"]):
+        assert (found["result"], found["counts"]["pushed"]) == ("ok", 1)
     assert told["at_rest"]["found"] == 0
+    assert told["at_rest"]["pushes"] >= WRITES_THROUGH
     assert [v for v in values() if v in said.out] == []
     assert_nothing_left(program)
 

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -36,37 +35,6 @@ _NEXT: Final = (
     "runs list --backend fed_payments",
 )
 """Commands that work when the demo has ended: the store starts for each of them."""
-
-_CONFIG: Final = """\
-# Written by `svsync demo`: one OpenBao, federated as three backends.
-state_dir: {state}
-allow_loopback: true     # the demo's OpenBao listens on this machine only
-
-backends:
-"""
-_BACKEND: Final = """\
-  - id: fed_{name}
-    name: {name}
-    type: hashicorp-vault
-    config:
-      endpoint: {endpoint}
-      auth_method: approle
-      auth_config_path: {credential}
-      tls_verify: {ca}
-    path_mapping:
-      - {{local: "external/{name}/**", remote: "{remote}/**"}}
-    mode: sync
-    conflict_resolution: {policy}
-    remote_changes: pull     # given for local_wins, which else holds what changes there
-    on_remote_delete: {on_delete}
-
-"""
-_BACKENDS: Final = (
-    ("platform", "platform/data", "backend_wins", "retain"),
-    ("payments", "payments/data", "local_wins", "soft_delete"),
-    ("legacy", "legacy", "manual", "retain"),
-)
-"""Name, remote prefix, conflict_resolution, on_remote_delete."""
 
 
 def add_commands(subparsers: Any) -> None:
@@ -180,8 +148,7 @@ async def _empty(folder: Path) -> None:
 
 async def _play(folder: Path, out: Output) -> None:
     """Set up, tell each step, clear up; then the closing words or the JSON object."""
-    from svsync.cli.demo_pulls import PULLS
-    from svsync.cli.demo_trials import TRIALS
+    from svsync.cli.demo_steps import STEPS
 
     began = time.monotonic()
     told: dict[str, object] = {}
@@ -189,7 +156,7 @@ async def _play(folder: Path, out: Output) -> None:
         await _empty(folder)
         async with _stage(folder) as hands:
             ready = time.monotonic() - began
-            for number, step in enumerate((*PULLS, *TRIALS), start=1):
+            for number, step in enumerate(STEPS, start=1):
                 patience.stop()
                 _announce(out, f"{number}  {step.title}", step.why)
                 patience.start()
@@ -280,6 +247,8 @@ def _log_to(state: Path) -> Iterator[None]:
 async def _stage(folder: Path) -> AsyncIterator["Hands"]:
     """The servers, the shop's secrets, and svsync on top of them."""
     from svsync.app import open_app
+    from svsync.cli.demo_cable import Cable
+    from svsync.cli.demo_config import write_config
     from svsync.cli.demo_estate import open_estate
     from svsync.cli.demo_hands import Hands
     from svsync.config.load import load
@@ -292,29 +261,11 @@ async def _stage(folder: Path) -> AsyncIterator["Hands"]:
         async with (
             openbao_server(folder / "openbao", tls=tls) as server,
             open_estate(server, tls.ca) as estate,
+            Cable(server.port).laid() as cable,
         ):
             await estate.furnish()
-            config = _write_config(folder, server.url, tls.ca, await estate.make_login())
+            login, cabled = await estate.make_login(), f"https://127.0.0.1:{cable.port}"
+            config = write_config(folder, server.url, cabled, tls.ca, login)
             # Nothing of the environment: DATABASE_URL is somebody's production.
             async with open_app(load(str(config), {}), environ={}) as app:
-                yield Hands(app, await app.tenant("default"), estate, state)
-
-
-def _write_config(folder: Path, endpoint: str, ca: Path, login: str) -> Path:
-    """svsync.yaml, and the login that it refers to in a file that only we can read."""
-    credential, config = folder / "approle.json", folder / "svsync.yaml"
-    credential.touch(mode=0o600, exist_ok=False)
-    credential.write_text(login, encoding="utf-8")
-    text = _CONFIG.format(state=json.dumps(str(folder / "state")))
-    for name, remote, policy, on_delete in _BACKENDS:
-        text += _BACKEND.format(
-            name=name,
-            remote=remote,
-            policy=policy,
-            on_delete=on_delete,
-            endpoint=json.dumps(endpoint),
-            credential=json.dumps(f"file:{credential}"),
-            ca=json.dumps(str(ca)),
-        )
-    config.write_text(text, encoding="utf-8")
-    return config
+                yield Hands(app, await app.tenant("default"), estate, cable, state)

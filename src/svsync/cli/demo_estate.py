@@ -37,6 +37,16 @@ path "legacy/*"            { capabilities = ["read", "list"] }
 path "platform/detailed-metadata/*" { capabilities = ["list"] }
 path "payments/detailed-metadata/*" { capabilities = ["list"] }
 
+# Where writes go through, and in one mount deletes too, recoverably.
+path "shared/data/*"       { capabilities = ["read", "create", "update"] }
+path "shared/metadata/*"   { capabilities = ["read", "list", "patch"] }
+path "shared/delete/*"     { capabilities = ["update"] }
+path "shared/undelete/*"   { capabilities = ["update"] }
+path "handover/data/*"     { capabilities = ["read", "create", "update"] }
+path "handover/metadata/*" { capabilities = ["read", "list", "patch"] }
+path "backup/data/*"       { capabilities = ["read", "create", "update"] }
+path "backup/metadata/*"   { capabilities = ["read", "list", "patch"] }
+
 # One folder is nobody's business.
 path "platform/data/security/breakglass/*"              { capabilities = ["deny"] }
 path "platform/metadata/security/breakglass/*"          { capabilities = ["deny"] }
@@ -51,27 +61,49 @@ path "auth/token/revoke-self" { capabilities = ["update"] }
 
 @dataclass
 class Mount:
-    """One KV mount with what was put in it. `remote`: the current version by path."""
+    """One KV mount with what was put in it. `remote`: the current version by path;
+    `local`: the prefix below which svsync serves it."""
 
     name: str
     version: int
     secrets: list[DemoSecret]
+    local: str
     remote: dict[str, int] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
+
+    @classmethod
+    def external(cls, name: str, secrets: list[DemoSecret], *, version: int = 2) -> "Mount":
+        return cls(name, version, secrets, f"external/{name}")
 
     @property
     def carried(self) -> list[DemoSecret]:
         return [secret for secret in self.secrets if secret.carried]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What OpenBao holds at a path: the newest version, whose value is None where it is
+    deleted, and the pairs of its custom metadata."""
+
+    version: int
+    value: Data | None
+    tags: Mapping[str, str]
+
+
 class Estate:
-    """Three mounts, and the hands that work in them."""
+    """The company's mounts, and the hands that work in them.
+
+    svsync reads from `mounts`, and both reads and writes the other three.
+    """
 
     def __init__(self, server: OpenBaoServer, http: aiohttp.ClientSession) -> None:
         self.server = server
-        self.platform = Mount("platform", 2, demo_secrets.platform())
-        self.payments = Mount("payments", 2, demo_secrets.payments())
-        self.legacy = Mount("legacy", 1, demo_secrets.legacy())
+        self.platform = Mount.external("platform", demo_secrets.platform())
+        self.payments = Mount.external("payments", demo_secrets.payments())
+        self.legacy = Mount.external("legacy", demo_secrets.legacy(), version=1)
+        self.shared = Mount.external("shared", demo_secrets.shared())
+        self.handover = Mount.external("handover", [])
+        self.backup = Mount("backup", 2, [], "primary")
         self._http = http
 
     @property
@@ -80,10 +112,11 @@ class Estate:
 
     async def furnish(self) -> None:
         """Make the mounts and put their secrets in."""
-        for mount in self.mounts:
+        every = (*self.mounts, self.shared, self.handover, self.backup)
+        for mount in every:
             body = {"type": "kv", "options": {"version": str(mount.version)}}
             await self._call("POST", f"sys/mounts/{mount.name}", body)
-        for mount in self.mounts:
+        for mount in every:
             await self._usable(mount)
             await self.add(mount, mount.secrets)
 
@@ -100,10 +133,10 @@ class Estate:
 
     async def make_login(self) -> str:
         """An AppRole with the least policy: its credential as JSON text."""
-        await self._call("PUT", "sys/policies/acl/svsync-reader", {"policy": POLICY})
+        await self._call("PUT", "sys/policies/acl/svsync", {"policy": POLICY})
         await self._call("POST", "sys/auth/approle", {"type": "approle"})
         role = {
-            "token_policies": "svsync-reader",
+            "token_policies": "svsync",
             "token_no_default_policy": True,
             "token_ttl": "1h",
         }
@@ -137,6 +170,15 @@ class Estate:
             self._call("POST", _url(mount, "undelete", path), {"versions": [mount.remote[path]]})
             for path in paths
         )
+
+    async def held(self, mount: Mount, path: str) -> Held:
+        """What is there now; of a KV version 2 mount."""
+        told = (await self._call("GET", _url(mount, "metadata", path)))["data"]
+        version, value = told["current_version"], None
+        if not told["versions"][str(version)]["deletion_time"]:
+            shown = await self._call("GET", _url(mount, "data", path))
+            version, value = shown["data"]["metadata"]["version"], shown["data"]["data"]
+        return Held(version, value, told["custom_metadata"] or {})
 
     # --- one call -----------------------------------------------------------------
 

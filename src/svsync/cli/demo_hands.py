@@ -6,18 +6,29 @@ as well.
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 from svsync.app import App
-from svsync.cli.demo_estate import Estate, Mount
+from svsync.cli.demo_cable import Cable
+from svsync.cli.demo_estate import Estate, Held, Mount
 from svsync.cli.demo_secrets import Data
 from svsync.domain.errors import NotFoundError, SvsyncError
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.runs import Count, Stage
+from svsync.domain.values import Payload
+from svsync.services.pushes import HOLD_S
 from svsync.services.runs import Ended, Request
+from svsync.services.secret_writes import Put
 from svsync.services.secrets import MAX_PAGE
+
+COLUMNS: Final = ("what happens", "answer", "here", "OpenBao")
+"""Of the tables that follow a secret on both sides."""
+_ASKS: Final = 50
+_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +61,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """What people do with svsync, on an open app; `estate` is the company's side."""
+    """What people do with svsync, on an open app; `estate` is the company's side, and
+    `cable` is how `fed_shared` reaches it. `written`: values that were written meanwhile,
+    on either side."""
 
     app: App
     tenant: TenantId
     estate: Estate
+    cable: Cable
     state_dir: Path
+    written: list[Data] = field(default_factory=list)
+    began: dict[LocalPath, float] = field(default_factory=dict)
 
     async def run_all(self, *, dry: bool = False) -> list[tuple[Mount, Ended]]:
         return [(mount, await self.run(mount, dry=dry)) for mount in self.estate.mounts]
@@ -88,6 +104,49 @@ class Hands:
         finally:
             striking.cancel()
         return ended
+
+    async def write(self, path: LocalPath, value: Data, **options: Any) -> dict[str, object]:
+        """Write a secret, as an application does; how far it went."""
+        self.written.append(value)
+        self.began[path] = time.monotonic()
+        put = Put(Payload.from_json_text(json.dumps(value)), **options)
+        return through(await self.app.writes.put(self.tenant, path, put, by="demo"))
+
+    async def change_there(self, mount: Mount, path: str, value: Data) -> None:
+        """Somebody else writes it in OpenBao."""
+        self.written.append(value)
+        await self.estate.put(mount, path, value)
+
+    async def refused(self, path: LocalPath, value: Data) -> SvsyncError:
+        """Try to write what svsync should not take; its answer."""
+        try:
+            await self.write(path, value)
+        except SvsyncError as error:
+            return error
+        raise unexpected(f"a write of {path} is refused")
+
+    async def run_when_settled(self, mount: Mount, path: LocalPath) -> Ended:
+        """The run that settles the open write of a path: the first that comes after its
+        time is over. One that comes before leaves the path alone."""
+        await asyncio.sleep(self.began[path] + HOLD_S - time.monotonic())
+        for _ in range(_ASKS):
+            ran = await self.run(mount)
+            if await self.open_writes(mount) == 0:
+                return ran
+            await asyncio.sleep(_POLL_SECONDS)
+        raise unexpected(f"a run finds out what became of the write of {path}")
+
+    async def open_writes(self, mount: Mount) -> object:
+        """How many writes to a backend nobody knows the end of yet."""
+        told = await self.app.federation.status(self.tenant, f"fed_{mount.name}")
+        return told["pending_pushes"]
+
+    async def sides(self, mount: Mount, path: str) -> tuple[int, Held]:
+        """The version that is served here, and what OpenBao holds, for a secret that both
+        sides should agree on."""
+        local, held = local_path(mount, path), await self.estate.held(mount, path)
+        expect(await self.value(local) == held.value, f"both sides of {local} are equal")
+        return await self.version(local), held
 
     async def paths(self, prefix: str) -> dict[str, int]:
         """Live local paths below a prefix, with their current versions."""
@@ -151,21 +210,37 @@ class Hands:
         return found[0]
 
 
+def same(held: Held) -> str:
+    """What tables show of OpenBao's side once `Hands.sides` found it equal."""
+    return f"v{held.version}, same value"
+
+
 def below_external(path: LocalPath) -> str:
     """What tables show: each local path of the demo begins with `external/`."""
     return path.removeprefix("external/")
 
 
 def local_path(mount: Mount, path: str) -> LocalPath:
-    return LocalPath(f"external/{mount.name}/{path}")
+    return LocalPath(f"{mount.local}/{path}")
 
 
 def expect(holds: bool, what: str) -> None:
     """Raises SvsyncError where the demo did not turn out as it tells."""
     if not holds:
-        raise SvsyncError(
-            f"the demo did not turn out as it tells: it expected that {what}", code="demo_failed"
-        )
+        raise unexpected(what)
+
+
+def unexpected(what: str) -> SvsyncError:
+    return SvsyncError(
+        f"the demo did not turn out as it tells: it expected that {what}", code="demo_failed"
+    )
+
+
+def through(answer: Mapping[str, object]) -> dict[str, object]:
+    """How far a write or a delete went: its state, and the id of its push."""
+    told = answer["write_through"]
+    assert isinstance(told, dict)
+    return told
 
 
 def moved(ended: Ended) -> int:

@@ -114,6 +114,12 @@ def legacy() -> list[DemoSecret]:
     return made
 
 
+def shared() -> list[DemoSecret]:
+    """What is kept in OpenBao and changed from both sides: KV version 2."""
+    names = ("checkout", "search", "newsletter", "returns", "loyalty", "catalog")
+    return [_secret("shared", f"{name}/db", database, {"env": "prod"}) for name in names]
+
+
 def arrivals(count: int) -> list[DemoSecret]:
     """Keys of new customers, who all arrive on one day."""
     regions = ("eu-west", "us-east", "ap-south", "sa-east")

@@ -30,6 +30,7 @@ class AtRest:
         found: names of tables and files that hold one of the values in some form;
             empty where all is well.
         versions: sealed values of secrets; `conflict_sides`: those of conflicts.
+        pushes: writes to backends that are on record, each named by its fingerprint.
         sample: the first bytes of the sealed value asked for.
     """
 
@@ -39,6 +40,7 @@ class AtRest:
     file_bytes: int
     versions: int
     conflict_sides: int
+    pushes: int
     sample: bytes
     found: tuple[str, ...]
 
@@ -77,6 +79,7 @@ async def look_at_rest(state_dir: Path, values: Sequence[bytes], sample_of: str)
         file_bytes=size,
         versions=counts["versions"],
         conflict_sides=counts["sides"],
+        pushes=counts["pushes"],
         sample=counts["sample"],
         found=(*in_tables, *in_files),
     )
@@ -102,6 +105,7 @@ async def _look_at_tables(
             """
             SELECT (SELECT count(*) FROM versions WHERE sealed IS NOT NULL) AS versions,
                    (SELECT count(local_sealed) + count(remote_sealed) FROM conflicts) AS sides,
+                   (SELECT count(*) FROM pushes) AS pushes,
                    substr(v.sealed, 1, $2) AS sample
             FROM secrets s JOIN versions v USING (tenant_id, secret_id)
             WHERE s.path = $1 AND v.version = s.current_version
