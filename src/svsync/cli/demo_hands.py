@@ -27,7 +27,7 @@ from svsync.services.secrets import MAX_PAGE
 
 COLUMNS: Final = ("what happens", "answer", "here", "OpenBao")
 """Of the tables that follow a secret on both sides."""
-_ASKS: Final = 50
+_ASKS: Final = 300
 _POLL_SECONDS: Final = 0.2
 
 
