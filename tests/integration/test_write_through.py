@@ -220,7 +220,7 @@ async def test_delete_is_local_unless_deletes_are_propagated(
 ) -> None:
     await through.configure(conflict_resolution=policy)
     answer = await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
-    assert state(answer) == "pending"
+    assert state(answer) == "not_configured"
     await through.run()
     assert await there(through, "kv/a") == {"k": "1"}
     assert await through.paths() == []

@@ -313,11 +313,13 @@ class SecretWrites:
     async def _claim(
         self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId, state: str
     ) -> None:
-        known = await store.mark_written(tx, w.path, _STATUS.get(state))
+        known = await store.mark_written(tx, w.path, _STATUS.get(state), w.fingerprint)
         owner = place.owner
         if not known and owner is not None and owner.writes_through:
+            due = state == "pending"
+            status = PairStatus.PENDING_PUSH if due else PairStatus.INITIAL
             await store.claim_written(
-                tx, owner.spec.id, owner.mapping, owner.remote, w.path, secret, owner.rule
+                tx, owner.spec.id, owner.mapping, owner.remote, w.path, secret, owner.rule, status
             )
 
     async def _plan(
@@ -438,7 +440,7 @@ class SecretWrites:
             due = propagate and base is BaseKind.VALUE
             if not due or place.frozen or (owner.local_first and place.push is not None):
                 await self._bury(tx, d, place, propagate=propagate)
-                return "pending", None
+                return "pending" if propagate or place.frozen else "not_configured", None
             if place.push is not None:
                 raise in_progress(d.path)
             if owner.local_first:

@@ -174,10 +174,13 @@ async def sealed_version(tx: Transaction, secret: SecretId, version: int) -> Row
     return await tx.fetchrow("secrets.sealed_version", tx.tenant, secret, version)
 
 
-async def mark_written(tx: Transaction, path: LocalPath, status: str | None = None) -> bool:
+async def mark_written(
+    tx: Transaction, path: LocalPath, status: str | None = None, fingerprint: bytes | None = None
+) -> bool:
     """Make the next run look at the pair of a path that was written locally, and say what
-    it is until then (None: what it was); False where there is none."""
-    return await tx.execute("secrets.mark_written", tx.tenant, path, status) > 0
+    it is until then (None: what it was); False where there is none. What was written is
+    in sync where its fingerprint is base's."""
+    return await tx.execute("secrets.mark_written", tx.tenant, path, status, fingerprint) > 0
 
 
 async def claim_written(
@@ -188,9 +191,10 @@ async def claim_written(
     path: LocalPath,
     secret: SecretId,
     rule: int,
+    status: str,
 ) -> None:
     """Give a path that is written through a pair, where none owns it yet."""
     await tx.execute(
         "secrets.claim_written", tx.tenant, backend, remote, path, secret, rule, mapping.hash,
-        mapping.base_pair,
+        mapping.base_pair, status,
     )  # fmt: skip
