@@ -47,6 +47,7 @@ class _Way:
     up_reader: asyncio.StreamReader
     up_writer: asyncio.StreamWriter
     fault: Fault = "none"
+    taken: bytes = b""
     sent: int = 0
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -60,6 +61,11 @@ class FaultyTcp:
     and nothing is answered; mute: they arrive, and the answer is kept back; cut: the
     answer ends after `cut_after` bytes. `delay` seconds pass before each answer.
     `strike` chooses single requests instead; `shut` lets nothing connect at all.
+
+    Attributes:
+        struck: requests that a strike has met.
+        kept: set once a request (hold, hang) or its answer (mute) is kept back whole.
+        arrived: requests that were held and have been answered, to nobody.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -69,6 +75,8 @@ class FaultyTcp:
         self.delay = 0.0
         self.connections = 0
         self.struck = 0
+        self.arrived = 0
+        self.kept = asyncio.Event()
         self.port = 0
         self._strikes: list[_Strike] = []
         self._released = asyncio.Event()
@@ -80,7 +88,7 @@ class FaultyTcp:
         return f"http://127.0.0.1:{self.port}"
 
     def strike(self, line: str, fault: Fault, *, every: int = 1, times: float = 1) -> None:
-        """Requests whose `METHOD /path` matches meet `fault`; `struck` counts them."""
+        """Requests whose `METHOD /path` matches meet `fault`."""
         self._released.clear()
         self._strikes.append(_Strike(re.compile(line.encode()), fault, every, times))
 
@@ -142,13 +150,20 @@ class FaultyTcp:
             if way.fault in ("reset", "tear"):
                 way.writer.transport.abort()
                 return
+            if way.fault in ("hold", "hang"):
+                way.taken += block
+                if not _is_whole(way.taken):
+                    continue
+                self.kept.set()
             if way.fault == "hold":
+                block, way.taken = way.taken, b""
                 await self._released.wait()
             if way.fault != "hang":
                 way.up_writer.write(block)
                 await way.up_writer.drain()
         if way.fault == "hold":  # its sender has gone; a request without one may be dropped
             await way.answered.wait()
+            self.arrived += 1
 
     def _fault_of(self, way: _Way, block: bytes) -> Fault:
         if self.fault != "none":
@@ -157,6 +172,7 @@ class FaultyTcp:
             if strike.meets(block):
                 self.struck += 1
                 way.sent = 0
+                way.answered.clear()  # earlier requests on this connection were
                 return strike.fault
         return way.fault
 
@@ -166,6 +182,7 @@ class FaultyTcp:
             if self.delay:
                 await asyncio.sleep(self.delay)
             if way.fault == "mute":
+                self.kept.set()
                 continue
             cut = "cut" in (self.fault, way.fault)
             if cut:
@@ -175,6 +192,13 @@ class FaultyTcp:
             way.sent += len(block)
             if cut and way.sent >= self.cut_after:
                 return
+
+
+def _is_whole(request: bytes) -> bool:
+    """Is this all of a request, its body included?"""
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse] | web.StreamResponse]
