@@ -143,22 +143,22 @@ class FaultyTcp:
 
     async def _forth(self, way: _Way) -> None:
         while block := await way.reader.read(65536):
-            way.fault = self._fault_of(way, block)
-            if way.fault == "tear":
+            fault = self._fault_of(way, block)
+            if fault == "tear":
                 way.up_writer.write(block[: len(block) // 2])
                 await way.up_writer.drain()
-            if way.fault in ("reset", "tear"):
+            if fault in ("reset", "tear"):
                 way.writer.transport.abort()
                 return
-            if way.fault in ("hold", "hang"):
+            if fault in ("hold", "hang"):
                 way.taken += block
                 if not _is_whole(way.taken):
                     continue
                 self.kept.set()
-            if way.fault == "hold":
+            if fault == "hold":
                 block, way.taken = way.taken, b""
                 await self._released.wait()
-            if way.fault != "hang":
+            if fault != "hang":
                 way.up_writer.write(block)
                 await way.up_writer.drain()
         if way.fault == "hold":  # its sender has gone; a request without one may be dropped
@@ -173,7 +173,8 @@ class FaultyTcp:
                 self.struck += 1
                 way.sent = 0
                 way.answered.clear()  # earlier requests on this connection were
-                return strike.fault
+                way.fault = strike.fault
+                break
         return way.fault
 
     async def _back(self, way: _Way) -> None:
@@ -181,7 +182,7 @@ class FaultyTcp:
             way.answered.set()
             if self.delay:
                 await asyncio.sleep(self.delay)
-            if way.fault == "mute":
+            if "mute" in (self.fault, way.fault):
                 self.kept.set()
                 continue
             cut = "cut" in (self.fault, way.fault)
