@@ -15,10 +15,11 @@ Where the backend cannot be asked it stays unknown, and its path stays untouched
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from svsync.domain.changes import (
+    HistoricVersion,
     LocalKind,
     RemoteGone,
     RemoteUnknown,
@@ -38,6 +39,8 @@ from svsync.services.pushes import (
     Push,
     Sender,
     at_once,
+    between,
+    concerns_all,
     deliver,
     settle,
     take_up,
@@ -115,12 +118,14 @@ class _Asking:
         if not push.sent:
             return Made(push, PushState.WITHDRAWN, reason=SkipReason.WRITE_IN_PROGRESS)
         try:
-            reads = await within(CALL_S, self.sender.backend.read([push.remote_path]))
+            answer = await within(CALL_S, self._ask())
         except BackendError as error:
-            return self._unknown(error)
-        if reads is None:
-            return self._unknown()
-        [read] = reads
+            return self._unknown(error if concerns_all(error) else None)
+        return self._unknown() if answer is None else answer
+
+    async def _ask(self) -> Made | PushId:
+        push = self.push
+        [read] = await self.sender.backend.read([push.remote_path])
         if isinstance(read, RemoteUnknown):
             return self._unknown()
         match push.kind:
@@ -184,7 +189,7 @@ class _Asking:
         if isinstance(read, RemoteValue):
             fingerprint = self.sender.keys.fingerprint(read.payload)
             if fingerprint == push.target:
-                return self._landed(read)
+                return replace(self._landed(read), foreign=await self._between(read))
             if self._as_expected(read, fingerprint):
                 return self._again_or_withdrawn()
         elif push.kind is PushKind.CREATE and self._as_expected(read):
@@ -203,6 +208,13 @@ class _Asking:
             return False
         base = self.push.pair.base.fingerprint
         return bool(read.value_token) or fingerprint is None or fingerprint == base
+
+    async def _between(self, read: RemoteValue) -> tuple[HistoricVersion, ...]:
+        """Without a condition our write went over whatever stood between."""
+        backend = self.sender.backend
+        if backend.features.compare_and_set:
+            return ()
+        return await between(backend, self.push, self.push.expected_order, read.order)
 
     async def _is_below(self, read: RemoteValue | RemoteGone) -> bool:
         """Is our value the version right after what was expected, with others on top?"""

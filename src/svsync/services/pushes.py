@@ -12,16 +12,18 @@ and that only the hand that holds it (`attempts`) may say how it ended.
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from svsync.domain.changes import HistoricVersion, Pair, PairStatus, RemoteValue
 from svsync.domain.decide import PushKind
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import BackendError, KeyServiceError, SvsyncError
+from svsync.domain.errors import BackendError, DeniedError, KeyServiceError, SvsyncError
 from svsync.domain.federation import BackendSpec, ConflictPolicy, PathSettings
 from svsync.domain.ids import (
     BackendId,
@@ -64,7 +66,8 @@ HOLD_S: Final = 15.0
 PLAN_S: Final = 60.0
 """The same for one that is planned and not sent yet."""
 AT_ONCE: Final = 8
-"""Pushes of one batch under way at one time."""
+"""Pushes sent together, and under way at one time: none waits while its time runs out, and
+a change of configuration, which takes the fence away, is met by the next few."""
 
 
 class TransactionMaker(Protocol):
@@ -198,13 +201,15 @@ async def deliver(sender: Sender, ids: Sequence[PushId]) -> list[Made]:
 
     Returns how each ended; one that somebody else took in hand meanwhile is missing.
     """
-    if not ids:
-        return []
-    async with sender.transaction(lookups=True) as tx:
-        await store.send(tx, ids, HOLD_S)
-        held = await take_up(sender, tx, ids)
-    made = await at_once([lambda push=push: _make(sender, push) for push in held])  # type: ignore[misc]
-    return await settle(sender, made)
+    ended: list[Made] = []
+    for at in range(0, len(ids), AT_ONCE):
+        until = time.monotonic() + HOLD_S
+        async with sender.transaction(lookups=True) as tx:
+            ours = await store.send(tx, ids[at : at + AT_ONCE], HOLD_S)
+            held = await take_up(sender, tx, list(ours))
+        works = [partial(_make, sender, push, until) for push in held]
+        ended.extend(await settle(sender, await at_once(works)))
+    return ended
 
 
 async def take_up(sender: Sender, tx: Transaction, ids: Sequence[PushId]) -> list[Push]:
@@ -252,8 +257,9 @@ def _push_of(row: Row, pair: Pair, rules: RuleSet) -> Push:
     )
 
 
-async def _make(sender: Sender, push: Push) -> Made:
-    """One call, on its condition, within its time."""
+async def _make(sender: Sender, push: Push, until: float) -> Made:
+    """One call, on its condition, within its time. From `until` on (monotonic seconds)
+    others may take it for given up: it is not begun where it could end after that."""
     payload: Payload | None = None
     if push.kind in (PushKind.PUT, PushKind.CREATE):
         try:
@@ -267,13 +273,13 @@ async def _make(sender: Sender, push: Push) -> Made:
     order = RemoteWrite(
         push.push_id, push.remote_path, push.kind, push.expected_token, push.expected_order, payload
     )
-    if sender.time_left() < CALL_S:
+    if min(sender.time_left(), until - time.monotonic()) < CALL_S:
         return Made(push, PushState.WITHDRAWN, reason=SkipReason.WRITE_IN_PROGRESS)
     call = _Call(sender, push, order)
     try:
         answer = await within(CALL_S, call.run())
     except BackendError as error:
-        whole = None if error.status is not None and error.status < 500 else error
+        whole = error if concerns_all(error) else None
         if call.went_out and error.sent:
             reason = SkipReason.WRITE_OUTCOME_UNKNOWN
             return Made(push, PushState.UNKNOWN, reason=reason, error=whole)
@@ -295,7 +301,14 @@ async def _make(sender: Sender, push: Push) -> Made:
         )
     if isinstance(answer, Refused):
         return Made(push, PushState.REFUSED, reason=answer.reason, detail=answer.detail)
-    return Made(push, PushState.LANDED, landed=answer, foreign=await call.between(answer))
+    return Made(push, PushState.LANDED, landed=answer, foreign=call.foreign)
+
+
+def concerns_all(error: BackendError) -> bool:
+    """Does the error speak of the backend as a whole, not of the one path asked for?"""
+    if isinstance(error, DeniedError):
+        return False
+    return error.status is None or error.status >= 500
 
 
 @dataclass(slots=True)
@@ -307,6 +320,7 @@ class _Call:
     order: RemoteWrite
     went_out: bool = field(default=False, init=False)
     conditional: bool = field(default=True, init=False)
+    foreign: tuple[HistoricVersion, ...] = field(default=(), init=False)
 
     async def run(self) -> Landed | Refused:
         backend = self.sender.backend
@@ -320,7 +334,11 @@ class _Call:
             return Refused(REMOTE_CHANGED)
         tags = self._tags(ready)
         self.went_out = True
-        return await backend.write(self.order, ready, tags)
+        answer = await backend.write(self.order, ready, tags)
+        if isinstance(answer, Landed) and not self.conditional:
+            before = self.order.expected_order
+            self.foreign = await between(self.sender.backend, self.push, before, answer.order)
+        return answer
 
     def _may_delete(self, ready: Ready) -> bool:
         """With `delete_only_owned` a delete goes to what carries the mark of svsync alone."""
@@ -358,22 +376,22 @@ class _Call:
         wanted[MANAGED] = "true"
         return None if wanted == dict(ready.tags) else wanted
 
-    async def between(self, landed: Landed) -> tuple[HistoricVersion, ...]:
-        """Without a condition somebody may have been faster: what they wrote is found
-        among the versions between what was expected and ours."""
-        backend, expected = self.sender.backend, self.order.expected_order
-        if self.conditional or not backend.features.history or landed.order is None:
-            return ()
-        after = 0 if expected is None else expected
-        if landed.order - after <= 1:
-            return ()
-        try:
-            found = await backend.read_history(
-                self.push.remote_path, above=after, below=landed.order, limit=landed.order - after
-            )
-        except BackendError:
-            return ()
-        return tuple(found)
+
+async def between(
+    backend: Backend, push: Push, before: int | None, ours: int | None
+) -> tuple[HistoricVersion, ...]:
+    """What others wrote between the version that was expected and ours.
+
+    Without a condition somebody may have been faster. Raises BackendError where that
+    cannot be asked: then the push is not at its end.
+    """
+    after = before or 0
+    if not backend.features.history or ours is None or ours - after <= 1:
+        return ()
+    found = await backend.read_history(
+        push.remote_path, above=after, below=ours, limit=ours - after
+    )
+    return tuple(found)
 
 
 async def _opened(sender: Sender, push: Push) -> Payload:

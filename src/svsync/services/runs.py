@@ -373,10 +373,9 @@ class Runs:
         await outbox.add(tx, spec.id, [event], event_ids=lambda: self._ids("evt"))
 
     async def _superseded(self, run: Run) -> None:
-        """Nothing of the run's end is written but that it was superseded, and only if
-        nobody has ended it yet."""
+        """Nothing of the run's end is written: who took over, or configured anew, has ended
+        it, or will, with its event."""
         async with self._db.transaction(run.claimed.held.tenant) as tx:
-            await queue.supersede(tx, run.claimed.run_id, run.claimed.held.fence)
             await staging.drop(tx, run.claimed.run_no)
 
     # --- looking back -------------------------------------------------------------

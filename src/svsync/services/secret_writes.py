@@ -178,8 +178,9 @@ class SecretWrites:
         answers, else later."""
         assert place.pair is not None
         base = place.pair.base
-        if base.kind is BaseKind.VALUE and base.fingerprint == w.fingerprint:
-            return await self._commit(tx, w, place, "applied")
+        equal = base.kind is BaseKind.VALUE and base.fingerprint == w.fingerprint
+        if equal and place.push is None:
+            return await self._commit(tx, w, place, w.equal_state(place))
         wrote = await self._commit(tx, w, place, "pending")
         if place.push is not None:
             return wrote  # the path has one on its way: the next run makes this one
@@ -194,9 +195,12 @@ class SecretWrites:
         given = _merged(place.row, w.put)
         if given != _merged(place.row, Put(w.put.payload)):
             await store.redescribe(tx, SecretId(place.row["secret_id"]), given)
-            await store.mark_written(tx, w.path)
+            due = place.through and w.equal_state(place) == "pending"
+            await store.mark_written(tx, w.path, PairStatus.PENDING_PUSH if due else None)
         settled = place.pair is not None and place.pair.base.fingerprint == w.fingerprint
-        state = "not_configured" if not place.through else "applied" if settled else "pending"
+        state = "not_configured"
+        if place.through:
+            state = w.equal_state(place) if settled and place.push is None else "pending"
         return _Wrote(SecretId(place.row["secret_id"]), place.version, state)
 
     async def _remote_first(self, w: "_Writing", owner: Owner, place: Place) -> _Wrote:
@@ -212,7 +216,7 @@ class SecretWrites:
                 if base.kind is BaseKind.NONE:
                     expected = _Expected(PushKind.CREATE, found.value_token, found.order)
                 elif _stands(sender, base, found):
-                    return await self._commit_seen(w, place, "applied")
+                    return await self._commit_seen(w, place, w.equal_state(place))
                 else:
                     await self._look_again(w)
                     raise remote_changed(w.path, owner.spec.id)
@@ -313,7 +317,9 @@ class SecretWrites:
     async def _claim(
         self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId, state: str
     ) -> None:
-        known = await store.mark_written(tx, w.path, _STATUS.get(state), w.fingerprint)
+        # A value that is base's is in sync, unless its tags, or an earlier write, are due.
+        equal = None if state == "pending" else w.fingerprint
+        known = await store.mark_written(tx, w.path, _STATUS.get(state), equal)
         owner = place.owner
         if not known and owner is not None and owner.writes_through:
             due = state == "pending"
@@ -434,15 +440,17 @@ class SecretWrites:
             if owner is None or not owner.writes_through:
                 await self._bury(tx, d, place, propagate=False)
                 return "not_configured", None
+            if place.push is not None and not (owner.local_first or place.frozen):
+                raise in_progress(d.path)
             base = BaseKind.NONE if pair is None else pair.base.kind
-            # What was never synced is not what may appear there later: no delete of it.
-            propagate = owner.settings.propagate_deletes and base is not BaseKind.NONE
+            # What was never synced is not what may appear there later: no delete of it. But
+            # what is on its way there is.
+            synced = base is not BaseKind.NONE or place.puts
+            propagate = owner.settings.propagate_deletes and synced
             due = propagate and base is BaseKind.VALUE
             if not due or place.frozen or (owner.local_first and place.push is not None):
                 await self._bury(tx, d, place, propagate=propagate)
                 return "pending" if propagate or place.frozen else "not_configured", None
-            if place.push is not None:
-                raise in_progress(d.path)
             if owner.local_first:
                 await self._bury(tx, d, place, propagate=True)
                 push = await self._plan_delete(tx, d, place, state="pending")
@@ -492,6 +500,12 @@ class _Writing:
     keys: TenantKeys
     sealer: Sealer
     fingerprint: bytes
+
+    def equal_state(self, place: Place) -> str:
+        """Of a write whose value the backend has: tags that change with it follow later."""
+        now, before = _merged(place.row, self.put), _merged(place.row, Put(self.put.payload))
+        same = (now.tags, json.loads(now.custom)) == (before.tags, json.loads(before.custom))
+        return "applied" if same else "pending"
 
     def check(self, place: Place) -> None:
         cas = self.put.cas

@@ -122,10 +122,11 @@ async def lock_unmoved(tx: Transaction, seen: Sequence[tuple[SecretId, int, int]
 
 
 async def forget_unsettled(
-    tx: Transaction, backend: BackendId, paths: Sequence[RemotePath]
+    tx: Transaction, backend: BackendId, paths: Sequence[tuple[RemotePath, bool]]
 ) -> None:
+    """Drop pairs that were never settled; each with whether a local secret was seen."""
     if paths:
-        await tx.execute("pairs.forget_unsettled", tx.tenant, backend, list(paths))
+        await tx.execute("pairs.forget_unsettled", tx.tenant, backend, *columns(paths, 2))
 
 
 async def active(tx: Transaction, backend: BackendId, after: RemotePath, limit: int) -> list[Row]:

@@ -191,8 +191,3 @@ async def calls_of_cycles(tx: Transaction, backend: BackendId) -> list[dict[str,
     """Calls by operation of each of the last 10 full runs that completed, newest first."""
     rows = await tx.fetch("queue.calls_of_cycles", tx.tenant, backend)
     return [json.loads(row["calls"]) for row in rows]
-
-
-async def supersede(tx: Transaction, run: RunId, fence: Fence) -> None:
-    """End a run that lost its fence, unless somebody has ended it already."""
-    await tx.execute("queue.supersede", tx.tenant, run, fence)

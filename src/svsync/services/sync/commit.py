@@ -266,7 +266,9 @@ async def _write(run: Run, tx: Transaction, rows: Sequence[_Rows]) -> int:
     await secrets.bury(tx, buried)
     await secrets.describe(tx, described)
     nothing = [r for r in rows if r.outcome.decision.status is PairStatus.INITIAL]
-    await pairs.forget_unsettled(tx, run.spec.id, [r.pair.remote_path for r in nothing])
+    await pairs.forget_unsettled(
+        tx, run.spec.id, [(r.pair.remote_path, r.secret is not None) for r in nothing]
+    )
     left = [_pair_row(r) for r in rows if r not in nothing]
     await pairs.upsert(tx, run.spec.id, run.mapping, left)
     recorded = await _write_conflicts(run, tx, rows)
@@ -333,7 +335,8 @@ def _pair_row(r: _Rows) -> PairRow:
         raw_nonce=r.raw.nonce if r.raw else None,
         recheck=o.decision.push is not None
         or o.decision.status is PairStatus.PENDING_PUSH
-        or o.decision.conflict_state is ConflictState.OPEN,
+        or o.decision.conflict_state is ConflictState.OPEN
+        or (o.decision.status is None and pair.recheck),
         reason=None,
     )
 

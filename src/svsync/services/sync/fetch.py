@@ -140,9 +140,11 @@ async def _fetch_piece(run: Run, piece: list[Change]) -> list[Fetched]:
 async def _ask(run: Run, change: Change) -> Fetched:
     """Look a path up by name; its value is read only if it moved."""
     pair, entry = change.pair, change.entry
+    settled = is_clean(pair) and not (pair.recheck or pair.push_unfinished or pair.conflict_open)
     if change.kind is ChangeKind.METADATA and entry is not None and entry.tags is not None:
         assert entry.meta_token is not None
-        return Fetched(change, RemoteMetadata(entry.meta_token, entry.tags))
+        if settled and entry.value_token == pair.base.value_token:
+            return Fetched(change, RemoteMetadata(entry.meta_token, entry.tags))
     found = await run.backend.look_up(pair.remote_path)
     if isinstance(found, Entry):
         if found.gone:
@@ -152,7 +154,7 @@ async def _ask(run: Run, change: Change) -> Fetched:
             run.report.add(Count.LISTING_MISSED)
         same_value = found.value_token is not None and found.value_token == pair.base.value_token
         told = found.meta_token is not None and found.tags is not None
-        if same_value and told and is_clean(pair) and not pair.conflict_open:
+        if same_value and told and settled:
             assert found.meta_token is not None
             assert found.tags is not None
             return Fetched(change, RemoteMetadata(found.meta_token, found.tags))

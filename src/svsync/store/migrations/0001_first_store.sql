@@ -203,6 +203,7 @@ CREATE TABLE sync_state (
   base_raw_nonce   bytea,
   remote_tags      text,                   -- raw tags, JSON text
   settled_version  int,
+  claimed_at       timestamptz,            -- since when its path is claimed, where a local write made the pair
   recheck          boolean NOT NULL DEFAULT false,
   failures         int NOT NULL DEFAULT 0,
   retry_at         timestamptz,

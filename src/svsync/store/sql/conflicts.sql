@@ -85,7 +85,8 @@ SELECT FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND remote_path 
 -- name: settle_pair
 -- Base is the remote side that a person saw when they decided. The next run looks at the pair, whatever its tokens say.
 UPDATE sync_state SET base_kind = $4, base_fp = $5, base_fp_key = $6, base_value_token = $7, base_order = $8,
-  base_tokens_left = $9::text[], base_moved_at = $10, settled_version = $11, base_raw_sealed = $12, base_raw_key = $13, base_raw_nonce = $14,
+  base_tokens_left = $9::text[],
+  base_moved_at = CASE WHEN $10::timestamptz IS DISTINCT FROM base_moved_at THEN now() ELSE base_moved_at END, settled_version = $11, base_raw_sealed = $12, base_raw_key = $13, base_raw_nonce = $14,
   status = $15, recheck = true, failures = 0, retry_at = NULL, reason = NULL,
   synced_at = CASE WHEN $15 = 'in_sync' THEN now() ELSE synced_at END
 WHERE tenant_id = $1 AND backend_id = $2 AND remote_path = $3 AND status NOT IN ('detached', 'standby');

@@ -66,14 +66,20 @@ SELECT $1, $2, x.remote_path, x.path, x.rule_ord, $3, $4, x.status, x.failures, 
 FROM unnest($5::text[], $6::text[], $7::int[], $8::text[], $9::int[], $10::float8[], $11::text[])
   AS x(remote_path, path, rule_ord, status, failures, retry_s, reason)
 ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
-  status = CASE WHEN p.status IN ('conflict', 'pending_push') OR excluded.status = 'conflict' THEN p.status ELSE excluded.status END,
+  status = CASE WHEN p.status IN ('conflict', 'pending_push') OR excluded.status NOT IN ('denied', 'quarantined', 'pending_push')
+                THEN p.status ELSE excluded.status END,
   failures = excluded.failures, retry_at = excluded.retry_at, reason = excluded.reason, recheck = true
 WHERE p.status <> 'detached';
 
 -- name: forget_unsettled
--- Gone now, and nothing was ever settled: they are no pairs (any more).
-DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'none'
-  AND remote_path = ANY ($3::text[]) AND status NOT IN ('detached', 'standby');
+-- Gone now, and nothing was ever settled: they are no pairs (any more). But not where somebody made a secret there meanwhile
+-- (`$4`: one was seen, and is locked), or a push is under way.
+DELETE FROM sync_state p USING unnest($3::text[], $4::bool[]) AS x(remote_path, seen)
+WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.base_kind = 'none' AND p.remote_path = x.remote_path
+  AND p.status NOT IN ('detached', 'standby')
+  AND (x.seen OR NOT EXISTS (SELECT FROM secrets s WHERE s.tenant_id = $1 AND s.path = p.path AND s.state <> 'void'))
+  AND NOT EXISTS (SELECT FROM pushes u WHERE u.tenant_id = $1 AND u.backend_id = $2 AND u.path = p.path
+                  AND u.state IN ('planned', 'sent', 'unknown'));
 
 -- name: active
 -- Active pairs by remote path, a page at a time.
@@ -156,7 +162,7 @@ SELECT p.remote_path, p.path, p.base_pair, p.rule_ord, p.status, p.base_kind, p.
        p.base_order, p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
        s.secret_id, s.state AS local_state, s.current_version, s.last_version, s.row_rev, s.propagate,
        s.tags AS local_tags, s.custom AS local_custom,
-       coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
+       coalesce(s.written_at > coalesce(p.claimed_at, b.claimed_at), false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
           AND c.state = 'open') AS conflict_id,

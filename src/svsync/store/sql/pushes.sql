@@ -130,9 +130,9 @@ SELECT DISTINCT path FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND pa
   AND kind IN ('put', 'create') AND ended_at > clock_timestamp() - make_interval(secs => $4);
 
 -- name: late
--- What pushes of these paths that were given up after they had been sent would have written: should it appear after all, it
--- is our own late call and nobody else's write. Told by the number of the remote version it would have made: a store that
+-- What pushes of these paths would have written that nobody could say the end of (somebody took them over, and asked): should
+-- it appear after all, it is our own late call and nobody else's write. Told by the number of the remote version it would have made: a store that
 -- numbers nothing has no such mark.
 SELECT path, target_fp, expected_order FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[])
-  AND state IN ('withdrawn', 'refused') AND sent_at IS NOT NULL AND target_fp IS NOT NULL AND expected_order IS NOT NULL
+  AND state IN ('withdrawn', 'refused') AND sent_at IS NOT NULL AND attempts > 1 AND target_fp IS NOT NULL AND expected_order IS NOT NULL
   AND ended_at > clock_timestamp() - interval '7 days';

@@ -120,8 +120,3 @@ WHERE l.ended_at > clock_timestamp() - interval '24 hours';
 SELECT calls::text AS calls FROM runs
 WHERE tenant_id = $1 AND backend_id = $2 AND kind = 'full' AND state = 'completed' AND calls IS NOT NULL
 ORDER BY run_id DESC LIMIT 10;
-
--- name: supersede
--- A run that lost its fence and that nobody has ended yet.
-UPDATE runs SET state = 'superseded', ended_at = clock_timestamp()
-WHERE tenant_id = $1 AND run_id = $2 AND fence = $3 AND state = 'running';

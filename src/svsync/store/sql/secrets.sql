@@ -140,15 +140,17 @@ WHERE tenant_id = $1 AND path = $2 AND status NOT IN ('detached', 'standby');
 
 -- name: claim_written
 -- A path that is written through has a pair from its first write on, so that the next run asks for it by name. One that was
--- detached begins anew: what it last agreed on was settled for another version.
-INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, recheck)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, true
-WHERE NOT EXISTS (SELECT FROM sync_state o WHERE o.tenant_id = $1 AND o.path = $4 AND o.status NOT IN ('detached', 'standby'))
+-- detached begins anew: what it last agreed on was settled for another version. The backend's claim of now stays the path's,
+-- whatever becomes of the mapping's other rules.
+INSERT INTO sync_state AS p (tenant_id, backend_id, remote_path, path, secret_id, rule_ord, mapping_hash, base_pair, status, recheck,
+  claimed_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, true, b.claimed_at FROM backends b
+WHERE b.tenant_id = $1 AND b.backend_id = $2 AND NOT EXISTS (SELECT FROM sync_state o WHERE o.tenant_id = $1 AND o.path = $4 AND o.status NOT IN ('detached', 'standby'))
   AND NOT EXISTS (SELECT FROM sync_state o WHERE o.tenant_id = $1 AND o.backend_id = $2 AND o.remote_path = $3
                   AND o.status NOT IN ('detached', 'standby'))
 ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
   secret_id = excluded.secret_id, rule_ord = excluded.rule_ord, mapping_hash = excluded.mapping_hash, base_pair = excluded.base_pair,
-  status = excluded.status, recheck = true, base_kind = 'none', base_fp = NULL, base_fp_key = NULL, base_value_token = NULL,
+  status = excluded.status, recheck = true, claimed_at = excluded.claimed_at, base_kind = 'none', base_fp = NULL, base_fp_key = NULL, base_value_token = NULL,
   base_meta_token = NULL, base_order = NULL, base_tokens_left = '{}', base_moved_at = NULL, base_raw_sealed = NULL, base_raw_key = NULL,
   base_raw_nonce = NULL, remote_tags = NULL, settled_version = NULL, failures = 0, retry_at = NULL, reason = NULL, detached_at = NULL,
   detached_version = NULL, detached_state = NULL, moved_to = NULL

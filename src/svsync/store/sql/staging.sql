@@ -143,7 +143,7 @@ SELECT t.n, t.kind, t.remote_path, t.value_token, t.meta_token, t.ord, t.gone, t
        p.base_moved_at, p.base_tokens_left, p.remote_tags, p.settled_version, p.failures, p.recheck,
        s.secret_id, s.state AS local_state, s.current_version, s.last_version, s.row_rev, s.propagate,
        s.tags AS local_tags, s.custom AS local_custom,
-       coalesce(s.written_at > b.claimed_at, false) AS written_after_claim,
+       coalesce(s.written_at > coalesce(p.claimed_at, b.claimed_at), false) AS written_after_claim,
        v.fp AS local_fp, v.fp_key_id AS local_fp_key,
        (SELECT c.conflict_id FROM conflicts c WHERE c.tenant_id = $1 AND c.backend_id = $2 AND c.path = p.path
           AND c.state = 'open') AS conflict_id,
