@@ -123,10 +123,11 @@ class Kv2Writing:
         return landed
 
     async def _delete(self, order: RemoteWrite, ready: Ready) -> Landed | Refused:
-        number = ready.condition
+        number, named = ready.condition, True
         answer = await self._send("delete", "POST", "delete", order.path, {"versions": [number]})
         if isinstance(answer, Refused) and answer.reason == "denied":
-            answer = await self._delete_current(order.path)
+            named = False
+            answer = await self._delete_current(order)
         if isinstance(answer, Refused):
             return answer
         try:
@@ -143,25 +144,32 @@ class Kv2Writing:
         entry = found.entry
         if entry.gone and entry.value_token and _same_version(entry.value_token, order):
             return Landed(entry.value_token, order=entry.order, tags=entry.tags)
-        return await self._bring_back(order.path, found, number)
+        assert isinstance(number, int)
+        return await self._bring_back(order.path, found, number, newer=not named)
 
-    async def _delete_current(self, path: RemotePath) -> Answer | Refused:
-        """Delete whatever is current, where only that is allowed, and only where it
-        could be brought back."""
+    async def _delete_current(self, order: RemoteWrite) -> Answer | Refused:
+        """Delete whatever is current, where only that is allowed: only where it could be
+        brought back, and only what was expected, as far as a look just before can tell."""
         probe = {"versions": [_NO_SUCH_VERSION]}
-        probed = await self._send("write", "POST", "undelete", path, probe)
+        probed = await self._send("write", "POST", "undelete", order.path, probe)
         if isinstance(probed, Refused):
             return Refused("denied", "neither delete/ nor undelete/ may be written")
-        return await self._send("delete", "DELETE", "data", path)
+        stands = await self.check(order)
+        if isinstance(stands, Refused):
+            return stands
+        return await self._send("delete", "DELETE", "data", order.path)
 
-    async def _bring_back(self, path: RemotePath, found: _Metadata, since: object) -> Refused:
-        """Somebody was faster: undelete what this delete met, from `since` on."""
-        assert isinstance(since, int)
+    async def _bring_back(
+        self, path: RemotePath, found: _Metadata, number: int, *, newer: bool
+    ) -> Refused:
+        """Somebody was faster: undelete what this delete met, and nothing else: the version
+        that it named or, of one that named none, also those that are `newer`; all of them
+        were made since the look before it."""
         now = server_now(found.answer)
         met = [
-            int(number)
-            for number, version in found.versions.items()
-            if int(number) >= since
+            int(n)
+            for n, version in found.versions.items()
+            if (int(n) == number or (newer and int(n) > number))
             and version.get("destroyed") is not True
             and not is_readable(version, now)
         ]
