@@ -117,8 +117,8 @@ async def _hide(
 ) -> None:
     left: list[tuple[LocalPath, str]] = []
     async for page in _flipping(tx, spec, rules, proxied):
-        await flips.lock_secrets(tx, [p.secret for p in page if p.secret is not None])
         paths = [p.path for p in page]
+        await pairs.lock_secrets(tx, paths)
         unpushed = await flips.unpushed(tx, spec.id, paths)
         if not force:
             left.extend(unpushed)
@@ -152,11 +152,11 @@ async def _give_up_pushes(tx: Transaction, spec: BackendSpec, paths: list[LocalP
     if not paths:
         return
     unfinished = await flips.unfinished(tx, spec.id, paths)
-    if any(in_hand for _, in_hand in unfinished):
+    held = any(one.in_hand for one in unfinished)
+    if held or await withdraw(tx, unfinished, "proxied") < len(unfinished):
         raise SvsyncError(
             f"a write to {spec.id} is on its way: flip again in a minute", code="write_in_progress"
         )
-    await withdraw(tx, [push for push, _ in unfinished], "proxied")
 
 
 async def purge_hidden(db: Database, tenant: TenantId) -> int:

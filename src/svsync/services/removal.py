@@ -119,6 +119,9 @@ class Removal:
         await self._settle_hidden(tenant, removed, purge=purge)
         async with self._db.transaction(tenant) as tx:
             await queue.lock_lease(tx, stored.spec.id)
+            await federation.lock(tx, stored.spec.id)
+            if await federation.any_left(tx, stored.spec.id):
+                raise _in_progress(stored.spec.id)
             await federation.remove(tx, stored.spec.id)
         return removed
 
@@ -129,6 +132,7 @@ class Removal:
         async with self._db.transaction(tenant) as tx:
             backend_id = (await federation.get(tx, backend)).spec.id
             await queue.lock_lease(tx, backend_id)
+            await federation.lock(tx, backend_id)  # writes that stand by it end first
             stored = await federation.get(tx, backend_id)
             if stored.state == "deleting":
                 return stored
@@ -147,18 +151,16 @@ class Removal:
         backend = stored.spec.id
         async with self._db.transaction(tenant, read_only=True) as tx:
             unfinished = await flips.unfinished(tx, backend)
-        if any(in_hand for _, in_hand in unfinished):
-            raise SvsyncError(
-                f"a write to {backend} is on its way: remove it again in a minute, and the removal"
-                " goes on",
-                code="write_in_progress",
-            )
+        if any(one.in_hand for one in unfinished):
+            raise _in_progress(backend)
         if unfinished:
             await self._ask(tenant, stored)
         async with self._db.transaction(tenant) as tx:
-            left = [push for push, _ in await flips.unfinished(tx, backend)]
-            await withdraw(tx, left, "backend_removed")
-        return len(left)
+            left = await flips.unfinished(tx, backend)
+            # Those that were asked about in vain are in this removal's own hand.
+            if any(one.sending for one in left):
+                raise _in_progress(backend)
+            return await withdraw(tx, left, "backend_removed")
 
     async def _ask(self, tenant: TenantId, stored: StoredBackend) -> None:
         keys = await self._sealing.for_tenant(tenant)
@@ -192,21 +194,25 @@ class Removal:
 
     async def _detach(self, tenant: TenantId, removed: Removed, *, purge: bool) -> None:
         """Pairs are let go of a page at a time; with `purge` their copies are destroyed."""
-        backend = removed.backend
+        backend, after = removed.backend, ""
         while True:
             async with self._db.transaction(tenant) as tx:
-                page = await flips.paired_below(tx, backend, "", "", _PAGE)
-                held = {p.path: p.secret for p in page if p.secret is not None}
-                await flips.lock_secrets(tx, list(held.values()))
-                alone = {path for path, _ in await flips.unpushed(tx, backend, list(held))}
+                page = await flips.paired_below(tx, backend, after, "", _PAGE)
+                await pairs.lock_secrets(tx, [p.path for p in page])
+                alone = {
+                    path for path, _ in await flips.unpushed(tx, backend, [p.path for p in page])
+                }
+                detached = await pairs.detach(tx, backend, [(p.remote_path, None) for p in page])
+                gone = [p for p in page if p.remote_path in detached]
+                held = {p.path: p.secret for p in gone if p.secret is not None}
                 copies = [s for path, s in held.items() if purge and path not in alone]
-                await pairs.detach(tx, backend, [(p.remote_path, None) for p in page])
                 await flips.destroy(tx, backend, copies)
-                await federation.forget_nothing_settled(tx, backend, [p.path for p in page])
+                await federation.forget_nothing_settled(tx, backend, [p.path for p in gone])
             removed.kept += len(held) - len(copies)
             removed.destroyed += len(copies)
             if len(page) < _PAGE:
                 return
+            after = page[-1].path
 
     async def _settle_hidden(self, tenant: TenantId, removed: Removed, *, purge: bool) -> None:
         """Copies that a flip to proxy hid are secrets again, or go with the others."""
@@ -223,6 +229,13 @@ class Removal:
                     await flips.show_again(tx, copies)
                     removed.kept += len(copies)
             batch = len(rows)
+
+
+def _in_progress(backend: BackendId) -> SvsyncError:
+    return SvsyncError(
+        f"a write to {backend} is on its way: remove it again in a minute, and the removal goes on",
+        code="write_in_progress",
+    )
 
 
 def _refuse_half_removed(stored: StoredBackend) -> None:

@@ -71,6 +71,11 @@ class Place:
         return self.pair is not None and self.pair.conflict_open
 
     @property
+    def puts(self) -> bool:
+        """A value of this path is on its way to the backend."""
+        return self.push is not None and self.push["kind"] in (PushKind.PUT, PushKind.CREATE)
+
+    @property
     def live(self) -> bool:
         return self.row is not None and self.row["state"] == "live"
 
@@ -85,13 +90,17 @@ class Place:
 
 
 async def look(tx: Transaction, backends: Backends, path: LocalPath) -> Place:
-    """Look at a path, and lock its row.
+    """Look at a path, and lock its row. Its backend is neither configured otherwise nor
+    removed until the transaction ends.
 
     Raises:
+        OvertakenError: its backend, or its row, is not as it was when the look began.
         SvsyncError: it takes no local write (`owner_of`), or a version of it is
             pending (`write_in_progress`), whatever is configured by now.
     """
     owner = await owner_of(tx, backends, path)
+    if owner is not None and await federation.stand_by(tx, owner.spec.id) != owner.stored.rev:
+        raise OvertakenError
     if owner is not None and owner.writes_through:
         await _leave_old_mapping(tx, owner)
     row = await store.for_write(tx, path)

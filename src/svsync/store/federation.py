@@ -118,6 +118,19 @@ async def find(tx: Transaction, backend: BackendId) -> StoredBackend | None:
     return None if row is None else _stored(row)
 
 
+async def lock(tx: Transaction, backend: BackendId) -> None:
+    """Wait for the writes that stand by this backend's configuration; none begins before
+    this transaction ends."""
+    await tx.fetch("federation.lock", tx.tenant, backend)
+
+
+async def stand_by(tx: Transaction, backend: BackendId) -> int | None:
+    """Keep a backend's configuration as it is until this transaction ends: its revision,
+    None where it was removed. Before any secret is locked."""
+    rev: int | None = await tx.fetchval("federation.stand_by", tx.tenant, backend)
+    return rev
+
+
 async def list_backends(tx: Transaction) -> list[StoredBackend]:
     return [_stored(row) for row in await tx.fetch("federation.list", tx.tenant)]
 
@@ -169,6 +182,11 @@ async def forget_nothing_settled(
     tx: Transaction, backend: BackendId, paths: Sequence[LocalPath]
 ) -> None:
     await tx.execute("federation.forget_nothing_settled", tx.tenant, backend, list(paths))
+
+
+async def any_left(tx: Transaction, backend: BackendId) -> bool:
+    """Has the backend an active pair or an unfinished push?"""
+    return bool(await tx.fetchval("federation.any_left", tx.tenant, backend))
 
 
 async def remove(tx: Transaction, backend: BackendId) -> None:

@@ -19,6 +19,19 @@ class Paired:
     secret: SecretId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An unfinished push, in whose hand it was when this was read (`attempts`).
+
+    `in_hand`: somebody may be sending it or asking about it now; `sending`: the former.
+    """
+
+    push: PushId
+    attempts: int
+    in_hand: bool
+    sending: bool
+
+
 async def alone_below(
     tx: Transaction, backend: BackendId, after: str, prefix: str, limit: int
 ) -> list[LocalPath]:
@@ -50,11 +63,13 @@ async def unpushed(
 
 async def unfinished(
     tx: Transaction, backend: BackendId, paths: Sequence[LocalPath] | None = None
-) -> list[tuple[PushId, bool]]:
-    """Unfinished pushes; True: its sender may be at it now."""
+) -> list[Unfinished]:
+    """Unfinished pushes; of the whole backend, or of some of its paths."""
     named = None if paths is None else list(paths)
     rows = await tx.fetch("federation.unfinished", tx.tenant, backend, named)
-    return [(PushId(row["push_id"]), row["in_hand"]) for row in rows]
+    return [
+        Unfinished(PushId(r["push_id"]), r["attempts"], r["in_hand"], r["sending"]) for r in rows
+    ]
 
 
 async def hide(tx: Transaction, backend: BackendId, secrets: Sequence[SecretId]) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from svsync.domain.errors import NotFoundError
 from svsync.domain.ids import BackendId
 from svsync.store.columns import columns
 from svsync.store.database import Row, Transaction
@@ -25,10 +26,19 @@ async def add(
     *,
     event_ids: Callable[[], str],
 ) -> None:
-    """Append events in order; each gets the backend's next sequence number."""
+    """Append events in order; each gets the backend's next sequence number.
+
+    Raises:
+        NotFoundError: the backend was removed meanwhile.
+    """
     if not events:
         return
     last = await tx.fetchval("outbox.sequence", tx.tenant, backend, len(events))
+    if last is None:
+        raise NotFoundError(
+            f"the backend {backend} was removed meanwhile: look at the secret, and try again",
+            code="backend_not_found",
+        )
     first = last - len(events) + 1
     rows = [
         (

@@ -25,6 +25,15 @@ FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2;
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
 
+-- name: lock
+-- Before a change by which writes may go elsewhere or nowhere: it waits for those that stand by the configuration as it is
+-- (`stand_by`), and they for it. An update alone would not.
+SELECT 1 FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
+
+-- name: stand_by
+-- The revision that a write may rely on until its transaction ends.
+SELECT rev FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR KEY SHARE;
+
 -- name: add
 INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, managed_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7);
@@ -130,9 +139,10 @@ SELECT x.path, x.why FROM (
 WHERE x.why IS NOT NULL ORDER BY x.path;
 
 -- name: unfinished
--- Unfinished pushes of a backend (of some of its paths, where any are named), in the order of their ids; `in_hand`: their
--- sender's time is not over.
-SELECT push_id, deadline > clock_timestamp() AS in_hand FROM pushes
+-- Unfinished pushes of a backend (of some of its paths, where any are named), in the order of their ids; `in_hand`: the time
+-- of who sends it, or asks about it, is not over; `sending`: of who sends it.
+SELECT push_id, attempts, deadline > clock_timestamp() AS in_hand,
+       deadline > clock_timestamp() AND state <> 'unknown' AS sending FROM pushes
 WHERE tenant_id = $1 AND backend_id = $2 AND ($3::text[] IS NULL OR path = ANY ($3::text[])) AND state IN ('planned', 'sent', 'unknown')
 ORDER BY push_id;
 
@@ -183,6 +193,11 @@ WHERE tenant_id = $1 AND conflict_id IN (SELECT conflict_id FROM conflicts WHERE
 -- name: forget_nothing_settled
 -- Pairs of these paths that never had a base say nothing.
 DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[]) AND base_kind = 'none';
+
+-- name: any_left
+-- Is there anything of this backend that its removal has not settled?
+SELECT EXISTS (SELECT FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status NOT IN ('detached', 'standby'))
+    OR EXISTS (SELECT FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND state IN ('planned', 'sent', 'unknown'));
 
 -- name: end_queued
 -- Runs that waited for a backend which is no more.
