@@ -28,6 +28,7 @@ from svsync import registry
 from svsync.backends.guarded import BackendGuard, BreakerPolicy, RetryPolicy
 from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RemoteChanges, Writes
 from svsync.domain.resolutions import Resolution
+from svsync.services import pushes
 
 MANY = int(os.environ.get("SVSYNC_HISTORIES", "0"))
 FEW = 30
@@ -37,7 +38,8 @@ STEPS = 14
 names = st.sampled_from(NAMES)
 fates = st.sampled_from(
     [
-        "fair", "fair", "fair", "lag", "down", "answer lost", "write lost", "killed at a call",
+        "fair", "fair", "fair", "fair", "lag", "down", "throttled", "hang", "answer lost",
+        "write lost", "killed at a call",
         "killed after a write", "killed before a commit", "killed after a commit",
     ]
 )  # fmt: skip
@@ -244,6 +246,7 @@ def lived_in(
         BackendGuard, retry=RetryPolicy(attempts=1), breaker=BreakerPolicy(failures=10**9)
     )
     monkeypatch.setattr(registry, "BackendGuard", once)
+    monkeypatch.setattr(pushes, "CALL_S", 0.3)  # a hang is a call that nobody answers in time
     with asyncio.Runner() as runner:
         opened = open_house(database_url, admin_url, state_dir)
         house = runner.run(opened.__aenter__())

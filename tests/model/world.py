@@ -6,6 +6,7 @@ at the tables and at the store there; nothing it asserts came through the code t
 asserts about, but for opening what is sealed.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
@@ -16,7 +17,7 @@ from tests.house import ALLOW_ALL, TENANT, WORK, House
 
 from svsync.app import new_id
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import BackendUnreachableError, SvsyncError
+from svsync.domain.errors import BackendUnreachableError, SvsyncError, ThrottledError
 from svsync.domain.federation import BackendSpec, RuleSpec, Writes
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, ConflictId, KeyId, LocalPath, SecretId, TenantId
@@ -196,6 +197,8 @@ class World:
                     self.there.before, self.there.after = before, after
                 case "down":
                     raise BackendUnreachableError("down", operation=operation, sent=False)
+                case "throttled":
+                    raise ThrottledError("slow down", operation=operation, sent=False)
                 case "killed at a call":
                     mortal.dead = True
                     raise Killed
@@ -217,13 +220,20 @@ class World:
                 self.there.before = before
                 raise BackendUnreachableError("lost", operation=operation)
 
+        async def hang(operation: str, path: str) -> None:
+            await before(operation, path)
+            if operation in ("write", "delete"):
+                self.there.before = before
+                await asyncio.Event().wait()
+
         if weather.kind == "killed before a commit":
             mortal.dies_at = weather.at
         if weather.kind == "killed after a commit":
             mortal.dies_at, mortal.after_commit = weather.at, True
         if weather.kind == "lag":
             self.there.lag()
-        self.there.before, self.there.after = lose, after
+        self.there.before = hang if weather.kind == "hang" else lose
+        self.there.after = after
         try:
             yield mortal
         finally:
