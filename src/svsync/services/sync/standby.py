@@ -14,10 +14,13 @@ _PAGE: Final = 1_000
 
 
 async def stand_by(run: Run) -> None:
-    """Detach what is attached; a dry run does not."""
-    batch = 0 if run.dry else _PAGE
-    while batch == _PAGE:
+    """Detach what is attached, but for pairs whose push is not settled; a dry run does not."""
+    after = RemotePath("")
+    while not run.dry:
         async with run.transaction() as tx:
-            rows = await pairs.active(tx, run.spec.id, RemotePath(""), _PAGE)
+            rows = await pairs.active(tx, run.spec.id, after, _PAGE)
+            await pairs.lock_secrets(tx, [row["path"] for row in rows])
             await pairs.detach(tx, run.spec.id, [(row["remote_path"], None) for row in rows])
-        batch = len(rows)
+        if len(rows) < _PAGE:
+            return
+        after = rows[-1]["remote_path"]
