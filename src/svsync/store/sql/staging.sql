@@ -28,10 +28,16 @@ SELECT count(*) FROM stage WHERE run_no = $1;
 -- name: diff
 -- The listing against what is known, in one statement: only what has to be looked at is kept, as the run's work list.
 -- In the order of paths, so that a batch finds and writes its rows side by side.
--- Unlisted counts only outside scopes that were denied or failed. A pair that both sides agree is gone is not looked
+-- Unlisted counts only outside scopes that were denied or failed: known pairs below these (found as in `blinded`) meet a row of
+-- their own, so that the one join there is, which is hashed or merged whatever the planner believes, finds them too. A pair that both sides agree is gone is not looked
 -- at again until something moves; a soft-deleted name that was never known is no pair.
-WITH blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'),
-     s AS (SELECT remote_path, value_token, meta_token, ord, gone, tags FROM stage WHERE run_no = $3),
+WITH s AS (SELECT remote_path, value_token, meta_token, ord, gone, tags, false AS blind FROM stage WHERE run_no = $3
+           UNION ALL
+           SELECT q.remote_path, NULL, NULL, NULL, NULL, NULL, true FROM stage_scopes b CROSS JOIN LATERAL
+             (SELECT q.remote_path FROM sync_state q
+              WHERE q.tenant_id = $1 AND q.backend_id = $4 AND q.status NOT IN ('detached', 'standby')
+                AND q.remote_path >= b.prefix AND q.remote_path < b.prefix || chr(1114111) OFFSET 0) q
+           WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete'),
      p AS (SELECT remote_path, base_kind, base_value_token, base_meta_token, recheck, retry_at FROM sync_state
            WHERE tenant_id = $1 AND backend_id = $4 AND status NOT IN ('detached', 'standby')),
      d AS (SELECT coalesce(s.remote_path, p.remote_path) AS remote_path,
@@ -43,28 +49,39 @@ WITH blind AS MATERIALIZED (SELECT prefix FROM stage_scopes WHERE tenant_id = $1
                   coalesce(p.base_kind = 'value', false) AS based,
                   s.value_token, s.meta_token, s.ord, coalesce(s.gone, false) AS gone, s.tags
            FROM s FULL JOIN p ON s.remote_path = p.remote_path
-           WHERE CASE WHEN p.remote_path IS NULL THEN NOT s.gone
+           WHERE CASE WHEN s.blind THEN false
+                      WHEN p.remote_path IS NULL THEN NOT s.gone
                       WHEN p.retry_at > now() THEN false
                       WHEN s.remote_path IS NULL THEN p.base_kind <> 'absent' OR p.recheck
                       ELSE s.value_token IS NULL OR s.value_token IS DISTINCT FROM p.base_value_token OR p.recheck
                            OR (s.meta_token IS NOT NULL AND s.meta_token IS DISTINCT FROM p.base_meta_token AND NOT s.gone) END)
 INSERT INTO todo (run_no, n, kind, remote_path, based, value_token, meta_token, ord, gone, tags)
 SELECT $3, row_number() OVER (ORDER BY d.remote_path), d.kind, d.remote_path, d.based, d.value_token, d.meta_token, d.ord, d.gone, d.tags
-FROM d
-WHERE d.kind <> 'unlisted' OR NOT EXISTS (SELECT FROM blind WHERE starts_with(d.remote_path, blind.prefix));
+FROM d;
 
 -- name: blinded
 -- Known pairs below a folder that could not be listed: nothing moves for them. All are counted, the first of each folder
--- are named, so that no folder with known pairs is missing from the answer, nor its outcome from the counts.
--- Where every folder was listed, the first condition, which is asked once, keeps the pairs from being read.
-SELECT p.remote_path, b.outcome, b.reason, count(*) OVER (PARTITION BY b.outcome) AS many,
+-- are named, so that no folder with known pairs is missing from the answer, nor its outcome from the counts. A pair below
+-- several such folders counts once, by the deepest; one that was listed all the same, never.
+-- Each folder is one range of the index, whose end is its name with the last of all characters behind; OFFSET keeps the
+-- planner from joining all pairs with all folders. What was listed is put aside by sorting: of a run's own rows the planner
+-- knows nothing, and might compare each with each. Where every folder was listed, no pair is read.
+WITH below AS (
+  SELECT DISTINCT ON (x.remote_path) x.remote_path, x.base_kind, x.prefix, x.outcome, x.reason
+  FROM (SELECT p.remote_path, p.base_kind, b.prefix, b.outcome, b.reason
+        FROM stage_scopes b CROSS JOIN LATERAL
+          (SELECT q.remote_path, q.base_kind FROM sync_state q
+           WHERE q.tenant_id = $1 AND q.backend_id = $4 AND q.status NOT IN ('detached', 'standby')
+             AND q.remote_path >= b.prefix AND q.remote_path < b.prefix || chr(1114111) OFFSET 0) p
+        WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete'
+        UNION ALL
+        SELECT s.remote_path, NULL, NULL, NULL, NULL FROM stage s
+        WHERE s.run_no = $3 AND EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')) x
+  ORDER BY x.remote_path, length(x.prefix) DESC NULLS FIRST)
+SELECT p.remote_path, p.outcome, p.reason, count(*) OVER (PARTITION BY p.outcome) AS many,
        count(*) FILTER (WHERE p.base_kind = 'value') OVER () AS based
-FROM sync_state p
-JOIN stage_scopes b ON b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete' AND starts_with(p.remote_path, b.prefix)
-WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')
-  AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status NOT IN ('detached', 'standby')
-  AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path)
-ORDER BY row_number() OVER (PARTITION BY b.prefix ORDER BY p.remote_path), p.remote_path LIMIT 10001;
+FROM below p WHERE p.outcome IS NOT NULL
+ORDER BY row_number() OVER (PARTITION BY p.prefix ORDER BY p.remote_path), p.remote_path LIMIT 10001;
 
 -- name: unseen
 -- Folders that could not be listed, whether or not anything below them is known.
@@ -73,13 +90,23 @@ WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete'
 ORDER BY prefix LIMIT 10001;
 
 -- name: mark_blinded
--- Their state says so, and they are looked at again as soon as the folder can be listed.
+-- Their state says so, and they are looked at again as soon as the folder can be listed. Found as in `blinded`.
+WITH below AS (
+  SELECT DISTINCT ON (x.remote_path) x.remote_path, x.outcome
+  FROM (SELECT p.remote_path, b.prefix, b.outcome
+        FROM stage_scopes b CROSS JOIN LATERAL
+          (SELECT q.remote_path FROM sync_state q
+           WHERE q.tenant_id = $1 AND q.backend_id = $4 AND q.status NOT IN ('detached', 'standby')
+             AND q.remote_path >= b.prefix AND q.remote_path < b.prefix || chr(1114111) OFFSET 0) p
+        WHERE b.tenant_id = $1 AND b.run_id = $2 AND b.outcome <> 'complete'
+        UNION ALL
+        SELECT s.remote_path, NULL, NULL FROM stage s
+        WHERE s.run_no = $3 AND EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome <> 'complete')) x
+  ORDER BY x.remote_path, length(x.prefix) DESC NULLS FIRST)
 UPDATE sync_state p SET status = 'denied', reason = 'denied', recheck = true
-FROM stage_scopes b
-WHERE EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2 AND outcome = 'denied')
-  AND b.tenant_id = $1 AND b.run_id = $2 AND b.outcome = 'denied' AND starts_with(p.remote_path, b.prefix)
-  AND p.tenant_id = $1 AND p.backend_id = $4 AND p.status IN ('initial', 'in_sync', 'diverged', 'retained')
-  AND NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $3 AND s.remote_path = p.remote_path);
+FROM below b
+WHERE b.outcome = 'denied' AND p.tenant_id = $1 AND p.backend_id = $4 AND p.remote_path = b.remote_path
+  AND p.status IN ('initial', 'in_sync', 'diverged', 'retained');
 
 -- name: add_named
 -- A targeted run's work list: paths by name, never a listing.
@@ -127,13 +154,18 @@ FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 
 -- name: quarantined
 -- Pairs left out because their time has not come again: all are counted, the first are named. Those below a folder that
--- could not be listed are counted there.
+-- could not be listed are counted there, and found as there.
+WITH waiting AS (
+  SELECT remote_path, reason, base_kind FROM sync_state
+  WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby')
+  EXCEPT
+  SELECT p.remote_path, p.reason, p.base_kind FROM stage_scopes b CROSS JOIN LATERAL
+    (SELECT q.remote_path, q.reason, q.base_kind FROM sync_state q
+     WHERE q.tenant_id = $1 AND q.backend_id = $2 AND q.status NOT IN ('detached', 'standby')
+       AND q.remote_path >= b.prefix AND q.remote_path < b.prefix || chr(1114111) OFFSET 0) p
+  WHERE b.tenant_id = $1 AND b.run_id = $3 AND b.outcome <> 'complete')
 SELECT remote_path, reason, count(*) OVER () AS many, count(*) FILTER (WHERE base_kind = 'value') OVER () AS based
-FROM sync_state
-WHERE tenant_id = $1 AND backend_id = $2 AND retry_at > now() AND status NOT IN ('detached', 'standby')
-  AND NOT EXISTS (SELECT FROM stage_scopes b WHERE b.tenant_id = $1 AND b.run_id = $3 AND b.outcome <> 'complete'
-                  AND starts_with(sync_state.remote_path, b.prefix))
-ORDER BY remote_path LIMIT 10001;
+FROM waiting ORDER BY remote_path LIMIT 10001;
 
 -- name: page
 -- The next piece of the work list (of some paths, where any are named), each row with its pair as it stands now. LATERAL … LIMIT 1: one probe a row, whatever the
