@@ -2,11 +2,11 @@
 
 import asyncio
 from functools import partial
-from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, House, failure
 from tests.integration.test_fence import somebody_waits_for_a_lock, until
+from tests.integration.test_write_meets_removal import Gate
 
 from svsync.domain.federation import Writes
 from svsync.domain.ids import LocalPath
@@ -24,19 +24,11 @@ async def test_standby_and_a_write_do_not_lock_each_other_out(
     await house.bury("ext/a")
     await house.admin.execute("UPDATE secrets SET propagate = true")
     await house.configure(extra={"standby_for": "fed_other"}, writes=Writes.LOCAL)
-    marked, reached, go = store.mark_written, asyncio.Event(), asyncio.Event()
-
-    async def slow(*args: Any, **how: Any) -> Any:
-        reached.set()
-        await go.wait()
-        return await marked(*args, **how)
-
-    monkeypatch.setattr(store, "mark_written", slow)
-    writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
-    await reached.wait()
-    running = asyncio.create_task(house.run())
-    await until(partial(somebody_waits_for_a_lock, house))
-    go.set()
+    with Gate(monkeypatch, store, "mark_written") as gate:
+        writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
+        await gate.reached.wait()
+        running = asyncio.create_task(house.run())
+        await until(partial(somebody_waits_for_a_lock, house))
     assert await writing == 2
     assert failure(await running) is None
     assert [row["status"] for row in await house.rows("sync_state")] == ["detached"]

@@ -20,7 +20,7 @@ from svsync.store.outbox import Event
 
 
 class Gate:
-    """Holds up who comes first through a function, before or after its work."""
+    """Holds up who comes first through a function, before or after its work, until it is left."""
 
     def __init__(
         self,
@@ -55,7 +55,11 @@ class Gate:
                 self.reached.set()
             await self._go.wait()
 
-    def let_go(self) -> None:
+    def __enter__(self) -> "Gate":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets them go, also where the test has failed: nobody is left who waits."""
         self._go.set()
 
 
@@ -70,12 +74,11 @@ async def test_removal_waits_for_a_write_that_looked_before_it(
     house: House, monkeypatch: pytest.MonkeyPatch, purge: bool
 ) -> None:
     await filled(house, writes=Writes.WRITE_THROUGH)
-    gate = Gate(monkeypatch, secret_writes, "plan")
-    writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
-    await gate.reached.wait()
-    removing = asyncio.create_task(remove(house, purge=purge))
-    await until(partial(somebody_waits_for_a_lock, house))
-    gate.let_go()
+    with Gate(monkeypatch, secret_writes, "plan") as gate:
+        writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
+        await gate.reached.wait()
+        removing = asyncio.create_task(remove(house, purge=purge))
+        await until(partial(somebody_waits_for_a_lock, house))
     assert await writing == 2
     await asyncio.wait([removing])
     if removing.exception() is not None:  # it met the push on its way
@@ -89,11 +92,10 @@ async def test_write_that_a_removal_overtook_is_an_ordinary_one(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(house, writes=Writes.WRITE_THROUGH)
-    gate = Gate(monkeypatch, write_through, "owner_of", after=True)
-    writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
-    await gate.reached.wait()
-    await remove(house)
-    gate.let_go()
+    with Gate(monkeypatch, write_through, "owner_of", after=True) as gate:
+        writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
+        await gate.reached.wait()
+        await remove(house)
     assert await writing == 2
     assert await house.rows("pushes") == []
     assert await house.data("ext/a") == {"k": "2"}
@@ -103,12 +105,11 @@ async def test_flip_to_proxy_sees_the_new_path_of_a_write_that_looked_before_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await filled(house, writes=Writes.LOCAL)
-    gate = Gate(monkeypatch, store, "add_versions")
-    writing = asyncio.create_task(house.write("ext/new", {"k": "2"}))
-    await gate.reached.wait()
-    flipping = asyncio.create_task(house.configure(mode=Mode.PROXY))
-    await until(partial(somebody_waits_for_a_lock, house))
-    gate.let_go()
+    with Gate(monkeypatch, store, "add_versions") as gate:
+        writing = asyncio.create_task(house.write("ext/new", {"k": "2"}))
+        await gate.reached.wait()
+        flipping = asyncio.create_task(house.configure(mode=Mode.PROXY))
+        await until(partial(somebody_waits_for_a_lock, house))
     assert await writing == 1
     with pytest.raises(ConfigError) as refused:
         await flipping
@@ -123,12 +124,11 @@ async def test_writes_that_leave_an_old_mapping_and_a_new_configuration_do_not_l
     house.there.put("kv/b", {"k": "1"})
     await house.run()
     await house.configure(rules=(*EVERYTHING, RuleSpec("more/**", "more/**")))
-    gate = Gate(monkeypatch, federation, "forget_applied", those=2)
-    writes = [asyncio.create_task(house.write(f"ext/{n}", {"k": "2"})) for n in "ab"]
-    await gate.reached.wait()
-    applying = asyncio.create_task(house.configure(sync_interval=77.0))
-    await until(partial(somebody_waits_for_a_lock, house))
-    gate.let_go()
+    with Gate(monkeypatch, federation, "forget_applied", those=2) as gate:
+        writes = [asyncio.create_task(house.write(f"ext/{n}", {"k": "2"})) for n in "ab"]
+        await gate.reached.wait()
+        applying = asyncio.create_task(house.configure(sync_interval=77.0))
+        await until(partial(somebody_waits_for_a_lock, house))
     assert await asyncio.gather(*writes) == [2, 2]
     await applying
     assert (await house.row("backends"))["applied_hash"] is None
