@@ -80,8 +80,14 @@ async def holder(
 
 
 async def interrupt(process: asyncio.subprocess.Process, how: int = signal.SIGINT) -> None:
+    """A holder that does not end fails its test, and holds up no other."""
     process.send_signal(how)
-    await process.wait()
+    try:
+        await asyncio.wait_for(process.wait(), 60)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 def ordinary_account() -> pwd.struct_passwd:
