@@ -26,7 +26,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as oth
 # The interpreter may lie where another account cannot start it, so the account
 # is changed once everything is imported.
 _PROGRAM = """
-import asyncio, concurrent.futures.thread, contextlib, importlib.metadata, os, sys
+import asyncio, concurrent.futures.thread, contextlib, importlib.metadata, os, signal, sys
 from pathlib import Path
 import asyncpg
 from svsync.domain.errors import SetupError
@@ -41,6 +41,8 @@ async def connect(dsn):
     await (await asyncpg.connect(dsn)).close()
     print("connected")
 
+# A shell's background jobs, the tests may be one, begin with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 what, argument, uid = sys.argv[1:]
 if int(uid) != os.geteuid():
     os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
