@@ -174,7 +174,7 @@ async def test_server_that_was_killed_comes_up_again_though_its_number_is_taken(
         async with embedded_postgres(state_dir) as again, connected(again.dsn) as connection:
             assert await connection.fetchval("SELECT n FROM kept") == 1
         assert bystander.returncode is None
-        await interrupt(bystander)
+        await interrupt(bystander, signal.SIGTERM)
 
 
 async def test_cancelled_start_leaves_nothing_running_and_can_be_repeated(state_dir: Path) -> None:
