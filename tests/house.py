@@ -26,7 +26,7 @@ from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
 from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
 from svsync.services.runs import Ended, Request
-from svsync.services.secret_writes import Put
+from svsync.services.write_rows import Put
 from svsync.testing.memory import MemoryBackend, MemoryDriver, MemoryStore
 
 if TYPE_CHECKING:  # generic in its stubs only

@@ -16,7 +16,7 @@ from svsync.domain.ids import BackendId, LocalPath
 from svsync.domain.values import Credential, Payload
 from svsync.network import NetworkPolicy
 from svsync.ports import Backend, CallGuard
-from svsync.services.secret_writes import Put
+from svsync.services.write_rows import Put
 from svsync.testing.conformance import CountingGuard
 
 LOOPBACK = NetworkPolicy(allow_loopback=True, file_managed=True)

@@ -15,10 +15,10 @@ from svsync.domain.federation import Writes
 from svsync.domain.ids import LocalPath
 from svsync.domain.values import Payload
 from svsync.services.runs import Ended
-from svsync.services.secret_writes import Put
 from svsync.services.sync import cycle
 from svsync.services.sync.context import Run
 from svsync.services.sync.intake import mark_denied
+from svsync.services.write_rows import Put
 
 
 async def written_through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:

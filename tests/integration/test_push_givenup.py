@@ -24,7 +24,8 @@ from svsync.domain.federation import BackendSpec, ConflictPolicy, Writes
 from svsync.domain.ids import PushId
 from svsync.ports import CallGuard
 from svsync.services import write_through
-from svsync.services.pushes import AT_ONCE, Made, Sender, deliver
+from svsync.services.pushes import AT_ONCE, Made, Sender
+from svsync.services.sending import deliver
 from svsync.testing.memory import FEATURES, MemoryBackend, MemoryStore
 
 REMOTE_FIRST = [ConflictPolicy.BACKEND_WINS, ConflictPolicy.MANUAL]

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import pytest
 from tests.house import BACKEND, TENANT, House, counts, failure, open_house, skips
-from tests.integration.test_write_through import overdue
 from tests.openbao import Bao
 from tests.program import Program, until
 from tests.servers import Fault, FaultyTcp
 from tests.vault_writes import metadata
 from tests.vaults import put, there, versions_there, writing_house
+from tests.writes import overdue
 
 from svsync import registry
 from svsync.backends.guarded import BackendGuard, RetryPolicy
@@ -32,7 +32,7 @@ from svsync.domain.errors import (
 from svsync.domain.federation import ConflictPolicy, Writes
 from svsync.domain.ids import LocalPath
 from svsync.embedded.openbao import OpenBaoServer
-from svsync.services import pushes
+from svsync.services import pushes, sending
 
 T = TypeVar("T")
 
@@ -69,7 +69,6 @@ def _asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _impatient(proxy: FaultyTcp, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call's time is up as soon as the proxy keeps it, or its answer, back."""
-    real = pushes.within
 
     async def within(seconds: float, work: Awaitable[T]) -> T | None:
         task = asyncio.ensure_future(work)
@@ -77,9 +76,9 @@ def _impatient(proxy: FaultyTcp, monkeypatch: pytest.MonkeyPatch) -> None:
         await asyncio.wait({task, kept}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         proxy.kept.clear()
         kept.cancel()
-        return await real(0.0, task)
+        return await pushes.within(0.0, task)
 
-    monkeypatch.setattr(pushes, "within", within)
+    monkeypatch.setattr(sending, "within", within)
 
 
 async def synced(house: House, bao: Bao, *names: str) -> None:
@@ -182,7 +181,7 @@ async def test_look_that_is_not_answered_in_time_changes_nothing(
         await synced(house, kv2)
         proxy.strike(f"GET /v1/{kv2.mount}/metadata/a ", "hang")
         with monkeypatch.context() as short:
-            short.setattr(pushes, "CALL_S", 0.2)
+            short.setattr(sending, "CALL_S", 0.2)
             with pytest.raises(BackendUnreachableError):
                 await put(house, A, TWO)
         assert (await house.row("pushes"))["state"] == "withdrawn"

@@ -1,14 +1,9 @@
 """A local write to a path that is written through: which side first, and what is said."""
 
-import json
-from functools import partial
-from typing import Any
-
 import pytest
 from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, counts, failure, skips
+from tests.writes import fall_down, lose, overdue, put, state, there, written_through
 
-from svsync import registry
-from svsync.backends.guarded import BackendGuard, RetryPolicy
 from svsync.domain.errors import (
     BackendUnreachableError,
     SvsyncError,
@@ -18,41 +13,14 @@ from svsync.domain.errors import (
 from svsync.domain.federation import ConflictPolicy, RuleSpec, Writes
 from svsync.domain.guards import Allow
 from svsync.domain.ids import LocalPath
-from svsync.domain.values import Payload
-from svsync.services.secret_writes import Put
 
 ALLOW_NOTHING = Allow()
 REMOTE_FIRST = [ConflictPolicy.BACKEND_WINS, ConflictPolicy.MANUAL]
 
 
-async def put(house: House, path: str, value: dict[str, str], **options: Any) -> dict[str, Any]:
-    return await house.app.writes.put(
-        TENANT, LocalPath(path), Put(Payload.from_fields(value), **options), by="sa:test"
-    )
-
-
-def state(answer: dict[str, Any]) -> str:
-    return str(answer["write_through"]["state"])
-
-
 @pytest.fixture
 async def through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """One secret in sync, written through; what fails is not tried again."""
-    once = partial(BackendGuard, retry=RetryPolicy(attempts=1))
-    monkeypatch.setattr(registry, "BackendGuard", once)
-    await house.configure(writes=Writes.WRITE_THROUGH)
-    house.there.put("kv/a", {"k": "1"})
-    await house.run()
-    return house
-
-
-async def there(house: House, path: str) -> Any:
-    secret = house.there.secret(path)
-    return (
-        None
-        if secret is None or secret.gone
-        else json.loads(secret.versions[secret.current].payload.data_text())
-    )
+    return await written_through(house, monkeypatch)
 
 
 @pytest.mark.parametrize("policy", ConflictPolicy)
@@ -60,7 +28,7 @@ async def test_write_lands_on_both_sides(through: House, policy: ConflictPolicy)
     await through.configure(conflict_resolution=policy)
     answer = await put(through, "ext/a", {"k": "2"})
     assert (answer["version"], state(answer)) == (2, "applied")
-    assert await there(through, "kv/a") == {"k": "2"} == await through.data("ext/a")
+    assert there(through, "kv/a") == {"k": "2"} == await through.data("ext/a")
     assert await through.status("ext/a") == "in_sync"
     before = await through.dump(without=WORK | ENDINGS)
     ended = await through.run()
@@ -75,7 +43,7 @@ async def test_new_secret_is_created_on_both_sides(through: House, policy: Confl
     await through.configure(conflict_resolution=policy)
     answer = await put(through, "ext/new", {"k": "1"})
     assert (answer["version"], state(answer)) == (1, "applied")
-    assert await there(through, "kv/new") == {"k": "1"}
+    assert there(through, "kv/new") == {"k": "1"}
     assert await through.status("ext/new") == "in_sync"
 
 
@@ -127,31 +95,8 @@ async def test_lost_answer_is_told_and_found_out_by_the_next_run(
     await overdue(through)
     ended = await through.run()
     assert counts(ended).get("pushed", 0) == 1
-    assert await through.data("ext/a") == {"k": "2"} == await there(through, "kv/a")
+    assert await through.data("ext/a") == {"k": "2"} == there(through, "kv/a")
     assert through.there.secret("kv/a").current == 2  # type: ignore[union-attr]
-
-
-def lose(house: House, *, applied: bool) -> None:
-    """The answer of the next write is lost, after or before it was made."""
-
-    async def cut(operation: str, path: str) -> None:
-        if operation == "write":
-            house.there.before = house.there.after = None
-            raise BackendUnreachableError("cut", operation="write")
-
-    if applied:
-        house.there.after = cut
-    else:
-        house.there.before = cut
-
-
-def fall_down(house: House) -> None:
-    """The backend is away for the next call."""
-    house.there.fail("metadata", BackendUnreachableError("down", operation="metadata", sent=False))
-
-
-async def overdue(house: House) -> None:
-    await house.admin.execute("UPDATE pushes SET deadline = now() - interval '1 s'")
 
 
 async def test_outage_of_the_backup_never_blocks_the_primary(through: House) -> None:
@@ -164,7 +109,7 @@ async def test_outage_of_the_backup_never_blocks_the_primary(through: House) -> 
     assert (await through.app.federation.status(TENANT, BACKEND))["pending_pushes"] == 1
     ended = await through.run()
     assert counts(ended).get("pushed", 0) == 1
-    assert await there(through, "kv/a") == {"k": "2"}
+    assert there(through, "kv/a") == {"k": "2"}
     assert await through.status("ext/a") == "in_sync"
 
 
@@ -174,7 +119,7 @@ async def test_backup_that_was_changed_is_overwritten_with_both_values_kept(thro
     answer = await put(through, "ext/a", {"k": "ours"})
     assert state(answer) == "pending"
     await through.run()
-    assert await there(through, "kv/a") == {"k": "ours"} == await through.data("ext/a")
+    assert there(through, "kv/a") == {"k": "ours"} == await through.data("ext/a")
     conflict = await through.row("conflicts", path="ext/a")
     assert (conflict["kind"], conflict["state"]) == ("modify_modify", "kept_local")
 
@@ -222,7 +167,7 @@ async def test_delete_is_local_unless_deletes_are_propagated(
     answer = await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
     assert state(answer) == "not_configured"
     await through.run()
-    assert await there(through, "kv/a") == {"k": "1"}
+    assert there(through, "kv/a") == {"k": "1"}
     assert await through.paths() == []
 
 
@@ -233,13 +178,13 @@ async def test_propagated_delete_can_be_undone_on_both_sides(
     await through.configure(conflict_resolution=policy, propagate_deletes=True)
     answer = await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
     assert state(answer) == "applied"
-    assert await there(through, "kv/a") is None
+    assert there(through, "kv/a") is None
     assert await through.paths() == []
     await through.run()
     assert await through.paths() == []
     restored = await through.app.writes.restore(TENANT, LocalPath("ext/a"), by="sa:test")
     assert (restored["version"], state(restored)) == (2, "applied")
-    assert await there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
+    assert there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
     await through.run()
     assert await through.status("ext/a") == "in_sync"
 
@@ -273,7 +218,7 @@ async def test_dry_run_tells_of_pushes_and_makes_none(through: House) -> None:
     await through.admin.execute("UPDATE pushes SET state = 'withdrawn'")
     ended = await through.run(dry=True)
     assert [(p.path, p.action, p.detail) for p in ended.plan] == [("ext/a", "push", "put")]
-    assert await there(through, "kv/a") == {"k": "1"}
+    assert there(through, "kv/a") == {"k": "1"}
 
 
 async def test_seeding_writes_what_was_here_before_the_mapping(through: House) -> None:
@@ -291,8 +236,8 @@ async def test_seeding_writes_what_was_here_before_the_mapping(through: House) -
     ended = await through.run()
     assert counts(ended)["pushed"] == 1
     assert skips(ended) == {"kv/retired": "retired_remotely"}
-    assert await there(through, "kv/old") == {"k": "here"}
-    assert await there(through, "kv/retired") is None
+    assert there(through, "kv/old") == {"k": "here"}
+    assert there(through, "kv/retired") is None
     assert counts(await through.run()).get("pushed", 0) == 0
 
 
@@ -305,7 +250,7 @@ async def test_many_pushes_need_leave(through: House) -> None:
         await put(through, f"ext/{n}", {"k": "2"})
     await through.configure(writes=Writes.WRITE_THROUGH)
     await through.run(allow=ALLOW_NOTHING)
-    assert await there(through, "kv/3") == {"k": "1"}
+    assert there(through, "kv/3") == {"k": "1"}
     refused = await through.run(allow=ALLOW_NOTHING)
     assert failure(refused) == "mass_overwrite_guard"
     ended = await through.run()
@@ -340,7 +285,7 @@ async def test_late_call_of_ours_is_not_somebody_elses_write(through: House) -> 
     through.there.put("kv/a", {"k": "2"})
     ended = await through.run()
     assert counts(ended) == {"listed": 1, "pushed": 1, "retokened": 1}
-    assert await there(through, "kv/a") == {"k": "3"}
+    assert there(through, "kv/a") == {"k": "3"}
 
 
 async def test_push_that_landed_and_was_changed_is_a_remote_change_like_any_other(
@@ -364,7 +309,7 @@ async def test_only_what_carries_the_mark_is_deleted_there_when_that_is_asked_fo
     with pytest.raises(SvsyncError) as refused:
         await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
     assert refused.value.code == "not_owned"
-    assert await there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
+    assert there(through, "kv/a") == {"k": "1"} == await through.data("ext/a")
     await put(through, "ext/a", {"k": "2"})  # which leaves the mark
     await through.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
-    assert await there(through, "kv/a") is None
+    assert there(through, "kv/a") is None

@@ -28,7 +28,7 @@ from svsync import registry
 from svsync.backends.guarded import BackendGuard, BreakerPolicy, RetryPolicy
 from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RemoteChanges, Writes
 from svsync.domain.resolutions import Resolution
-from svsync.services import pushes
+from svsync.services import sending
 
 MANY = int(os.environ.get("SVSYNC_HISTORIES", "0"))
 FEW = 30
@@ -246,7 +246,7 @@ def lived_in(
         BackendGuard, retry=RetryPolicy(attempts=1), breaker=BreakerPolicy(failures=10**9)
     )
     monkeypatch.setattr(registry, "BackendGuard", once)
-    monkeypatch.setattr(pushes, "CALL_S", 0.3)  # a hang is a call that nobody answers in time
+    monkeypatch.setattr(sending, "CALL_S", 0.3)  # a hang is a call that nobody answers in time
     with asyncio.Runner() as runner:
         opened = open_house(database_url, admin_url, state_dir)
         house = runner.run(opened.__aenter__())

@@ -27,7 +27,8 @@ from svsync.ports import Backend, CallGuard, CredentialSource
 from svsync.services.conflicts import Conflicts
 from svsync.services.runs import Ended, Request, Runs
 from svsync.services.sealing import Sealed
-from svsync.services.secret_writes import Put, SecretWrites
+from svsync.services.secret_writes import SecretWrites
+from svsync.services.write_rows import Put
 from svsync.store.database import Database, Transaction
 from svsync.testing.memory import FEATURES, MemoryBackend, MemoryDriver, MemoryStore
 

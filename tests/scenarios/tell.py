@@ -38,7 +38,7 @@ from svsync.domain.ids import LocalPath, SecretId
 from svsync.domain.resolutions import Resolution
 from svsync.ports import CallGuard, Features
 from svsync.services.sealing import Sealed
-from svsync.services.secret_writes import Put
+from svsync.services.write_rows import Put
 from svsync.testing.memory import FEATURES, MemoryBackend, MemoryStore
 
 _LOOSE: Final = frozenset({"listed", "unchanged"})

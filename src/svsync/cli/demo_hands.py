@@ -22,8 +22,8 @@ from svsync.domain.runs import Count, Stage
 from svsync.domain.values import Payload
 from svsync.services.pushes import HOLD_S
 from svsync.services.runs import Ended, Request
-from svsync.services.secret_writes import Put
 from svsync.services.secrets import MAX_PAGE
+from svsync.services.write_rows import Put
 
 COLUMNS: Final = ("what happens", "answer", "here", "OpenBao")
 """Of the tables that follow a secret on both sides."""

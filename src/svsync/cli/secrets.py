@@ -194,7 +194,7 @@ _STATES: Final = {
 async def write(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
     from svsync.domain.paths import parse_local
-    from svsync.services.secret_writes import Put
+    from svsync.services.write_rows import Put
 
     path = _usable(parse_local, args.path)
     put = Put(

@@ -39,15 +39,13 @@ from svsync.services.pushes import (
     Push,
     Sender,
     at_once,
-    between,
-    concerns_all,
-    deliver,
-    settle,
     take_up,
     within,
 )
+from svsync.services.sending import between, concerns_all, deliver
+from svsync.services.settling import settle
 from svsync.store import pushes as store
-from svsync.store.database import Transaction
+from svsync.store.database import Row
 from svsync.store.pushes import EndRow
 
 _BATCH: Final = 100
@@ -67,7 +65,9 @@ async def heal(sender: Sender, *, again: bool = True) -> list[Made]:
         async with sender.transaction(lookups=True) as tx:
             ids = await store.take_over(tx, sender.spec.id, HOLD_S, _BATCH)
             held = await take_up(sender, tx, ids)
-            await _withdraw_orphans(sender, tx, ids, held)
+            known = {push.push_id for push in held}
+            orphans = await store.load(tx, [i for i in ids if i not in known])
+        await _withdraw_orphans(sender, orphans)
         answers = await at_once([_Asking(sender, push, again).ask for push in held])
         once_more = [a for a in answers if isinstance(a, str)]
         learned = [a for a in answers if isinstance(a, Made)]
@@ -83,25 +83,20 @@ async def heal(sender: Sender, *, again: bool = True) -> list[Made]:
             return done
 
 
-async def _withdraw_orphans(
-    sender: Sender, tx: Transaction, ids: Sequence[PushId], held: Sequence[Push]
-) -> None:
+async def _withdraw_orphans(sender: Sender, rows: Sequence[Row]) -> None:
     """Nobody can be asked about a pair that is no more: what waited for it is destroyed."""
-    known = {push.push_id for push in held}
-    rows = [row for row in await store.load(tx, ids) if row["push_id"] not in known]
     if not rows:
         return
-    await store.lock_secrets(tx, [row["push_id"] for row in rows])
-    await store.end(
-        tx,
-        [
-            EndRow(row["push_id"], row["attempts"], str(PushState.WITHDRAWN), "pair_gone", None)
-            for row in rows
-        ],
-    )
-    made = [(row["pushed_secret"], row["version"]) for row in rows if row["pending"]]
-    await store.destroy_pending(tx, made)
-    await store.raise_revs(tx, [row["pushed_secret"] for row in rows])
+    async with sender.transaction(lookups=True) as tx:
+        await store.lock_secrets(tx, [row["push_id"] for row in rows])
+        withdrawn, why = str(PushState.WITHDRAWN), "pair_gone"
+        ended = await store.end(
+            tx, [EndRow(row["push_id"], row["attempts"], withdrawn, why, None) for row in rows]
+        )
+        gone = [row for row in rows if row["push_id"] in ended]
+        waited = [(row["pushed_secret"], row["version"]) for row in gone if row["pending"]]
+        await store.destroy_pending(tx, waited)
+        await store.raise_revs(tx, [row["pushed_secret"] for row in gone])
 
 
 @dataclass(frozen=True, slots=True)

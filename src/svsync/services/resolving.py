@@ -125,7 +125,7 @@ async def resolve(tx: Transaction, backends: Backends, r: Resolving, sides: Side
     """Settle the path's open conflict.
 
     Raises:
-        OvertakenError: the sides are not those that were opened: open them again.
+        OvertakenError: the sides, or the configuration, are not those that were looked at.
         SvsyncError: see `Conflicts.resolve`.
     """
     held = await _lock(tx, backends, await federation.get(tx, r.backend), r)
@@ -178,8 +178,11 @@ def none_open(path: LocalPath, backend: str) -> NotFoundError:
 
 
 async def _lock(tx: Transaction, backends: Backends, stored: StoredBackend, r: Resolving) -> _Held:
-    """The secret, its pair and its open conflict, locked in this order."""
+    """The backend's configuration, the secret, its pair and its open conflict, locked in
+    this order."""
     spec = stored.spec
+    if await federation.stand_by(tx, spec.id) != stored.rev:
+        raise OvertakenError  # configured otherwise meanwhile, or removed
     row = await secrets.for_write(tx, r.path)
     if await pushes.unfinished_at(tx, r.path) is not None:
         raise in_progress(r.path)

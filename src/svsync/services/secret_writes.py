@@ -15,9 +15,8 @@ Where it is written through, the side that wins conflicts is written first:
 Each write names the row it was made for; one that was overtaken looks again.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from svsync.domain.changes import Base, BaseKind, PairStatus, RemoteValue
@@ -27,15 +26,15 @@ from svsync.domain.errors import NotFoundError, VersionConflictError
 from svsync.domain.ids import BackendId, LocalPath, PushId, SecretId, TenantId
 from svsync.domain.values import Encoding, Payload
 from svsync.services.ownership import Owner, owner_of
-from svsync.services.pushes import Sender, plan
+from svsync.services.pushes import Sender
 from svsync.services.runs import Backends
-from svsync.services.sealing import Sealed, Sealer, Sealing, TenantKeys
+from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import metadata_of, time_of
+from svsync.services.write_rows import Expected, Put, WriteRows, Writing, Wrote, merged
 from svsync.services.write_through import (
     OvertakenError,
     Place,
     WriteThrough,
-    changed,
     in_progress,
     look,
     make,
@@ -43,60 +42,12 @@ from svsync.services.write_through import (
     point_read,
     remote_changed,
 )
-from svsync.store import outbox
 from svsync.store import secrets as store
-from svsync.store.database import Database, Row, Transaction
-from svsync.store.pushes import PushRow
-from svsync.store.secrets import Metadata, VersionRow
+from svsync.store.database import Database, Transaction
 
 _TRIES: Final = 5
-_STATUS: Final = {
-    "not_configured": PairStatus.DIVERGED,
-    "pending": PairStatus.PENDING_PUSH,
-    "applied": PairStatus.IN_SYNC,
-}
-"""What a pair is after a write in this state; a pending version changes nothing yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """A local write. None keeps what the secret has; `cas` is the version it must be at
-    (0: it must not exist). With `skip_if_equal` an equal value makes no new version."""
-
-    payload: Payload
-    secret_type: str | None = None
-    tags: tuple[str, ...] | None = None
-    owner: str | None = None
-    description: str | None = None
-    custom: Mapping[str, str] | None = None
-    max_versions: int | None = None
-    cas: int | None = None
-    skip_if_equal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """What the remote side must still be for a push to be made."""
-
-    kind: PushKind
-    token: str | None
-    order: int | None
-
-    @classmethod
-    def base(cls, base: Base) -> "_Expected":
-        kind = PushKind.PUT if base.kind is BaseKind.VALUE else PushKind.CREATE
-        return cls(kind, base.value_token, base.order)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wrote:
-    """A write as its transaction left it. `state` is empty while it is pending, current
-    only once its push has landed; `push` is still to be made."""
-
-    secret: SecretId
-    version: int
-    state: str = ""
-    push: PushId | None = None
+_NOTHING: Final = Payload.from_fields({})
+"""A delete has no value."""
 
 
 class SecretWrites:
@@ -109,8 +60,8 @@ class SecretWrites:
         self._db = db
         self._sealing = sealing
         self._backends = backends
-        self._ids = ids
         self._through = WriteThrough(db, backends, ids)
+        self._rows = WriteRows(ids)
 
     async def backend_of(self, tenant: TenantId, path: LocalPath) -> BackendId | None:
         """The backend that a write to this path concerns.
@@ -140,7 +91,7 @@ class SecretWrites:
         keys = await self._sealing.for_tenant(tenant)
         sealer = await keys.reserve(_TRIES)
         fingerprint = keys.fingerprint(put.payload)
-        writing = _Writing(tenant, path, put, by, origin, keys, sealer, fingerprint)
+        writing = Writing(tenant, path, put, by, origin, keys, sealer, fingerprint)
         for _ in range(_TRIES):
             try:
                 wrote = await self._put(writing)
@@ -149,7 +100,7 @@ class SecretWrites:
             return await self._answer(tenant, path, wrote)
         raise VersionConflictError(f"{path} is being written by others all the time: try again")
 
-    async def _put(self, w: "_Writing") -> _Wrote:
+    async def _put(self, w: Writing) -> Wrote:
         async with self._db.transaction(w.tenant) as tx:
             place = await look(tx, self._backends, w.path)
             w.check(place)
@@ -157,10 +108,10 @@ class SecretWrites:
             if w.put.skip_if_equal and equal:
                 return await self._redescribe(tx, w, place)
             if not place.through:
-                return await self._commit(tx, w, place, "not_configured")
+                return await self._rows.commit(tx, w, place, "not_configured")
             assert place.owner is not None
             if place.frozen or place.pair is None:
-                return await self._commit(tx, w, place, "pending")
+                return await self._rows.commit(tx, w, place, "pending")
             if place.owner.local_first:
                 wrote = await self._local_first(tx, w, place)
             elif place.push is not None:
@@ -173,27 +124,27 @@ class SecretWrites:
             return replace(wrote, state="applied")
         return wrote
 
-    async def _local_first(self, tx: Transaction, w: "_Writing", place: Place) -> _Wrote:
+    async def _local_first(self, tx: Transaction, w: Writing, place: Place) -> Wrote:
         """It stands here at once, with its push written down: the backup gets it now if it
         answers, else later."""
         assert place.pair is not None
         base = place.pair.base
         equal = base.kind is BaseKind.VALUE and base.fingerprint == w.fingerprint
         if equal and place.push is None:
-            return await self._commit(tx, w, place, w.equal_state(place))
-        wrote = await self._commit(tx, w, place, "pending")
+            return await self._rows.commit(tx, w, place, w.equal_state(place))
+        wrote = await self._rows.commit(tx, w, place, "pending")
         if place.push is not None:
             return wrote  # the path has one on its way: the next run makes this one
-        return replace(wrote, push=await self._plan(tx, w, place, _Expected.base(base), wrote))
+        return replace(wrote, push=await self._rows.plan(tx, w, place, Expected.base(base), wrote))
 
-    async def _soon(self, w: "_Writing", owner: Owner, push: PushId) -> bool:
+    async def _soon(self, w: Writing, owner: Owner, push: PushId) -> bool:
         return await make_soon(self._through, w.tenant, owner, w.keys, push)
 
-    async def _redescribe(self, tx: Transaction, w: "_Writing", place: Place) -> _Wrote:
+    async def _redescribe(self, tx: Transaction, w: Writing, place: Place) -> Wrote:
         """The value is the one that is there: no new version, but the metadata given."""
         assert place.row is not None
-        given = _merged(place.row, w.put)
-        if given != _merged(place.row, Put(w.put.payload)):
+        given = merged(place.row, w.put)
+        if given != merged(place.row, Put(w.put.payload)):
             await store.redescribe(tx, SecretId(place.row["secret_id"]), given)
             due = place.through and w.equal_state(place) == "pending"
             await store.mark_written(tx, w.path, PairStatus.PENDING_PUSH if due else None)
@@ -201,34 +152,34 @@ class SecretWrites:
         state = "not_configured"
         if place.through:
             state = w.equal_state(place) if settled and place.push is None else "pending"
-        return _Wrote(SecretId(place.row["secret_id"]), place.version, state)
+        return Wrote(SecretId(place.row["secret_id"]), place.version, state)
 
-    async def _remote_first(self, w: "_Writing", owner: Owner, place: Place) -> _Wrote:
+    async def _remote_first(self, w: Writing, owner: Owner, place: Place) -> Wrote:
         """The backend takes it, or nothing changes here."""
         assert place.pair is not None
         base = place.pair.base
         async with self._through.sender(w.tenant, owner, w.keys) as sender:
-            expected = _Expected.base(base)
+            expected = Expected.base(base)
             if base.kind is BaseKind.NONE or base.fingerprint == w.fingerprint:
                 found = await point_read(sender, owner)
                 if base.kind is BaseKind.NONE and isinstance(found, RemoteValue):
                     return await self._commit_seen(w, place, "pending")
                 if base.kind is BaseKind.NONE:
-                    expected = _Expected(PushKind.CREATE, found.value_token, found.order)
+                    expected = Expected(PushKind.CREATE, found.value_token, found.order)
                 elif _stands(sender, base, found):
                     return await self._commit_seen(w, place, w.equal_state(place))
                 else:
                     await self._look_again(w)
                     raise remote_changed(w.path, owner.spec.id)
             async with self._db.transaction(w.tenant) as tx:
-                wrote = await self._pend(tx, w, await self._same(tx, w, place), expected)
+                wrote = await self._rows.pend(tx, w, await self._same(tx, w, place), expected)
             assert wrote.push is not None
             await make(sender, wrote.push, w.path)
             return replace(wrote, state="applied")
 
     # --- the transactions of a put ------------------------------------------------
 
-    async def _same(self, tx: Transaction, w: "_Writing", seen: Place) -> Place:
+    async def _same(self, tx: Transaction, w: Writing, seen: Place) -> Place:
         """The place again, locked; OvertakenError where it is not what was seen."""
         now = await look(tx, self._backends, w.path)
         if now.rev != seen.rev or now.push is not None or now.owner != seen.owner:
@@ -237,132 +188,15 @@ class SecretWrites:
             raise OvertakenError
         return now
 
-    async def _commit_seen(self, w: "_Writing", seen: Place, state: str) -> _Wrote:
+    async def _commit_seen(self, w: Writing, seen: Place, state: str) -> Wrote:
         async with self._db.transaction(w.tenant) as tx:
-            return await self._commit(tx, w, await self._same(tx, w, seen), state)
+            return await self._rows.commit(tx, w, await self._same(tx, w, seen), state)
 
-    async def _commit(self, tx: Transaction, w: "_Writing", place: Place, state: str) -> _Wrote:
-        """A new current version. The next run looks at the pair, whatever its tokens say."""
-        secret, version, metadata = await self._number(tx, w, place)
-        if place.row is None:
-            if not await store.write_new(tx, secret, w.path, metadata):
-                raise OvertakenError
-        else:
-            await store.write_next(tx, secret, version, metadata)
-        await self._seal(tx, w, secret, version)
-        await self._claim(tx, w, place, secret, state)
-        if place.owner is not None:
-            await outbox.add(
-                tx,
-                place.owner.spec.id,
-                [changed(place.owner, w.path, version)],
-                event_ids=lambda: self._ids("evt"),
-            )
-        return _Wrote(secret, version, state)
-
-    async def _pend(
-        self, tx: Transaction, w: "_Writing", place: Place, expected: _Expected
-    ) -> _Wrote:
-        """A version that is current once its push has landed, and the push."""
-        secret, version, metadata = await self._number(tx, w, place)
-        if place.row is None:
-            if not await store.write_new(tx, secret, w.path, metadata, pending=True):
-                raise OvertakenError
-        else:
-            await store.reserve_next(tx, secret, version)
-        await self._seal(tx, w, secret, version)
-        await store.mark_pending(tx, secret, version)
-        await self._claim(tx, w, place, secret, "")
-        text = json.dumps(
-            {
-                "secret_type": metadata.secret_type,
-                "tags": list(metadata.tags),
-                "owner": metadata.owner,
-                "description": metadata.description,
-                "custom": metadata.custom,
-                "max_versions": metadata.max_versions,
-            }
-        )
-        wrote = _Wrote(secret, version)
-        return replace(wrote, push=await self._plan(tx, w, place, expected, wrote, text))
-
-    async def _number(
-        self, tx: Transaction, w: "_Writing", place: Place
-    ) -> tuple[SecretId, int, Metadata]:
-        """The secret, and a version number that was never given out before."""
-        metadata = _merged(place.row, w.put)
-        if place.row is None:
-            [secret] = await store.next_ids(tx, 1)
-            return secret, 1, metadata
-        return SecretId(place.row["secret_id"]), place.row["last_version"] + 1, metadata
-
-    async def _seal(self, tx: Transaction, w: "_Writing", secret: SecretId, version: int) -> None:
-        data = w.put.payload.data_text()
-        sealed = w.sealer.seal(Purpose.VALUE, secret, w.path, version, data)
-        row = VersionRow(
-            secret_id=secret,
-            version=version,
-            encoding=str(w.put.payload.encoding),
-            key_id=sealed.key_id,
-            nonce=sealed.nonce,
-            sealed=sealed.sealed,
-            fingerprint=w.fingerprint,
-            fingerprint_key=w.keys.fingerprint_key,
-            origin=w.origin,
-            remote_version=None,
-            created_at=None,
-        )
-        await store.add_versions(tx, [row], created_by=w.by, run=None)
-
-    async def _claim(
-        self, tx: Transaction, w: "_Writing", place: Place, secret: SecretId, state: str
-    ) -> None:
-        # A value that is base's is in sync, unless its tags, or an earlier write, are due.
-        equal = None if state == "pending" else w.fingerprint
-        known = await store.mark_written(tx, w.path, _STATUS.get(state), equal)
-        owner = place.owner
-        if not known and owner is not None and owner.writes_through:
-            due = state == "pending"
-            status = PairStatus.PENDING_PUSH if due else PairStatus.INITIAL
-            await store.claim_written(
-                tx, owner.spec.id, owner.mapping, owner.remote, w.path, secret, owner.rule, status
-            )
-
-    async def _plan(
-        self,
-        tx: Transaction,
-        w: "_Writing",
-        place: Place,
-        expected: _Expected,
-        wrote: _Wrote,
-        metadata: str | None = None,
-    ) -> PushId:
-        """Write the push of a version down. With `metadata` it is pending until it lands."""
-        assert place.owner is not None
-        valued = expected.kind is not PushKind.DELETE
-        push = PushId(self._ids("psh"))
-        row = PushRow(
-            push_id=push,
-            path=w.path,
-            remote_path=place.owner.remote,
-            kind=str(expected.kind),
-            secret_id=wrote.secret,
-            version=wrote.version,
-            pending=wrote.state == "",
-            metadata=metadata,
-            expected_token=expected.token,
-            expected_order=expected.order,
-            target_fp=w.fingerprint if valued else None,
-            target_fp_key=w.keys.fingerprint_key if valued else None,
-        )
-        await plan(tx, place.owner.spec.id, [row], by=w.by)
-        return push
-
-    async def _look_again(self, w: "_Writing") -> None:
+    async def _look_again(self, w: Writing) -> None:
         async with self._db.transaction(w.tenant) as tx:
             await store.mark_written(tx, w.path)
 
-    async def _answer(self, tenant: TenantId, path: LocalPath, wrote: _Wrote) -> dict[str, object]:
+    async def _answer(self, tenant: TenantId, path: LocalPath, wrote: Wrote) -> dict[str, object]:
         async with self._db.transaction(tenant) as tx:
             stored = await store.get(tx, path, wrote.version)
         assert stored is not None
@@ -421,7 +255,7 @@ class SecretWrites:
         """
         keys = await self._sealing.for_tenant(tenant)
         sealer = await keys.reserve(0)
-        d = _Writing(tenant, path, Put(_NOTHING, cas=cas), by, "write", keys, sealer, b"")
+        d = Writing(tenant, path, Put(_NOTHING, cas=cas), by, "write", keys, sealer, b"")
         for _ in range(_TRIES):
             try:
                 state, push = await self._delete(d)
@@ -430,7 +264,7 @@ class SecretWrites:
             return {"path": path, "write_through": {"state": state, "push_id": push}}
         raise VersionConflictError(f"{path} is being written by others all the time: try again")
 
-    async def _delete(self, d: "_Writing") -> tuple[str, PushId | None]:
+    async def _delete(self, d: Writing) -> tuple[str, PushId | None]:
         async with self._db.transaction(d.tenant) as tx:
             place = await look(tx, self._backends, d.path)
             if not place.live or place.row is None:
@@ -438,7 +272,7 @@ class SecretWrites:
             d.check(place)
             owner, pair = place.owner, place.pair
             if owner is None or not owner.writes_through:
-                await self._bury(tx, d, place, propagate=False)
+                await self._rows.bury(tx, d, place, propagate=False)
                 return "not_configured", None
             if place.push is not None and not (owner.local_first or place.frozen):
                 raise in_progress(d.path)
@@ -449,70 +283,19 @@ class SecretWrites:
             propagate = owner.settings.propagate_deletes and synced
             due = propagate and base is BaseKind.VALUE
             if not due or place.frozen or (owner.local_first and place.push is not None):
-                await self._bury(tx, d, place, propagate=propagate)
+                await self._rows.bury(tx, d, place, propagate=propagate)
                 return "pending" if propagate or place.frozen else "not_configured", None
             if owner.local_first:
-                await self._bury(tx, d, place, propagate=True)
-                push = await self._plan_delete(tx, d, place, state="pending")
+                await self._rows.bury(tx, d, place, propagate=True)
+                push = await self._rows.plan_delete(tx, d, place, state="pending")
         if owner.local_first:
             landed = await self._soon(d, owner, push)
             return "applied" if landed else "pending", push
         async with self._through.sender(d.tenant, owner, d.keys) as sender:
             async with self._db.transaction(d.tenant) as tx:
-                push = await self._plan_delete(tx, d, await self._same(tx, d, place), state="")
+                push = await self._rows.plan_delete(tx, d, await self._same(tx, d, place), state="")
             await make(sender, push, d.path)
         return "applied", push
-
-    async def _plan_delete(
-        self, tx: Transaction, d: "_Writing", place: Place, *, state: str
-    ) -> PushId:
-        assert place.row is not None
-        assert place.pair is not None
-        base, row = place.pair.base, place.row
-        wrote = _Wrote(SecretId(row["secret_id"]), row["current_version"], state)
-        expected = _Expected(PushKind.DELETE, base.value_token, base.order)
-        push = await self._plan(tx, d, place, expected, wrote)
-        await store.mark_written(tx, d.path)
-        return push
-
-    async def _bury(self, tx: Transaction, d: "_Writing", place: Place, *, propagate: bool) -> None:
-        assert place.row is not None
-        await store.bury_written(tx, SecretId(place.row["secret_id"]), propagate=propagate)
-        status = PairStatus.PENDING_PUSH if propagate else PairStatus.DIVERGED
-        await store.mark_written(tx, d.path, status)
-        if place.owner is not None:
-            event = changed(place.owner, d.path, place.version, deleted=True)
-            await outbox.add(tx, place.owner.spec.id, [event], event_ids=lambda: self._ids("evt"))
-
-
-_NOTHING: Final = Payload.from_fields({})
-
-
-@dataclass(frozen=True, slots=True)
-class _Writing:
-    """One write under way."""
-
-    tenant: TenantId
-    path: LocalPath
-    put: Put
-    by: str
-    origin: str
-    keys: TenantKeys
-    sealer: Sealer
-    fingerprint: bytes
-
-    def equal_state(self, place: Place) -> str:
-        """Of a write whose value the backend has: tags that change with it follow later."""
-        now, before = _merged(place.row, self.put), _merged(place.row, Put(self.put.payload))
-        same = (now.tags, json.loads(now.custom)) == (before.tags, json.loads(before.custom))
-        return "applied" if same else "pending"
-
-    def check(self, place: Place) -> None:
-        cas = self.put.cas
-        if cas is not None and cas != place.version:
-            raise VersionConflictError(
-                f"{self.path} is at version {place.version}, not {cas}: read it again"
-            )
 
 
 def _stands(sender: Sender, base: Base, found: object) -> bool:
@@ -520,26 +303,3 @@ def _stands(sender: Sender, base: Base, found: object) -> bool:
     if not isinstance(found, RemoteValue) or found.value_token != base.value_token:
         return False
     return bool(found.value_token) or sender.keys.fingerprint(found.payload) == base.fingerprint
-
-
-def _merged(row: Row | None, put: Put) -> Metadata:
-    """What the secret has, with what this write sets."""
-    kept = Metadata()
-    if row is not None:
-        kept = Metadata(
-            row["secret_type"],
-            tuple(row["tags"]),
-            row["owner"],
-            row["description"],
-            row["custom"],
-            row["max_versions"],
-        )
-    return replace(
-        kept,
-        secret_type=put.secret_type or kept.secret_type,
-        tags=kept.tags if put.tags is None else tuple(sorted(set(put.tags))),
-        owner=kept.owner if put.owner is None else put.owner,
-        description=kept.description if put.description is None else put.description,
-        custom=kept.custom if put.custom is None else json.dumps(dict(put.custom)),
-        max_versions=kept.max_versions if put.max_versions is None else put.max_versions,
-    )

@@ -29,13 +29,13 @@ from svsync.services.pushes import (
     Made,
     Sender,
     TransactionMaker,
-    deliver,
-    settle,
     take_up,
     within,
 )
 from svsync.services.runs import Backends
 from svsync.services.sealing import TenantKeys
+from svsync.services.sending import deliver
+from svsync.services.settling import settle
 from svsync.store import federation, pairs, pushes
 from svsync.store import secrets as store
 from svsync.store.database import Database, Row, Transaction

@@ -23,7 +23,8 @@ from svsync.domain.federation import Writes
 from svsync.domain.ids import PushId
 from svsync.domain.pushes import REMOTE_CHANGED, PushState
 from svsync.domain.runs import FAILURES, Count, SkipReason, Stage, quarantine_delay
-from svsync.services.pushes import Made, deliver
+from svsync.services.pushes import Made
+from svsync.services.sending import deliver
 from svsync.services.sync.commit import commit
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
 from svsync.services.sync.fetch import fetch_batch
