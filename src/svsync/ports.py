@@ -7,7 +7,7 @@ where it is raised; what is said here is tested, sentence by sentence, by
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -230,3 +230,81 @@ class KeyServices:
     primary: KeyService | None
     secondary: KeyService | None = None
     problems: tuple[str, ...] = ()
+
+
+# --- between processes --------------------------------------------------------------
+
+
+class Waker(Protocol):
+    """One listener's ear on a topic."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Until somebody woke the topic (True), or so many seconds passed (False).
+
+        A wake-up that came since the last wait, or since listening began, counts.
+        """
+        ...
+
+
+class Signals(Protocol):
+    """Hints between the processes of one installation.
+
+    Never truth: any of them may be lost at any time, and nothing but latency, or a
+    rate limit that is divided instead of shared, may depend on it. No method raises
+    because the other side is away.
+    """
+
+    @property
+    def shared(self) -> bool:
+        """Do other processes hear now? False also where there is nobody to ask."""
+        ...
+
+    async def wake(self, topic: str) -> None:
+        """Wake every listener of a topic, in this process at once."""
+        ...
+
+    def listen(self, topic: str) -> AbstractContextManager[Waker]: ...
+
+    async def turn(self, key: str, per_second: float) -> float:
+        """Take the next turn of a rate that all processes share; seconds until it is due.
+
+        Exact where processes are joined; else each takes its part of `per_second`, by
+        the number last given to `divide_by`.
+        """
+        ...
+
+    def divide_by(self, replicas: int) -> None:
+        """How many processes are up, this one included."""
+        ...
+
+
+# --- change feeds -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A backend's own word that something changed: a hint, and no more.
+
+    Attributes:
+        namespace: where the backend has such; without slashes at its ends.
+        path: the remote path as listings name it; None: unknown, anything may have
+            changed (a gap), so everything is to be looked at.
+    """
+
+    namespace: str
+    path: RemotePath | None
+
+
+class ChangeFeed(Protocol):
+    """Where a type of backend tells what changed in it."""
+
+    async def listen(self, tell: Callable[[Notice], None]) -> None:
+        """Tell each notice until cancelled; `tell` does not block and does not raise.
+
+        After a time in which notices may have been missed, a notice without a path. What
+        cannot be read is dropped unseen; an outage is waited out here.
+
+        Raises:
+            ConfigError: it cannot listen as configured.
+        """
+        ...

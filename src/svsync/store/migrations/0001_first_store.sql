@@ -8,7 +8,7 @@
 -- a transaction; without it there are no rows. The array is taken by a subselect
 -- so that it is worked out once a statement, not once a row.
 --
--- Exceptions, by nature global: root_keys, schema_migrations, store_home, tenants. And the
+-- Exceptions, by nature global: instances, root_keys, schema_migrations, store_home, tenants. And the
 -- two work tables of a running cycle, stage and todo: Postgres allows no COPY into
 -- a table under row-level security. They hold names and tokens of one run, never
 -- a value, and every statement on them binds the run's own number.
@@ -277,6 +277,28 @@ CREATE TABLE run_skips (
   PRIMARY KEY (tenant_id, run_id, n)
 );
 
+-- Remote paths that somebody's notice named, for the next targeted run. A path that is named again gets a new number, so
+-- that a run removes only what nobody has renewed since it looked.
+CREATE SEQUENCE dirty_seqs AS bigint CACHE 1;
+CREATE TABLE dirty_paths (
+  tenant_id   int NOT NULL,
+  backend_id  text COLLATE "C" NOT NULL,
+  remote_path text COLLATE "C" NOT NULL,
+  seq         bigint NOT NULL,
+  feed        text NOT NULL,
+  first_at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, backend_id, remote_path)
+);
+
+-- Processes that are up, so that what they share can be divided among them.
+CREATE TABLE instances (
+  instance_id text PRIMARY KEY,
+  roles       text[] NOT NULL,
+  version     text NOT NULL,
+  started_at  timestamptz NOT NULL DEFAULT now(),
+  beat_at     timestamptz NOT NULL DEFAULT now()
+);
+
 CREATE UNLOGGED TABLE stage (
   run_no      bigint NOT NULL,
   remote_path text COLLATE "C" NOT NULL,
@@ -407,13 +429,68 @@ CREATE TABLE outbox (
   UNIQUE (tenant_id, backend_id, sequence)
 );
 
+-- Webhooks -----------------------------------------------------------------------
+
+CREATE TABLE endpoints (
+  tenant_id     int NOT NULL REFERENCES tenants,
+  endpoint_id   text COLLATE "C" NOT NULL,
+  url           text NOT NULL,
+  types         text[] NOT NULL,            -- none: all
+  path_patterns text[] NOT NULL DEFAULT '{}',
+  only_if_changed boolean NOT NULL DEFAULT false,
+  state         text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'disabled')),
+  key_id        int NOT NULL,
+  nonce         bytea NOT NULL,
+  sealed        bytea NOT NULL,             -- its signing secrets, the current one and the one before
+  created_by    text,
+  created_at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, endpoint_id)
+);
+
+CREATE TABLE deliveries (
+  tenant_id   int NOT NULL,
+  endpoint_id text COLLATE "C" NOT NULL,
+  event_id    text COLLATE "C" NOT NULL,
+  backend_id  text COLLATE "C" NOT NULL,
+  sequence    bigint NOT NULL,
+  state       text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'delivered', 'dead')),
+  attempts    int NOT NULL DEFAULT 0,
+  next_at     timestamptz NOT NULL DEFAULT now(),
+  status_code int,
+  error_code  text,
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  ended_at    timestamptz,
+  PRIMARY KEY (tenant_id, endpoint_id, event_id),
+  FOREIGN KEY (tenant_id, endpoint_id) REFERENCES endpoints ON DELETE CASCADE
+);
+CREATE INDEX deliveries_due ON deliveries (next_at) WHERE state = 'due';
+
+-- Who may call -------------------------------------------------------------------
+
+-- The token's text carries tenant and id, so it is found by key; its hash is compared afterwards.
+CREATE TABLE tokens (
+  tenant_id     int NOT NULL REFERENCES tenants,
+  token_id      text COLLATE "C" NOT NULL,
+  hash          bytea NOT NULL,
+  identity_type text NOT NULL CHECK (identity_type IN ('service_account', 'user')),
+  identity_id   text NOT NULL,
+  scopes        text[] NOT NULL,
+  created_by    text,
+  created_at    timestamptz NOT NULL DEFAULT now(),
+  expires_at    timestamptz,
+  revoked_at    timestamptz,
+  last_used_on  date,
+  PRIMARY KEY (tenant_id, token_id)
+);
+
 -- Keeping tenants apart ----------------------------------------------------------
 
 DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['data_keys', 'backends', 'backend_health', 'leases', 'secrets', 'versions', 'sync_state',
-                           'runs', 'run_skips', 'stage_scopes', 'pushes', 'conflicts', 'outbox'] LOOP
+                           'runs', 'run_skips', 'dirty_paths', 'stage_scopes', 'pushes', 'conflicts', 'outbox',
+                           'endpoints', 'deliveries', 'tokens'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I

@@ -1,0 +1,1 @@
+"""Hints between processes: wake-ups and a shared rate. Never truth; any may be lost."""

@@ -1,0 +1,1 @@
+"""Change feeds: where a backend itself tells what changed in it. Hints, and no more."""

@@ -1,0 +1,1 @@
+"""The API over HTTP: routes, identity, and errors as answers."""
