@@ -30,6 +30,9 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, Fence, TenantId
 
 Row = asyncpg.Record
+NO_TENANT = TenantId(0)
+"""Under which stand the leases of tasks that only one process does at a time."""
+_NAME_TENANTS = "SELECT set_config('svsync.tenants', $1, true)"
 ROLLBACK_S = 5.0
 """Seconds that an undo may take before its connection is cut."""
 
@@ -164,6 +167,32 @@ class Database:
         finally:
             await pool.release(connection)
 
+    @asynccontextmanager
+    async def transaction_of(
+        self, tenants: Sequence[TenantId], *, read_only: bool = False
+    ) -> AsyncIterator[Transaction]:
+        """One transaction that sees the rows of several tenants, for what looks after all of
+        them. Its statements say which; it has no tenant of its own.
+
+        Raises: as `transaction`.
+        """
+        with translated():
+            connection = await self._pool.acquire()
+        try:
+            work = connection.transaction(readonly=read_only)
+            try:
+                with translated():
+                    await work.start()
+                    await connection.execute(_NAME_TENANTS, ",".join(map(str, tenants)))
+                yield Transaction(connection, NO_TENANT)
+                with translated():
+                    await work.commit()
+            except BaseException:
+                await _roll_back(connection, work)
+                raise
+        finally:
+            await self._pool.release(connection)
+
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
         """A statement on the few tables that belong to no tenant."""
         with translated():
@@ -180,8 +209,7 @@ async def _enter(
 ) -> None:
     with translated():
         if held is None:
-            name = "SELECT set_config('svsync.tenants', $1, true)"
-            await connection.execute(name, str(tenant))
+            await connection.execute(_NAME_TENANTS, str(tenant))
             return
         enter = "SELECT svsync_enter($1, $2, $3, $4, $5)"
         alive = await connection.fetchval(
