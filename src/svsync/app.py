@@ -19,6 +19,7 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.values import Credential
 from svsync.observe.logs import get_logger
+from svsync.observe.meter import SILENT, Meter
 from svsync.ports import BackendDriver
 from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.conflicts import Conflicts
@@ -82,6 +83,7 @@ async def open_app(
     drivers: Mapping[str, BackendDriver] | None = None,
     apply_backends: bool = True,
     pool: int = 8,
+    meter: Meter = SILENT,
 ) -> AsyncIterator[App]:
     """The whole of svsync on the configured store, closed when the block ends.
 
@@ -114,7 +116,10 @@ async def open_app(
             get_logger().warning("key_service", detail=warning)
         secrets: Secrets
         registry = Registry(
-            settings, _credentials(settings, lambda: secrets, environ), drivers=drivers
+            settings,
+            _credentials(settings, lambda: secrets, environ),
+            drivers=drivers,
+            meter=meter,
         )
         secrets = Secrets(db, sealing)
         app = App(
@@ -133,7 +138,15 @@ async def open_app(
                 in_file={(spec.tenant, spec.id) for spec in settings.backends},
             ),
             conflicts=Conflicts(db, sealing, registry, ids=new_id),
-            runs=Runs(db, sealing, registry, holder=_holder(), ids=new_id, random=random.random),
+            runs=Runs(
+                db,
+                sealing,
+                registry,
+                holder=_holder(),
+                ids=new_id,
+                random=random.random,
+                meter=meter,
+            ),
             retention=Retention(db, ages_of(settings)),
             embedded=embedded is not None,
         )

@@ -9,6 +9,7 @@ else may open one.
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,6 +23,7 @@ from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
+from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Backend, BackendDriver, Features, KeyService, KeyServices
 from svsync.store.pairs import Mapping as PairMapping
 
@@ -56,11 +58,13 @@ class Registry:
         credentials: CredentialReader,
         *,
         drivers: Mapping[str, BackendDriver] | None = None,
+        meter: Meter = SILENT,
     ) -> None:
         """`drivers` adds types by hand, as tests and benchmarks do."""
         self._settings = settings
         self._credentials = credentials
         self._drivers = dict(drivers or {})
+        self._meter = meter
         self._compiled: dict[BackendId, tuple[BackendSpec, tuple[RuleSet, PairMapping]]] = {}
 
     def driver(self, kind: str) -> BackendDriver:
@@ -109,7 +113,11 @@ class Registry:
         self, spec: BackendSpec, tenant: TenantId, *, calls_left: int | None = None
     ) -> AsyncIterator[Opened]:
         """A backend behind its guard, closed when the block ends; see `services.runs.Backends`."""
-        guard = BackendGuard(parse_limits(spec.rate_limit), calls_left=calls_left)
+        guard = BackendGuard(
+            parse_limits(spec.rate_limit),
+            calls_left=calls_left,
+            tell=partial(self._meter.backend_called, spec.tenant, spec.id, spec.type),
+        )
 
         async def credential() -> Credential:
             return await self._credentials(spec, tenant)

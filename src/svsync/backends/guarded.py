@@ -218,6 +218,7 @@ class BackendGuard:
     Args:
         limits: by operation class; one that is missing has the default.
         calls_left: tries of all classes together that may still go out; None: any.
+        tell: is told of each try, with its status (see `CallCounts`) and its seconds.
         clock, sleep, draw: monotonic seconds, waiting by them, and a number
             from 0 up to 1; tests bring their own.
     """
@@ -227,6 +228,7 @@ class BackendGuard:
         limits: Mapping[Operation, Limit] | None = None,
         *,
         calls_left: int | None = None,
+        tell: Callable[[Operation, str, float], None] | None = None,
         retry: RetryPolicy = RetryPolicy(),
         breaker: BreakerPolicy = BreakerPolicy(),
         clock: Callable[[], float] = time.monotonic,
@@ -235,6 +237,7 @@ class BackendGuard:
     ) -> None:
         self._lanes = {o: _Lane((limits or {}).get(o, Limit())) for o in _OPERATIONS}
         self._calls_left = calls_left
+        self._tell = tell
         self._retry = retry
         self._breaker = _Breaker(breaker)
         self._clock = clock
@@ -325,8 +328,11 @@ class BackendGuard:
             self._breaker.answered()
             return result
         finally:
-            lane.seconds += self._clock() - started
+            took = self._clock() - started
+            lane.seconds += took
             self._statuses[operation, status] += 1
+            if self._tell is not None:
+                self._tell(operation, status, took)
 
     def _refuse_beyond_budget(self, operation: Operation) -> None:
         if self._calls_left is not None and self._calls_left <= 0:

@@ -43,9 +43,10 @@ from svsync.domain.runs import (
     Trigger,
 )
 from svsync.domain.runs import Run as RunRecord
+from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Backend
 from svsync.services.lost_runs import tell_lost
-from svsync.services.run_rows import run_of
+from svsync.services.run_rows import record_of, run_of
 from svsync.services.sealing import Sealing
 from svsync.services.sync.context import Planned, Progress, Run
 from svsync.services.sync.cycle import cycle
@@ -142,6 +143,7 @@ class Runs:
         holder: str,
         ids: Callable[[str], str],
         random: Callable[[], float],
+        meter: Meter = SILENT,
     ) -> None:
         """`holder` names this process to others; `ids` draws an id with a prefix."""
         self._db = db
@@ -150,6 +152,7 @@ class Runs:
         self._holder = holder
         self._ids = ids
         self._random = random
+        self._meter = meter
 
     async def run(self, tenant: TenantId, request: Request, progress: Progress) -> Ended:
         """Claim a run, work it, and end it.
@@ -252,6 +255,8 @@ class Runs:
             per_day = stored.spec.call_budget.get("per_day")
             if isinstance(per_day, int):
                 calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
+        for row in lost:
+            self._measure(stored.spec, record_of(backend, row, RunState.FAILED), Report())
         return stored, compiled, claimed, first, calls_left
 
     async def _work(
@@ -323,7 +328,17 @@ class Runs:
         with suppress(StoreError):
             async with self._db.transaction(run.claimed.held.tenant) as tx:
                 await staging.drop(tx, run.claimed.run_no)
+        self._measure(run.spec, record, run.report)
         return Ended(record, run.report, tuple(run.plan), waiting, error)
+
+    def _measure(self, spec: BackendSpec, record: RunRecord, report: Report) -> None:
+        """Whoever ends a cycle counts it, a lost one too; a dry run or a probe is no cycle."""
+        if record.kind in (RunKind.FULL, RunKind.TARGETED):
+            counts = {str(count): n for count, n in report.numbers.items()}
+            self._meter.run_ended(
+                spec.tenant, spec.id, spec.type, str(record.result),
+                (record.duration_ms or 0) / 1000, counts | {"skipped": report.skips},
+            )  # fmt: skip
 
     async def _settle(
         self,
