@@ -1,0 +1,176 @@
+"""Static tokens: made, shown once, listed without their text, verified, revoked.
+
+What is verified is compared in constant time by construction: the hash of what was
+given is always made, and always compared, with the stored one or, where there is no
+row, with one that nothing has. Whether it expired or was revoked is looked at, and
+told, only behind that: whoever is told holds the token.
+"""
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from svsync.domain.access import (
+    SECRET_BYTES,
+    Caller,
+    ForbiddenError,
+    Identity,
+    IdentityType,
+    Scope,
+    UnauthenticatedError,
+    is_token_id,
+    token_hash,
+    token_name,
+    token_text,
+)
+from svsync.domain.errors import NotFoundError, UsageError
+from svsync.domain.ids import TenantId
+from svsync.domain.values import SecretValue
+from svsync.store import access
+from svsync.store.database import Database, Row
+
+_NO_HASH: Final = bytes(32)
+"""Compared where there is no row; no text is known that has it."""
+_KNOWN: Final = frozenset(map(str, Scope))
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new token. `text` is nowhere else: who does not keep it makes another one."""
+
+    token_id: str
+    text: SecretValue
+    about: dict[str, object]
+
+
+class Access:
+    """Who may call, of every tenant."""
+
+    def __init__(
+        self, db: Database, *, ids: Callable[[str], str], random: Callable[[int], bytes]
+    ) -> None:
+        """`ids` draws an id with a prefix, `random` so many unpredictable bytes."""
+        self._db = db
+        self._ids = ids
+        self._random = random
+
+    async def create(
+        self,
+        tenant: TenantId,
+        identity: Identity,
+        scopes: Sequence[Scope],
+        *,
+        expires_in: float | None,
+        by: str,
+    ) -> Created:
+        """Make a token that is good for `scopes`, for so many seconds; None: until revoked.
+
+        Raises:
+            UsageError: no scope is given.
+        """
+        if not scopes:
+            raise UsageError("a token without a scope is good for nothing: give it at least one")
+        token_id = self._ids("tok")
+        text = token_text(tenant, token_id, self._random(SECRET_BYTES))
+        named = [str(scope) for scope in dict.fromkeys(scopes)]
+        async with self._db.transaction(tenant) as tx:
+            row = await access.add(
+                tx,
+                token_id,
+                token_hash(text),
+                identity_type=str(identity.type),
+                identity_id=identity.id,
+                scopes=named,
+                created_by=by,
+                expires_in=expires_in,
+            )
+        about: dict[str, object] = {
+            "identity_type": str(identity.type),
+            "identity_id": identity.id,
+            "scopes": named,
+            "created_at": _time(row["created_at"]),
+            "expires_at": _time(row["expires_at"]),
+        }
+        return Created(token_id, SecretValue(text), about)
+
+    async def verify(self, text: str) -> Caller:
+        """The caller that a token's text vouches for. One look-up by key.
+
+        Raises:
+            UnauthenticatedError: no token's text, unknown, revoked or expired.
+            ForbiddenError: `tenant_shut`: its tenant is suspended.
+            StoreUnavailableError: nobody can be known now.
+        """
+        named = token_name(text)
+        if named is None:
+            raise _unknown()
+        tenant, token_id = named
+        async with self._db.transaction(tenant) as tx:
+            row = await access.find(tx, token_id)
+            stored = _NO_HASH if row is None else row["hash"]
+            if not hmac.compare_digest(token_hash(text), stored) or row is None:
+                raise _unknown()
+            if row["revoked"]:
+                raise UnauthenticatedError("the token was revoked: ask for another one")
+            if row["expired"]:
+                raise UnauthenticatedError("the token has expired: ask for another one")
+            if row["status"] != "active":
+                raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
+            if row["first_today"]:
+                await access.used(tx, token_id)
+        return Caller(
+            tenant=tenant,
+            slug=row["slug"],
+            identity=Identity(IdentityType(row["identity_type"]), row["identity_id"]),
+            token_id=token_id,
+            # A scope that a newer svsync gave means nothing here.
+            scopes=frozenset(Scope(scope) for scope in row["scopes"] if scope in _KNOWN),
+        )
+
+    async def list_tokens(self, tenant: TenantId) -> list[dict[str, object]]:
+        """Every token of a tenant, the newest first, without what it is made of."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            return [_shown(row) for row in await access.list_tokens(tx)]
+
+    async def revoke(self, tenant: TenantId, token_id: str) -> None:
+        """Let a token count no more, for every request that is verified from now on.
+
+        Raises:
+            NotFoundError: there is no such token in this tenant.
+        """
+        async with self._db.transaction(tenant) as tx:
+            if not is_token_id(token_id) or not await access.revoke(tx, token_id):
+                # What was given may be a token's own text, so it is not repeated.
+                raise NotFoundError(
+                    "there is no such token: `svsync tokens list` shows the ids there are",
+                    code="token_not_found",
+                )
+
+
+def _unknown() -> UnauthenticatedError:
+    return UnauthenticatedError("the token is not valid here")
+
+
+def _shown(row: Row) -> dict[str, object]:
+    return {
+        "token_id": row["token_id"],
+        "identity_type": row["identity_type"],
+        "identity_id": row["identity_id"],
+        "scopes": list(row["scopes"]),
+        "state": row["state"],
+        "created_by": row["created_by"],
+        "created_at": _time(row["created_at"]),
+        "expires_at": _time(row["expires_at"]),
+        "revoked_at": _time(row["revoked_at"]),
+        "last_used_on": row["last_used_on"] and row["last_used_on"].isoformat(),
+    }
+
+
+def _time(moment: Any) -> str | None:
+    """RFC 3339 in UTC, to the second."""
+    if moment is None:
+        return None
+    assert isinstance(moment, datetime)
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

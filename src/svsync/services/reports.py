@@ -1,0 +1,70 @@
+"""Reports of past runs as the API gives them: pages, one whole, one in brief."""
+
+import re
+from typing import Final
+
+from svsync.domain.errors import NotFoundError
+from svsync.domain.ids import RunId, TenantId
+from svsync.domain.runs import Skipped, SkipReason
+from svsync.services.run_rows import run_of
+from svsync.store import federation, queue, reports
+from svsync.store.database import Database, Row
+
+_RUN_ID: Final = re.compile(r"run_[0-9a-f]{32}")
+
+
+class Reports:
+    """Reports of every tenant's runs."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def page(
+        self, tenant: TenantId, backend: str, *, limit: int, before: str | None
+    ) -> tuple[list[dict[str, object]], str | None]:
+        """Runs of a backend in brief, newest first; and where the next page begins, if any.
+
+        Args:
+            before: the id that the page before gave; None: from the newest on.
+
+        Raises:
+            NotFoundError: there is no such backend.
+        """
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+            rows = await reports.page(
+                tx, stored.spec.id, before=RunId(before) if before else None, limit=limit + 1
+            )
+        runs = [_brief(row) for row in rows[:limit]]
+        return runs, rows[limit - 1]["run_id"] if len(rows) > limit else None
+
+    async def show(self, tenant: TenantId, backend: str, run: str) -> dict[str, object]:
+        """One run of a backend, with the paths it skipped.
+
+        Raises:
+            NotFoundError: there is no such backend, or no such run of it.
+        """
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            stored = await federation.get(tx, backend)
+            row = await queue.get(tx, RunId(run)) if _RUN_ID.fullmatch(run) else None
+            if row is None or row["backend_id"] != stored.spec.id:
+                raise NotFoundError("there is no such run of this backend", code="run_not_found")
+            skips = await queue.skips(tx, RunId(run))
+        return run_of(
+            row,
+            [Skipped(s["remote_path"], SkipReason.of(s["reason"]), s["detail"]) for s in skips],
+        )
+
+    async def brief(self, tenant: TenantId, run: object) -> dict[str, object] | None:
+        """A run without the paths it skipped; None where there is none of that id."""
+        if not isinstance(run, str):
+            return None
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            row = await queue.get(tx, RunId(run))
+        return None if row is None else _brief(row)
+
+
+def _brief(row: Row) -> dict[str, object]:
+    found = run_of(row, ())
+    del found["skipped"]  # how many there are stands in `counts`
+    return found
