@@ -5,7 +5,7 @@ command needs; `metrics.Metrics` keeps it for Prometheus. Here are also the reco
 what is not told but read from the store when somebody asks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +53,14 @@ class Meter:
 
     def forget(self, tenant: str, backend: str | None = None) -> None:
         """A backend was removed, or a tenant shut with all it has: its series end."""
+
+    def known(self) -> Collection[tuple[str, str | None]]:
+        """Who would have to be forgotten: tenant and backend, and each tenant with None."""
+        return ()
+
+    def prune(self, known: Collection[tuple[str, str | None]], standing: "Standing") -> None:
+        """Forget whoever was `known` before the store was asked how things stand, and is
+        not in its answer. Who became known since is no less there for that."""
 
 
 SILENT: Final = Meter()
