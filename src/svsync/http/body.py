@@ -1,0 +1,137 @@
+"""A request's body and query, read strictly: what is not understood is refused by its name.
+
+A body is JSON as every reader reads it: UTF-8, no two equal keys, no NaN, no number
+beyond doubles, one object. What it may hold is told by the rows of a table, with the same
+kinds that read the configuration file. No message repeats a value.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from aiohttp import web
+
+from svsync.config.document import Node, from_json, shown
+from svsync.config.kinds import Key, node_of_variable, read_object
+from svsync.domain.errors import SvsyncError
+
+MAX_BODY: Final = 1024 * 1024
+"""Bytes of a request's body."""
+
+
+class RequestError(SvsyncError):
+    """What was sent cannot be used.
+
+    Attributes:
+        status: the HTTP status, 4xx.
+        field: what it is about, as `paths[0]`; empty: the whole.
+    """
+
+    code = "bad_request"
+
+    def __init__(self, status: int, message: str, *, code: str, field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message, code=code)
+        self.status = status
+        self.field = field
+
+
+async def read_body(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
+    """The given keys of the body, checked; a body that is not there is an empty object.
+
+    Raises:
+        RequestError: 400 not JSON, 415 in a coding, 422 a field that is unknown.
+        ConfigError: a field's value cannot be used; `where` names the field.
+        HTTPRequestEntityTooLarge: beyond MAX_BODY.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RequestError(
+            415, "send the body as it is, without Content-Encoding", code="unsupported_coding"
+        )
+    data = await request.read()
+    value = _object(data) if data else {}
+    _refuse_unknown(value, keys)
+    return read_object(from_json(value), keys, api=True)
+
+
+def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
+    """The given parameters of the query, checked.
+
+    Raises:
+        RequestError: 422 a parameter that is unknown or stands twice.
+        ConfigError: a parameter's value cannot be used; `where` names it.
+    """
+    given = request.query
+    _refuse_unknown(given, keys)
+    members: dict[str, Node] = {}
+    for key in keys:
+        texts = given.getall(key.name, [])
+        if len(texts) > 1:
+            raise RequestError(422, "stands twice", code="invalid_field", field=key.name)
+        if texts:
+            node = node_of_variable(key, "", texts[0])
+            members[key.name] = Node(node.value, key.name)
+    return read_object(Node(members), keys, api=True)
+
+
+def _refuse_unknown(given: Mapping[str, object], keys: Sequence[Key]) -> None:
+    known = [key.name for key in keys]
+    for name in given:
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name[:64], known, 1, 0.6)
+        meant = near[0] if near else ", ".join(known) or "none is taken here"
+        raise RequestError(
+            422, f"is not known; known: {meant}", code="unknown_field", field=shown(name)
+        )
+
+
+# --- strict JSON ------------------------------------------------------------------
+
+
+def _object(data: bytes) -> dict[str, object]:
+    try:
+        value = _DECODER.decode(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise _malformed("the body is not UTF-8") from None
+    except json.JSONDecodeError as error:  # its own text quotes nothing, but it holds the body
+        raise _malformed(
+            f"the body is not JSON at line {error.lineno}, column {error.colno}"
+        ) from None
+    except RecursionError:
+        raise _malformed("the body is nested too deeply") from None
+    except ValueError:  # an integer of thousands of digits
+        raise _malformed("the body holds a number that is too long") from None
+    if not isinstance(value, dict):
+        raise _malformed("the body must be a JSON object")
+    return value
+
+
+def _malformed(message: str, field: str = "") -> RequestError:
+    return RequestError(400, message, code="malformed_body", field=field)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _malformed("stands twice", shown(name))
+        found[name] = value
+    return found
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise _malformed("the body holds a number beyond the range of doubles")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _malformed(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)

@@ -1,0 +1,196 @@
+"""Backends over HTTP: looked at, paused, resumed, and asked to run."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from svsync.config.backend_document import describe
+from svsync.config.backend_keys import BACKEND_ID
+from svsync.config.document import Node
+from svsync.config.kinds import BOOLEAN, Key, Kind, choice, integer, sequence, text, text_of
+from svsync.domain.access import Caller, Scope
+from svsync.domain.errors import ConfigError, NotFoundError
+from svsync.domain.federation import from_json
+from svsync.domain.ids import BackendId, RunId, TenantId
+from svsync.domain.patterns import Pattern, PatternError
+from svsync.http.body import RequestError, read_body, read_query
+from svsync.http.identity import for_scope
+from svsync.services.federation import Federation
+from svsync.services.removal import Removal
+from svsync.services.reports import Reports
+
+MAX_PATHS: Final = 1_000
+"""Paths of one trigger; beyond that a full run is the better question."""
+
+
+class Triggered(Protocol):
+    """A run that waits now. `coalesced`: it waited already."""
+
+    @property
+    def run_id(self) -> RunId: ...
+
+    @property
+    def coalesced(self) -> bool: ...
+
+
+class Trigger(Protocol):
+    async def trigger(
+        self,
+        tenant: TenantId,
+        backend: str,
+        *,
+        paths: Sequence[str] | None,
+        full: bool,
+        allow: Sequence[str],
+    ) -> Triggered:
+        """Queue a run of a backend: of some local paths or globs, or a full one.
+
+        Raises:
+            NotFoundError: there is no such backend.
+            ConfigError: `backend_paused`, `not_synced`: it cannot run.
+        """
+        ...
+
+
+def _read_glob(node: Node) -> str:
+    given = text_of(node, "a local path or a glob")
+    try:
+        Pattern.parse(given)
+    except PatternError as problem:
+        raise node.error(f"is no local path or glob: {problem}") from None
+    return given
+
+
+_GLOB: Final = Kind(_read_glob, {"type": "string"}, "a local path or a glob")
+_GUARDS: Final = choice(("mass_delete", "mass_overwrite", "mass_regression"))
+_SYNC_KEYS: Final = (
+    Key("paths", sequence(_GLOB, "a list of paths", max_items=MAX_PATHS), "Only these."),
+    Key("full", BOOLEAN, "Everything."),
+    Key("allow", sequence(_GUARDS, "a list of guards", max_items=3), "Guards to pass by."),
+)
+_LIMIT: Final = Key("limit", integer(1, 1000), "Items of one page.")
+_RUNS_QUERY: Final = (
+    _LIMIT,
+    Key("cursor", text(r"run_[0-9a-f]{32}", "the next_cursor of the page before"), "Go on there."),
+)
+_BACKENDS_QUERY: Final = (_LIMIT, Key("cursor", BACKEND_ID, "Go on there."))
+_PAGE: Final = 100
+_LISTED: Final = (
+    "id", "name", "type", "mode", "state", "status", "last_sync_at", "last_success_at",
+    "next_sync_at", "staleness_s", "secrets_synced", "conflicts_open", "last_error",
+)  # fmt: skip
+
+
+class FederationRoutes:
+    """`/v1/federation/backends` and below."""
+
+    def __init__(
+        self, federation: Federation, removal: Removal, reports: Reports, scheduling: Trigger
+    ) -> None:
+        self._federation = federation
+        self._removal = removal
+        self._reports = reports
+        self._scheduling = scheduling
+
+    def routes(self) -> list[web.RouteDef]:
+        backends = "/v1/federation/backends"
+        one = backends + "/{id}"
+        read, write = Scope.FEDERATION_READ, Scope.FEDERATION_WRITE
+        return [
+            web.get(backends, for_scope(read, self.list_backends)),
+            web.get(one, for_scope(read, self.show)),
+            web.get(f"{one}/status", for_scope(read, self.status)),
+            web.get(f"{one}/runs", for_scope(read, self.list_runs)),
+            web.get(one + "/runs/{run}", for_scope(read, self.show_run)),
+            web.post(f"{one}/sync", for_scope(write, self.sync)),
+            web.post(f"{one}/pause", for_scope(write, self.pause)),
+            web.post(f"{one}/resume", for_scope(write, self.resume)),
+        ]
+
+    async def list_backends(self, request: web.Request, caller: Caller) -> web.Response:
+        asked = read_query(request, _BACKENDS_QUERY)
+        limit = asked.get("limit", _PAGE)
+        found: list[dict[str, Any]] = await self._federation.list_backends(caller.tenant)
+        rest = [backend for backend in found if backend["id"] > asked.get("cursor", "")]
+        page = [{name: backend[name] for name in _LISTED} for backend in rest[:limit]]
+        following = page[-1]["id"] if len(rest) > limit else None
+        return web.json_response({"backends": page, "next_cursor": following})
+
+    async def show(self, request: web.Request, caller: Caller) -> web.Response:
+        """The configuration in the words of the file; a credential's reference, never itself."""
+        read_query(request, ())
+        found = await self._federation.show(caller.tenant, _backend(request))
+        # Configuration and revision are of one moment, so the one is made of the other.
+        spec = from_json(json.dumps(found))
+        about = {name: found[name] for name in ("state", "rev", "hidden_copies", "initial_sync")}
+        return web.json_response({**describe(spec), "managed_by": str(spec.managed_by), **about})
+
+    async def status(self, request: web.Request, caller: Caller) -> web.Response:
+        read_query(request, ())
+        found = await self._federation.status(caller.tenant, _backend(request))
+        found["last_run"] = await self._reports.brief(caller.tenant, found["last_run"])
+        return web.json_response(found)
+
+    async def list_runs(self, request: web.Request, caller: Caller) -> web.Response:
+        asked = read_query(request, _RUNS_QUERY)
+        runs, following = await self._reports.page(
+            caller.tenant,
+            _backend(request),
+            limit=asked.get("limit", _PAGE),
+            before=asked.get("cursor"),
+        )
+        return web.json_response({"runs": runs, "next_cursor": following})
+
+    async def show_run(self, request: web.Request, caller: Caller) -> web.Response:
+        read_query(request, ())
+        run = request.match_info["run"]
+        return web.json_response(await self._reports.show(caller.tenant, _backend(request), run))
+
+    async def sync(self, request: web.Request, caller: Caller) -> web.Response:
+        read_query(request, ())
+        backend = _backend(request)
+        asked = await read_body(request, _SYNC_KEYS)
+        paths: tuple[str, ...] | None = asked.get("paths")
+        if paths is not None and asked.get("full"):
+            raise RequestError(
+                422, "is for everything: leave it or paths out", code="invalid_field", field="full"
+            )
+        if paths == ():
+            raise RequestError(
+                422, "names nothing: leave it out for a full run", code="invalid_field",
+                field="paths",
+            )  # fmt: skip
+        made = await self._scheduling.trigger(
+            caller.tenant,
+            backend,
+            paths=paths,
+            full=paths is None,
+            allow=asked.get("allow", ()),
+        )
+        return web.json_response({"run_id": made.run_id, "coalesced": made.coalesced}, status=202)
+
+    async def pause(self, request: web.Request, caller: Caller) -> web.Response:
+        await _nothing_asked(request)
+        done = await self._removal.pause(caller.tenant, _backend(request))
+        return web.json_response({"id": done, "state": "paused"})
+
+    async def resume(self, request: web.Request, caller: Caller) -> web.Response:
+        await _nothing_asked(request)
+        done = await self._removal.resume(caller.tenant, _backend(request))
+        return web.json_response({"id": done, "state": "active"})
+
+
+async def _nothing_asked(request: web.Request) -> None:
+    read_query(request, ())
+    await read_body(request, ())
+
+
+def _backend(request: web.Request) -> BackendId:
+    """The id in the path. What cannot be one is as unknown as any other."""
+    given = request.match_info["id"]
+    try:
+        return BackendId(BACKEND_ID.read(Node(given)))
+    except ConfigError:
+        raise NotFoundError("there is no such backend", code="backend_not_found") from None

@@ -1,0 +1,115 @@
+"""Who calls: a bearer token, looked up anew for each request.
+
+Everything below `/v1/` needs one, known route or not. A handler there takes a `Caller`,
+and gets one only through `for_scope`, so none can be reached without its scope.
+
+Failures are limited by address. A token that counts is let through however many failed
+before it from the same address: one wrong client must not lock out the others behind its
+proxy, and 256 random bits are not guessed.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from svsync.domain.access import Caller, Scope, UnauthenticatedError
+from svsync.domain.errors import SvsyncError
+from svsync.http.addresses import site_of
+from svsync.observe.logs import log_context
+
+ADDRESS: Final = web.RequestKey("address", str)
+CALLER: Final = web.RequestKey("caller", Caller)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CallersHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+
+
+class Verifier(Protocol):
+    async def verify(self, text: str) -> Caller: ...
+
+
+class TooManyFailuresError(SvsyncError):
+    """Too many requests without a valid token came from this address."""
+
+    code = "too_many_failures"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(
+            "too many requests without a valid token came from this address: wait, and use a"
+            " token that is valid"
+        )
+        self.retry_after = retry_after
+
+
+@dataclass(slots=True)
+class Failures:
+    """Requests without a valid token, counted by address in windows of fixed length.
+
+    Attributes:
+        clock: seconds that never go back.
+        limit: so many of them in a window are told why.
+        window: its length in seconds.
+        room: addresses that are remembered; the longest known are forgotten first.
+    """
+
+    clock: Callable[[], float]
+    limit: int = 20
+    window: int = 10
+    room: int = 10_000
+    _seen: OrderedDict[str, tuple[float, int]] = field(default_factory=OrderedDict)
+
+    def count(self, address: str) -> int | None:
+        """One more; seconds to wait where that is too many."""
+        site, now = site_of(address), self.clock()
+        began, failed = self._seen.pop(site, (now, 0))
+        if now - began >= self.window:
+            began, failed = now, 0
+        self._seen[site] = (began, failed + 1)
+        if len(self._seen) > self.room:
+            self._seen.popitem(last=False)
+        return None if failed < self.limit else max(1, round(began + self.window - now))
+
+
+def for_scope(scope: Scope, handler: CallersHandler) -> Handler:
+    """A handler for callers with a scope."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        caller = request[CALLER]
+        caller.require(scope)
+        return await handler(request, caller)
+
+    return checked
+
+
+def identify(access: Verifier, failures: Failures) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The middleware that finds out who calls."""
+
+    @web.middleware
+    async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not request.path.startswith("/v1/"):
+            return await handler(request)
+        try:
+            caller = await access.verify(_bearer(request))
+        except UnauthenticatedError:
+            if (wait := failures.count(request[ADDRESS])) is not None:
+                raise TooManyFailuresError(wait) from None
+            raise
+        request[CALLER] = caller
+        with log_context(tenant=caller.slug):
+            return await handler(request)
+
+    return identified
+
+
+def _bearer(request: web.Request) -> str:
+    """The token's text. Raises UnauthenticatedError where there is none, or more than one."""
+    given = request.headers.getall("Authorization", [])
+    scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer":
+        raise UnauthenticatedError(
+            "a token is needed, in one header: `Authorization: Bearer svt_…`"
+        )
+    return text.strip(" ")

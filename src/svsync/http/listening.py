@@ -1,0 +1,127 @@
+"""Where the API listens: TCP, with TLS where there is a certificate; and how it stops.
+
+When the block ends nothing is accepted any more, idle connections are closed, and requests
+under way are answered within the grace. What is not done then is cut off.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from svsync.config.model import Settings
+from svsync.domain.errors import ConfigError, SetupError
+from svsync.observe.logs import get_logger
+
+_KEEPALIVE_S: Final = 75.0
+
+
+class Listener:
+    """The open door of one process.
+
+    Attributes:
+        host, port: where it listens, the port as it was given where 0 was asked for.
+    """
+
+    def __init__(self, settings: Settings, context: ssl.SSLContext | None) -> None:
+        self._settings = settings
+        self._context = context
+        self.host, self.port = "", 0
+
+    @property
+    def url(self) -> str:
+        """The address for a client on this machine."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self._context is None else 'https'}://{host}:{self.port}"
+
+    def reload_certificate(self) -> None:
+        """Use the certificate and key that the files hold now, for connections from now on.
+
+        The CA of client certificates is that of the start.
+
+        Raises:
+            ConfigError: the files do not hold a pair; what was in use stays so.
+        """
+        if self._context is not None:
+            _load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._settings)
+            _load_pair(self._context, self._settings)
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application, settings: Settings, *, grace: float
+) -> AsyncIterator[Listener]:
+    """Serve the application at `bind_address` until the block ends, and then `grace` seconds
+    at most for what is under way.
+
+    Raises:
+        ConfigError: certificate, key or client CA cannot be used.
+        SetupError: the address cannot be listened on.
+    """
+    context = _context(settings)
+    listener = Listener(settings, context)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=grace,
+        keepalive_timeout=_KEEPALIVE_S,
+        auto_decompress=False,
+    )
+    await runner.setup()
+    try:
+        host, _, port = settings.bind_address.rpartition(":")
+        site = web.TCPSite(
+            runner, host.removeprefix("[").removesuffix("]"), int(port), ssl_context=context
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise SetupError(
+                f"nobody can listen on {settings.bind_address} ({error.strerror or 'no reason'}):"
+                " set bind_address to an address of this machine, and to a port that is free",
+                code="cannot_listen",
+            ) from None
+        listener.host, listener.port = runner.addresses[0][:2]
+        get_logger().info("listening", address=listener.url)
+        yield listener
+    finally:
+        await runner.cleanup()
+
+
+def _context(settings: Settings) -> ssl.SSLContext | None:
+    """None where TLS ends before svsync."""
+    if settings.tls_cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    _load_pair(context, settings)
+    if settings.tls_client_ca_file is not None:
+        try:
+            context.load_verify_locations(settings.tls_client_ca_file)
+        except OSError as error:  # ssl.SSLError too
+            raise _unusable("tls_client_ca_file", settings.tls_client_ca_file, error) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load_pair(context: ssl.SSLContext, settings: Settings) -> None:
+    assert settings.tls_cert_file is not None
+    try:
+        # A key with a pass phrase would make OpenSSL ask for it at the terminal.
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, password="")
+    except OSError as error:
+        files = f"{settings.tls_cert_file} and {settings.tls_key_file}"
+        raise _unusable("tls_cert_file", files, error) from None
+
+
+def _unusable(key: str, files: str, error: OSError) -> ConfigError:
+    why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    return ConfigError(
+        f"{files} cannot be used ({why or type(error).__name__}): PEM files are needed that this"
+        " process may read, the key without a pass phrase and that of the certificate",
+        where=key,
+    )

@@ -1,0 +1,238 @@
+"""The API as an aiohttp application: its services, its middlewares, its one table of errors.
+
+A request passes, from outside in: its id and its line in the log; the table that makes an
+answer of each error; the look at who calls; the handler. The size of bodies is limited
+where they are read, for all routes alike.
+"""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from svsync.app import new_id
+from svsync.domain import errors
+from svsync.domain.access import ForbiddenError, UnauthenticatedError
+from svsync.domain.errors import ConfigError, SvsyncError
+from svsync.http import openapi, probes
+from svsync.http.addresses import Addresses
+from svsync.http.body import MAX_BODY, RequestError
+from svsync.http.federation import FederationRoutes, Trigger
+from svsync.http.identity import (
+    ADDRESS,
+    CALLER,
+    Failures,
+    Handler,
+    TooManyFailuresError,
+    Verifier,
+    identify,
+)
+from svsync.observe.logs import get_logger, log_context
+from svsync.services.federation import Federation
+from svsync.services.readiness import Readiness
+from svsync.services.removal import Removal
+from svsync.services.reports import Reports
+
+Middleware = Callable[..., Awaitable[web.StreamResponse]]
+
+_REQUEST_ID: Final = web.RequestKey("request_id", str)
+_ERROR_CODE: Final = web.RequestKey("error_code", str)
+_GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The services that handlers use."""
+
+    access: Verifier
+    federation: Federation
+    removal: Removal
+    reports: Reports
+    scheduling: Trigger
+    readiness: Readiness
+
+
+def make_server(
+    api: Api,
+    *,
+    trusted_proxies: Sequence[str] = (),
+    ids: Callable[[str], str] = new_id,
+    clock: Callable[[], float] = time.monotonic,
+) -> web.Application:
+    """The application; `listening` serves it.
+
+    Args:
+        trusted_proxies: networks whose `X-Forwarded-For` is believed.
+        ids: draws the id of a request that brings none.
+        clock: seconds that never go back.
+    """
+    app = web.Application(
+        client_max_size=MAX_BODY,
+        middlewares=[
+            _noted(Addresses(trusted_proxies), ids, clock),
+            _answering_errors(),
+            identify(api.access, Failures(clock)),
+        ],
+    )
+    app.add_routes(probes.routes(api.readiness))
+    app.add_routes(openapi.routes())
+    app.add_routes(
+        FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
+    )
+    return app
+
+
+# --- the request's id and its line in the log -------------------------------------
+
+
+def _noted(
+    addresses: Addresses, ids: Callable[[str], str], clock: Callable[[], float]
+) -> Middleware:
+    @web.middleware
+    async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = clock()
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _GIVEN_ID.fullmatch(given) else ids("req")
+        request[_REQUEST_ID] = request_id
+        request[ADDRESS] = addresses.of(request)
+        with log_context(request_id=request_id):
+            answer = await handler(request)
+            answer.headers["X-Request-Id"] = request_id
+            answer.headers["Server"] = "svsync"
+            answer.headers["X-Content-Type-Options"] = "nosniff"
+            answer.headers.setdefault("Cache-Control", "no-store")
+            _log(request, answer.status, clock() - began)
+        return answer
+
+    return noted
+
+
+def _log(request: web.Request, status: int, seconds: float) -> None:
+    """One line, without the query, and of a path that is no route nothing but that: anything
+    may stand there."""
+    resource = request.match_info.route.resource
+    caller = request.get(CALLER)
+    get_logger().info(
+        "request",
+        method=request.method if request.method in _METHODS else "other",
+        route=None if resource is None else resource.canonical,
+        path=None if resource is None else request.path,
+        status=status,
+        error_code=request.get(_ERROR_CODE),
+        duration_ms=round(seconds * 1000, 1),
+        address=request[ADDRESS],
+        tenant=caller and caller.slug,
+        identity_id=caller and caller.identity.id,
+        token_id=caller and caller.token_id,
+    )
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+# --- errors as answers ------------------------------------------------------------
+
+
+_STATUS: Final[tuple[tuple[type[SvsyncError], int], ...]] = (
+    (UnauthenticatedError, 401),
+    (ForbiddenError, 403),
+    (TooManyFailuresError, 429),
+    (errors.NotFoundError, 404),
+    (errors.UsageError, 422),
+    (errors.ConfigError, 422),
+    (errors.UndecodableError, 422),
+    (errors.VersionConflictError, 409),
+    (errors.ConflictChangedError, 409),
+    (errors.BackendBusyError, 409),
+    (errors.GuardError, 409),
+    (errors.WriteOutcomeUnknownError, 504),
+    (errors.BackendError, 502),
+    (errors.StoreUnavailableError, 503),
+    (errors.SchemaError, 503),
+    (errors.FenceLostError, 409),
+    (errors.KeyServiceError, 503),
+    (errors.SetupError, 503),
+)
+"""First match counts. What is not here is a 500, whose text nobody outside sees."""
+
+_STATES: Final = frozenset(
+    {"managed_by_file", "backend_removed", "backend_paused", "not_synced", "mapping_overlap"}
+)
+"""Codes of ConfigError that tell of the state that something is in: nothing is wrong with
+what was sent, so they are 409."""
+
+_HTTP_CODES: Final = {
+    404: ("not_found", "there is nothing at this path"),
+    405: ("method_not_allowed", "this path does not take this method"),
+    413: ("body_too_large", f"the body is larger than {MAX_BODY:,} bytes"),
+}
+_INTERNAL: Final = ("internal", "svsync failed in a way it should not; its log says more")
+
+
+def status_of(error: SvsyncError) -> int:
+    """The one place where errors become statuses."""
+    if isinstance(error, RequestError):
+        return error.status
+    if error.code in _STATES:
+        return 409
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def _answering_errors() -> Middleware:
+    @web.middleware
+    async def answering(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as stopped:
+            answer = _of_http(request, stopped)
+        except SvsyncError as known:
+            answer = _of_error(request, known)
+        except Exception as bug:  # noqa: BLE001 - no foreign text reaches anybody
+            get_logger().error("request_failed", exc_info=bug)
+            answer = _error(request, 500, *_INTERNAL)
+        return answer
+
+    return answering
+
+
+def _of_http(request: web.Request, stopped: web.HTTPException) -> web.Response:
+    phrase = HTTPStatus(stopped.status).phrase
+    code, message = _HTTP_CODES.get(
+        stopped.status, (phrase.lower().replace(" ", "_"), phrase.lower())
+    )
+    answer = _error(request, stopped.status, code, message)
+    if "Allow" in stopped.headers:
+        answer.headers["Allow"] = stopped.headers["Allow"]
+    return answer
+
+
+def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
+    status = status_of(error)
+    if status == 500:
+        get_logger().error("request_failed", exc_info=error)
+        return _error(request, 500, *_INTERNAL)
+    field = ""
+    if isinstance(error, RequestError):
+        field = error.field
+    elif isinstance(error, ConfigError):
+        field = error.where
+    answer = _error(request, status, error.code, error.message, field)
+    if isinstance(error, UnauthenticatedError):
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
+    if isinstance(error, TooManyFailuresError):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    elif status == 503:
+        answer.headers["Retry-After"] = "1"
+    return answer
+
+
+def _error(
+    request: web.Request, status: int, code: str, message: str, field: str = ""
+) -> web.Response:
+    request[_ERROR_CODE] = code
+    told = {"code": code, "message": message, "request_id": request[_REQUEST_ID]}
+    return web.json_response({"error": told | ({"field": field} if field else {})}, status=status)
