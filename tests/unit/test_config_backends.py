@@ -551,7 +551,11 @@ def test_filters_are_those_of_the_type() -> None:
     ("event", "expected"),
     [
         ({}, "events[0].feed: is missing; add feed: vault-audit or"),
-        ({"feed": "vault"}, "events[0].feed: must be vault-audit, vault-events"),
+        (
+            {"feed": "vault-event"},
+            "events[0].feed: must be vault-audit or vault-events; did you mean vault-events?",
+        ),
+        ({"feed": "xyzzy"}, "events[0].feed: must be vault-audit or vault-events"),
         (
             {"feed": "aws-sqs", "queue_url": "https://x"},
             "feed: is for aws-secrets-manager, not for",
@@ -568,6 +572,14 @@ def test_filters_are_those_of_the_type() -> None:
 )
 def test_a_bad_feed_is_one_sentence_with_its_key(event: Mapping[str, Any], expected: str) -> None:
     assert expected in refusal(backend(events=[event]))
+
+
+def test_a_feed_of_a_backend_that_comes_later_is_refused_with_that_reason() -> None:
+    events = [{"feed": "aws-sqs", "queue_url": "https://sqs.us-east-1.amazonaws.com/1/svsync"}]
+    assert refusal(typed("aws-secrets-manager", AWS, events=events)).endswith(
+        "events[0].feed: comes with aws-secrets-manager, to which this svsync does not speak yet;"
+        " remove it"
+    )
 
 
 @pytest.mark.parametrize(

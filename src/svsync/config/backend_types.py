@@ -251,44 +251,23 @@ FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
                 "listen",
                 LISTEN,
                 "Where Vault's or OpenBao's audit device writes to, or the file it writes; "
-                "never let it be the only audit device.",
+                "never let it be the only audit device. Backends that name the same address "
+                "share it.",
                 required=True,
                 file_only=True,
             ),
         ),
     ),
     "vault-events": ("hashicorp-vault", ()),
-    "aws-sqs": (
-        "aws-secrets-manager",
-        (Key("queue_url", URL, "The queue that EventBridge fills.", required=True),),
-    ),
-    "azure-eventgrid": (
-        "azure-key-vault",
-        (
-            Key(
-                "secret_path",
-                REFERENCE,
-                "Where the secret stands that notices must carry.",
-                required=True,
-            ),
-        ),
-    ),
-    "gcp-pubsub": (
-        "gcp-secret-manager",
-        (
-            Key(
-                "subscription",
-                text(
-                    r"projects/[a-z0-9.:-]+/subscriptions/[A-Za-z0-9._~+%-]+",
-                    "projects/PROJECT/subscriptions/NAME",
-                ),
-                "The subscription of the secrets' topic.",
-                required=True,
-            ),
-        ),
-    ),
 }
 """Feed → the type of backend it serves and the keys beside `feed`."""
+
+LATER_FEEDS: Mapping[str, str] = {
+    "aws-sqs": "aws-secrets-manager",
+    "azure-eventgrid": "azure-key-vault",
+    "gcp-pubsub": "gcp-secret-manager",
+}
+"""Feeds that come with a type of backend that this version does not speak to yet."""
 
 
 # --- the types ----------------------------------------------------------------------

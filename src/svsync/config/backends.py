@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from svsync.config.backend_keys import BACKEND, EXTRA
-from svsync.config.backend_types import FEEDS, TYPES, BackendType
+from svsync.config.backend_types import FEEDS, LATER_FEEDS, TYPES, BackendType
 from svsync.config.document import Node, below, from_json
 from svsync.config.endpoints import endpoint_problem
-from svsync.config.kinds import Key, choice, list_of, mapping_of, read_object
+from svsync.config.kinds import ANY_TEXT, Key, list_of, mapping_of, read_object, text_of
 from svsync.config.literals import refuse_literals
 from svsync.config.references import REFERENCE_NOT_ALLOWED
 from svsync.domain.federation import (
@@ -241,14 +241,26 @@ def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[st
     feed_node = _member(node, "feed")
     if feed_node.value is None:
         raise feed_node.error(f"is missing; add feed: {' or '.join(FEEDS)}")
-    feed = choice(list(FEEDS)).read(feed_node)
-    wanted, keys = FEEDS[feed]
+    wanted, keys = _known_feed(feed_node)
     if type_name in TYPES and type_name != wanted:
         raise feed_node.error(f"is for {wanted}, not for {type_name}")
-    given = read_object(node, (Key("feed", choice(list(FEEDS)), ""), *keys), api=api)
-    if "queue_url" in given:
-        _check_endpoint(_member(node, "queue_url"), given["queue_url"], policy)
-    return given
+    if feed_node.value in LATER_FEEDS:
+        raise feed_node.error(
+            f"comes with {wanted}, to which this svsync does not speak yet; remove it"
+        )
+    return read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
+
+
+def _known_feed(node: Node) -> tuple[str, tuple[Key, ...]]:
+    """The type of backend that a feed is for, and its keys."""
+    name = text_of(node, "the name of a feed")
+    if name in FEEDS:
+        return FEEDS[name]
+    if name in LATER_FEEDS:
+        return LATER_FEEDS[name], ()
+    nearest = difflib.get_close_matches(name, [*FEEDS, *LATER_FEEDS], 1, 0.4)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise node.error(f"must be {' or '.join(FEEDS)}{hint}")
 
 
 # --- what the API may not say ---------------------------------------------------------
