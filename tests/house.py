@@ -25,7 +25,8 @@ from svsync.domain.guards import Allow
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
 from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
-from svsync.services.runs import Ended, Request
+from svsync.services.run_ends import Ended
+from svsync.services.runs import Request
 from svsync.services.write_rows import Put
 from svsync.testing.memory import MemoryBackend, MemoryDriver, MemoryStore
 

@@ -14,7 +14,7 @@ from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import Writes
 from svsync.domain.ids import LocalPath
 from svsync.domain.values import Payload
-from svsync.services.runs import Ended
+from svsync.services.run_ends import Ended
 from svsync.services.sync import cycle
 from svsync.services.sync.context import Run
 from svsync.services.sync.intake import mark_denied

@@ -11,6 +11,7 @@ from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import RuleSpec
 from svsync.domain.ids import RunId
 from svsync.store import queue
+from svsync.store.queue import Wanted
 
 
 async def budget(house: House, calls: int) -> None:
@@ -126,9 +127,7 @@ async def test_history_before_it_is_not_read(house: House) -> None:
 
 async def test_run_whose_worker_died_tells_no_calls(house: House) -> None:
     async with house.app.db.transaction(TENANT) as tx:
-        await queue.claim(
-            tx, BACKEND, RunId("run_dead"), kind="full", trigger="run_once", holder="a:1"
-        )
+        await queue.claim(tx, BACKEND, RunId("run_dead"), Wanted("full", "run_once"), holder="a:1")
     await house.admin.execute("UPDATE leases SET expires_at = now()")
     await house.run()
     assert [row["error_code"] for row in await house.rows("runs", run_id="run_dead")] == [

@@ -4,7 +4,7 @@ from tests.house import WORK, House, counts, skips
 
 from svsync.domain.changes import RemoteUnknown
 from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RuleSpec
-from svsync.services.runs import Ended
+from svsync.services.run_ends import Ended
 
 
 def planned(ended: Ended) -> dict[str, str]:

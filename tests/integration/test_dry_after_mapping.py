@@ -4,7 +4,7 @@ import pytest
 from tests.house import ENDINGS, WORK, House, counts, failure
 
 from svsync.domain.federation import Overrides, RuleSpec, Writes
-from svsync.services.runs import Ended
+from svsync.services.run_ends import Ended
 
 ONE, TWO = RuleSpec("ext/a/**", "kv/a/**"), RuleSpec("ext/b/**", "kv/b/**")
 

@@ -13,10 +13,10 @@ from tests.postgres import connected
 from svsync.domain.errors import BackendBusyError, FenceLostError
 from svsync.domain.ids import RunId
 from svsync.domain.runs import RunState
-from svsync.services.runs import Ended
+from svsync.services.run_ends import Ended
 from svsync.services.sync import lease
 from svsync.store import queue
-from svsync.store.queue import Claimed
+from svsync.store.queue import Claimed, Wanted
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def other(
 async def claim(house: House, run: str = "run_a", holder: str = "a:1") -> Claimed:
     async with house.app.db.transaction(TENANT) as tx:
         claimed, _ = await queue.claim(
-            tx, BACKEND, RunId(run), kind="full", trigger="run_once", holder=holder
+            tx, BACKEND, RunId(run), Wanted("full", "run_once"), holder=holder
         )
     return claimed
 

@@ -21,7 +21,8 @@ from svsync.config.load import load
 from svsync.domain.errors import NotFoundError
 from svsync.domain.ids import LocalPath
 from svsync.domain.paths import local_problem
-from svsync.services.runs import Ended, Request
+from svsync.services.run_ends import Ended
+from svsync.services.runs import Request
 
 ALPHABETS = ("abcdefgh0123", "ABCdef._-", "a b#?%+", "äßé日本語", "~!@$&*()=,;:'\"[]{}|^`<>")
 

@@ -10,6 +10,7 @@ from svsync.domain.errors import KeyServiceError, ProtocolError, StoreUnavailabl
 from svsync.domain.ids import RunId
 from svsync.services.sealing import Sealing
 from svsync.store import queue
+from svsync.store.queue import Wanted
 
 OF_THE_WHOLE = ("last_success_at", "next_sync_at", "skipped", "calls_per_cycle")
 
@@ -102,9 +103,7 @@ async def test_run_that_cannot_have_its_keys_leaves_no_lease_behind(
 async def test_run_whose_worker_died_counts_as_a_failure(house: House) -> None:
     before = await settled(house)
     async with house.app.db.transaction(TENANT) as tx:
-        await queue.claim(
-            tx, BACKEND, RunId("run_dead"), kind="full", trigger="run_once", holder="a:1"
-        )
+        await queue.claim(tx, BACKEND, RunId("run_dead"), Wanted("full", "run_once"), holder="a:1")
     await house.admin.execute("UPDATE leases SET expires_at = now()")
     house.there.fail("login", ProtocolError("not a vault", operation="login"))
     assert failure(await house.run()) is not None

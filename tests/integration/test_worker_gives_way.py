@@ -15,13 +15,13 @@ from svsync.domain.ids import RunId
 from svsync.services.sync import lease
 from svsync.store import database, queue
 from svsync.store.database import open_database
-from svsync.store.queue import Claimed
+from svsync.store.queue import Claimed, Wanted
 
 
 async def claim(db: database.Database, run: str) -> Claimed:
     async with db.transaction(TENANT) as tx:
         claimed, _ = await queue.claim(
-            tx, BACKEND, RunId(run), kind="full", trigger="run_once", holder="a:1"
+            tx, BACKEND, RunId(run), Wanted("full", "run_once"), holder="a:1"
         )
     return claimed
 
@@ -135,7 +135,7 @@ async def test_renewal_that_hangs_does_not_outlive_the_deadline(
         async def work() -> None:
             nonlocal began
             async with (
-                lease.held_lease(db, claimed, time.monotonic),
+                lease.held_lease(db, claimed.held, claimed.holder, time.monotonic),
                 db.transaction(TENANT, held=claimed.held) as tx,
             ):
                 relay.frozen, began = True, time.monotonic()

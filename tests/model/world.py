@@ -25,7 +25,8 @@ from svsync.domain.resolutions import Resolution
 from svsync.domain.values import Payload
 from svsync.ports import Backend, CallGuard, CredentialSource
 from svsync.services.conflicts import Conflicts
-from svsync.services.runs import Ended, Request, Runs
+from svsync.services.run_ends import Ended
+from svsync.services.runs import Request, Runs
 from svsync.services.sealing import Sealed
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.write_rows import Put

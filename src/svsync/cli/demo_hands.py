@@ -21,7 +21,8 @@ from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.runs import Count, Stage
 from svsync.domain.values import Payload
 from svsync.services.pushes import HOLD_S
-from svsync.services.runs import Ended, Request
+from svsync.services.run_ends import Ended
+from svsync.services.runs import Request
 from svsync.services.secrets import MAX_PAGE
 from svsync.services.write_rows import Put
 

@@ -21,7 +21,7 @@ from svsync.cli.demo_hands import (
 from svsync.cli.demo_secrets import Data
 from svsync.domain.ids import LocalPath
 from svsync.domain.runs import Count, SkipReason
-from svsync.services.runs import Ended
+from svsync.services.run_ends import Ended
 
 _REASONS: Final = {
     SkipReason.DENIED: "denied to this login",

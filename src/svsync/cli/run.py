@@ -13,7 +13,8 @@ from svsync.domain.errors import BackendBusyError, GuardError, SvsyncError
 if TYPE_CHECKING:
     from svsync.app import App
     from svsync.domain.ids import TenantId
-    from svsync.services.runs import Ended, Request
+    from svsync.services.run_ends import Ended
+    from svsync.services.runs import Request
 
 CONFLICTS_WAIT: Final = 4
 PARTIAL: Final = 5

@@ -233,6 +233,12 @@ class FenceLostError(StoreError):
     code = "fence_lost"
 
 
+class HandedOverError(SvsyncError):
+    """This process is to end: the run waits again, and another worker goes on with it."""
+
+    code = "handed_over"
+
+
 class KeyServiceError(SvsyncError):
     """A key cannot be had, or a sealed value does not open with it."""
 

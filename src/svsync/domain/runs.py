@@ -303,6 +303,15 @@ class Report:
         self.skipped.clear()
         self.out_of_reach = self.folders = 0
 
+    def go_on_from(self, counts: Mapping[str, object]) -> None:
+        """Another worker began this run: what it committed is counted, what it said of its
+        listing comes again."""
+        of_listing = (Count.LISTED, Count.UNLISTED, Count.UNCHANGED, Count.LISTING_MISSED)
+        for count in Count:
+            made = counts.get(count)
+            if count not in of_listing and isinstance(made, int):
+                self.numbers[count] += made
+
     def skip_unnamed(self, reason: SkipReason, many: int) -> None:
         """Count more paths of a reason than a report would name."""
         if many > 0:

@@ -1,29 +1,19 @@
-"""Runs from beginning to end: claimed, worked, and ended with exactly one event.
-
-The row, the health of the backend and the event of a run's end are written in one
-transaction under its fence, and the lease is given back in it. A run that lost its
-lease writes none of that: whoever took over has ended it.
-"""
+"""Runs: claimed, worked, and brought to exactly one end (`run_ends.py`)."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
 from svsync.domain.errors import (
-    BackendError,
-    BackendUnreachableError,
     ConfigError,
-    DeniedError,
     FenceLostError,
     GuardError,
-    KeyServiceError,
-    LoginError,
+    HandedOverError,
     NotFoundError,
-    StoreError,
     SvsyncError,
 )
 from svsync.domain.federation import BackendSpec, Mode
@@ -33,30 +23,27 @@ from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.runs import (
     Report,
-    RunError,
     RunKind,
-    RunResult,
     RunState,
     Skipped,
     SkipReason,
     Stage,
     Trigger,
 )
-from svsync.domain.runs import Run as RunRecord
 from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Backend
 from svsync.services.lost_runs import tell_lost
+from svsync.services.run_ends import Ended, RunEnds
 from svsync.services.run_rows import record_of, run_of
-from svsync.services.sealing import Sealing
-from svsync.services.sync.context import Planned, Progress, Run
-from svsync.services.sync.cycle import cycle
+from svsync.services.sealing import Sealing, TenantKeys
+from svsync.services.sync.context import Progress, Run, Stopping, Targets, never
+from svsync.services.sync.cycle import connect, cycle
 from svsync.services.sync.lease import held_lease
-from svsync.store import conflicts, federation, outbox, pairs, queue, staging
+from svsync.store import federation, pairs, queue, schedule
 from svsync.store.database import Database, Row, Transaction
-from svsync.store.federation import RunEnd, StoredBackend
-from svsync.store.outbox import Event
+from svsync.store.federation import StoredBackend
 from svsync.store.pairs import Mapping
-from svsync.store.queue import Claimed, Ending
+from svsync.store.queue import Claimed, Wanted
 
 _ALLOW_NOTHING: Final = Allow()
 
@@ -104,31 +91,43 @@ class Request:
     dry: bool = False
     allow: Allow = _ALLOW_NOTHING
 
+    def wanted(self) -> Wanted:
+        kind = RunKind.FULL if self.paths is None else RunKind.TARGETED
+        names = {
+            "mass_delete": self.allow.mass_delete,
+            "mass_overwrite": self.allow.mass_overwrite,
+            "mass_regression": self.allow.regression,
+        }
+        return Wanted(
+            kind=str(RunKind.DRY if self.dry else kind),
+            trigger=str(self.trigger),
+            allow=[name for name, given in names.items() if given],
+            paths=None if self.paths is None else [glob.text for glob in self.paths],
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A run that came to its end, with what a dry one would have done."""
+class _Begun:
+    """A claimed run and what it works by.
 
-    record: RunRecord
-    report: Report
-    plan: tuple[Planned, ...]
-    conflicts_open: int
-    cause: SvsyncError | None
+    Attributes:
+        first: no pair of the backend has a base yet.
+        calls_left: how many calls its budget leaves it; None: it has none.
+        targets: None: everything.
+        dirty_until: the highest number among the paths that change feeds had named.
+        lost: runs of dead workers that this one ended.
+    """
 
-    def to_json(self) -> dict[str, object]:
-        """The run as the API gives it; a dry one with its plan."""
-        found = self.report.to_run_json(self.record)
-        if self.record.kind is RunKind.DRY:
-            found["plan"] = [
-                {
-                    "path": p.path,
-                    "remote_path": p.remote_path,
-                    "action": p.action,
-                    "detail": p.detail,
-                }
-                for p in self.plan
-            ]
-        return found
+    claimed: Claimed
+    stored: StoredBackend
+    rules: RuleSet
+    mapping: Mapping
+    allow: Allow
+    first: bool
+    calls_left: int | None
+    targets: Targets | None
+    dirty_until: int
+    lost: Sequence[Row]
 
 
 class Runs:
@@ -144,18 +143,24 @@ class Runs:
         ids: Callable[[str], str],
         random: Callable[[], float],
         meter: Meter = SILENT,
+        unreachable_after: int = 3,
     ) -> None:
-        """`holder` names this process to others; `ids` draws an id with a prefix."""
+        """`holder` names this process to others; `ids` draws an id with a prefix.
+
+        `unreachable_after`: connection failures in a row until the backend is told of.
+        """
         self._db = db
         self._sealing = sealing
         self._backends = backends
         self._holder = holder
         self._ids = ids
         self._random = random
-        self._meter = meter
+        self._ends = RunEnds(
+            db, ids=ids, random=random, meter=meter, unreachable_after=unreachable_after
+        )
 
     async def run(self, tenant: TenantId, request: Request, progress: Progress) -> Ended:
-        """Claim a run, work it, and end it.
+        """Queue a run, claim it, work it, and end it.
 
         Raises:
             BackendBusyError: somebody else runs this backend now.
@@ -163,39 +168,99 @@ class Runs:
             FenceLostError: the run was taken over or reconfigured while it worked.
         """
         keys = await self._sealing.for_tenant(tenant)
-        stored, (rules, mapping), claimed, first, calls_left = await self._claim(tenant, request)
+        async with self._db.transaction(tenant) as tx:
+            backend = (await federation.get(tx, request.backend)).spec.id
+            claimed, lost = await queue.claim(
+                tx, backend, RunId(self._ids("run")), request.wanted(), holder=self._holder
+            )
+            begun = await self._begin(tx, claimed, lost)
+        self._measure_lost(begun)
+        return await self._see_through(begun, keys, progress, never)
+
+    async def work(self, tenant: TenantId, run: RunId, stopping: Stopping) -> Ended | None:
+        """Claim a run that waits, work it, and end it; None where somebody else has it by
+        now, or its backend has nothing to run any more.
+
+        Where `stopping` turns true the run is given back between two batches.
+
+        Raises:
+            BackendBusyError: its backend is being run by somebody else.
+            HandedOverError: it was given back.
+            FenceLostError: the run was taken over or reconfigured while it worked.
+        """
+        keys = await self._sealing.for_tenant(tenant)
+        try:
+            async with self._db.transaction(tenant) as tx:
+                found = await queue.claim_queued(tx, run, holder=self._holder)
+                if found is None:
+                    return None
+                begun = await self._begin(tx, *found)
+        except ConfigError as problem:
+            # Paused meanwhile it waits on; of a backend without cycles it is void.
+            if problem.code != "backend_paused":
+                async with self._db.transaction(tenant) as tx:
+                    await queue.withdraw(tx, run)
+            return None
+        self._measure_lost(begun)
+        return await self._see_through(begun, keys, _untold, stopping)
+
+    async def _see_through(
+        self, begun: "_Begun", keys: TenantKeys, progress: Progress, stopping: Stopping
+    ) -> Ended:
+        """Work a claimed run, and write its end."""
+        claimed = begun.claimed
         began = time.monotonic()
         run = Run(
             db=self._db,
             claimed=claimed,
-            spec=stored.spec,
-            rules=rules,
-            mapping=mapping,
+            spec=begun.stored.spec,
+            rules=begun.rules,
+            mapping=begun.mapping,
             keys=keys,
-            allow=request.allow,
+            allow=begun.allow,
             ids=self._ids,
             now=lambda: claimed.started_at + timedelta(seconds=time.monotonic() - began),
             random=self._random,
             progress=progress,
-            dry=request.dry,
-            first=first,
+            dry=claimed.kind == RunKind.DRY,
+            first=begun.first,
+            stopping=stopping,
         )
+        if claimed.left is not None:
+            run.report.go_on_from(claimed.left.counts)
+            run.report.calls.update(claimed.left.calls)
         try:
-            error = await self._work(run, stored, request.paths, calls_left)
-            return await self._end(run, error)
+            error = await self._work(run, begun)
+            return await self._ends.end(run, error, begun.dirty_until)
+        except HandedOverError:
+            await self._ends.hand_over(run)
+            raise
         except FenceLostError:
-            await self._superseded(run)
+            await self._ends.superseded(run)
             raise
         except asyncio.CancelledError:
-            await asyncio.shield(self._end(run, _INTERRUPTED))
+            await asyncio.shield(self._stopped(run))
             raise
         except SvsyncError:
             raise  # the store is away: whoever takes over ends this run
         except Exception as bug:
-            await self._end(run, _unexpected(bug))
+            await self._ends.end(run, _unexpected(bug))
             raise
 
-    async def _usable(self, tx: Transaction, backend: BackendId) -> StoredBackend:
+    def _measure_lost(self, begun: "_Begun") -> None:
+        spec = begun.stored.spec
+        for row in begun.lost:
+            self._ends.measure(spec, record_of(spec.id, row, RunState.FAILED), Report())
+
+    async def _stopped(self, run: Run) -> None:
+        """Stopped in the middle of something: given back where this worker is to end, ended
+        where a person interrupted it."""
+        if run.stopping() and not run.dry:
+            await self._ends.hand_over(run)
+        else:
+            await self._ends.end(run, _INTERRUPTED)
+
+    async def _usable(self, tx: Transaction, backend: BackendId, *, probe: bool) -> StoredBackend:
         """The backend as it is configured now, under the lease that was just taken."""
         stored = await federation.get(tx, backend)
         if stored.state != "active":
@@ -205,7 +270,7 @@ class Runs:
                 code="backend_paused",
             )
         rules = [stored.spec.for_rule(rule) for rule in stored.spec.rules if not rule.exclude]
-        if all(rule.mode is Mode.PROXY for rule in rules):
+        if not probe and all(rule.mode is Mode.PROXY for rule in rules):
             raise ConfigError(
                 f"the backend {stored.spec.id} is in proxy mode, so there is nothing to run:"
                 " set `mode: sync`",
@@ -213,71 +278,57 @@ class Runs:
             )
         return stored
 
-    async def _claim(
-        self, tenant: TenantId, request: Request
-    ) -> tuple[StoredBackend, tuple[RuleSet, Mapping], Claimed, bool, int | None]:
-        """Backend, its rules, the run as claimed; whether no pair has a base yet; and how
-        many calls its budget leaves the run (None: it has none).
+    async def _begin(self, tx: Transaction, claimed: Claimed, lost: Sequence[Row]) -> "_Begun":
+        """What a run works by, in the transaction that claimed it.
 
         The configuration is read behind the lease: a change that was made before is
         seen, and one that is made later takes the fence away.
         """
-        kind = RunKind.DRY if request.dry else RunKind.FULL
-        if request.paths is not None and not request.dry:
-            kind = RunKind.TARGETED
-        allow = request.allow
-        async with self._db.transaction(tenant) as tx:
-            backend = (await federation.get(tx, request.backend)).spec.id
-            claimed, lost = await queue.claim(
-                tx,
-                backend,
-                RunId(self._ids("run")),
-                kind=str(kind),
-                trigger=str(request.trigger),
-                holder=self._holder,
-                allow=[
-                    name
-                    for name, given in (
-                        ("mass_delete", allow.mass_delete),
-                        ("mass_overwrite", allow.mass_overwrite),
-                        ("mass_regression", allow.regression),
-                    )
-                    if given
-                ],
-                paths=None if request.paths is None else [g.text for g in request.paths],
-            )
-            stored = await self._usable(tx, backend)
-            compiled = self._backends.rules(stored.spec)
-            for row in lost:
-                await tell_lost(tx, stored.spec, row, ids=self._ids)
-            first = not await pairs.any_settled(tx, backend)
-            calls_left = None
-            per_day = stored.spec.call_budget.get("per_day")
-            if isinstance(per_day, int):
-                calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
+        backend = claimed.held.backend
+        stored = await self._usable(tx, backend, probe=claimed.kind == RunKind.PROBE)
+        rules, mapping = self._backends.rules(stored.spec)
         for row in lost:
-            self._measure(stored.spec, record_of(backend, row, RunState.FAILED), Report())
-        return stored, compiled, claimed, first, calls_left
+            await tell_lost(tx, stored.spec, row, ids=self._ids)
+        calls_left = None
+        per_day = stored.spec.call_budget.get("per_day")
+        if isinstance(per_day, int):
+            calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
+        named, until = ([], 0) if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
+        targets = None
+        if claimed.kind == RunKind.TARGETED or claimed.paths is not None:
+            targets = Targets(tuple(Glob(text) for text in claimed.paths or ()), tuple(named))
+        return _Begun(
+            claimed=claimed,
+            stored=stored,
+            rules=rules,
+            mapping=mapping,
+            allow=Allow(
+                mass_delete="mass_delete" in claimed.allow,
+                mass_overwrite="mass_overwrite" in claimed.allow,
+                regression="mass_regression" in claimed.allow,
+            ),
+            first=not await pairs.any_settled(tx, backend),
+            calls_left=calls_left,
+            targets=targets,
+            dirty_until=until,
+            lost=lost,
+        )
 
-    async def _work(
-        self,
-        run: Run,
-        stored: StoredBackend,
-        paths: Sequence[Glob] | None,
-        calls_left: int | None,
-    ) -> SvsyncError | None:
-        """Run the cycle; the error that ended it, if any."""
+    async def _work(self, run: Run, begun: "_Begun") -> SvsyncError | None:
+        """Run the cycle, or the probe; the error that ended it, if any."""
         opened: OpenBackend | None = None
+        held = run.claimed.held
         try:
             async with (
-                held_lease(self._db, run.claimed, time.monotonic) as run.lease_left,
-                self._backends.open(
-                    run.spec, run.claimed.held.tenant, calls_left=calls_left
-                ) as opened,
+                held_lease(self._db, held, run.claimed.holder, time.monotonic) as run.lease_left,
+                self._backends.open(run.spec, held.tenant, calls_left=begun.calls_left) as opened,
             ):
                 run.backend = opened.backend
-                await cycle(run, stored, paths)
-        except FenceLostError:
+                if run.claimed.kind == RunKind.PROBE:
+                    await connect(run, begun.stored)
+                else:
+                    await cycle(run, begun.stored, begun.targets)
+        except (FenceLostError, HandedOverError):
             raise
         except GuardError as error:
             run.report.plan = error.plan
@@ -289,109 +340,6 @@ class Runs:
                 run.report.calls.update(opened.calls())
                 run.report.throttled = opened.throttled()
         return None
-
-    async def _end(self, run: Run, error: SvsyncError | None) -> Ended:
-        failure = None if error is None else RunError.of(error, run.failed_in or Stage.CONNECT)
-        result, failure = run.report.result(failure, run.spec.max_error_ratio)
-        failed = result is RunResult.FAILED
-        ending = Ending(
-            state=str(RunState.FAILED if failed else RunState.COMPLETED),
-            result=str(result),
-            stage=str(failure.stage if failure else Stage.EMIT),
-            counts=run.report.counts(),
-            calls=run.report.api_calls(),
-            stages_ms={str(stage): round(ms) for stage, ms in run.report.stages_ms.items()},
-            error=None if failure is None else (failure.code, failure.stage, failure.message),
-            skips=[(s.remote_path, str(s.reason), s.detail) for s in run.report.skipped],
-        )
-        async with run.transaction() as tx:
-            times = await queue.finish(tx, run.claimed.run_id, ending)
-            record = RunRecord(
-                run_id=run.claimed.run_id,
-                backend_id=run.spec.id,
-                kind=RunKind(run.claimed.kind),
-                trigger=Trigger(run.claimed.trigger),
-                state=RunState(ending.state),
-                result=result,
-                started_at=times["started_at"],
-                ended_at=times["ended_at"],
-                error=failure,
-            )
-            waiting = await conflicts.count_open(tx, run.spec.id)
-            if not run.dry:
-                await self._settle(
-                    tx, run, failed=failed, error=error, code=failure, waiting=waiting
-                )
-                await self._emit(tx, run.spec, record, run.report)
-            await queue.release(tx, run.claimed.held)
-        # The run has ended; its work rows are of no use, and the next run clears them too.
-        with suppress(StoreError):
-            async with self._db.transaction(run.claimed.held.tenant) as tx:
-                await staging.drop(tx, run.claimed.run_no)
-        self._measure(run.spec, record, run.report)
-        return Ended(record, run.report, tuple(run.plan), waiting, error)
-
-    def _measure(self, spec: BackendSpec, record: RunRecord, report: Report) -> None:
-        """Whoever ends a cycle counts it, a lost one too; a dry run or a probe is no cycle."""
-        if record.kind in (RunKind.FULL, RunKind.TARGETED):
-            counts = {str(count): n for count, n in report.numbers.items()}
-            self._meter.run_ended(
-                spec.tenant, spec.id, spec.type, str(record.result),
-                (record.duration_ms or 0) / 1000, counts | {"skipped": report.skips},
-            )  # fmt: skip
-
-    async def _settle(
-        self,
-        tx: Transaction,
-        run: Run,
-        *,
-        failed: bool,
-        error: SvsyncError | None,
-        code: RunError | None,
-        waiting: int,
-    ) -> None:
-        """What `status` shows, in the transaction that ends the run."""
-        full = run.claimed.kind == RunKind.FULL
-        if not failed and full and not run.blocked:
-            await federation.set_applied(tx, run.spec.id, run.mapping)
-            if run.listed_all:
-                await federation.set_initial(tx, run.spec.id, ())
-        counts = await pairs.counts(tx, run.spec.id)
-        await federation.run_ended(
-            tx,
-            run.spec.id,
-            RunEnd(
-                run_id=run.claimed.run_id,
-                full=full,
-                succeeded=not failed,
-                status=_health(run, error),
-                error=None if code is None else code.code,
-                next_in_s=run.spec.sync_interval * (1 - 0.1 * self._random()),
-                synced=counts["synced"],
-                diverged=counts["diverged"],
-                quarantined=counts["quarantined"],
-                retained=counts["retained"],
-                conflicts=waiting,
-                skipped=run.report.skips if full else None,
-                calls=sum(run.report.api_calls().values()) if full and not failed else None,
-                latency_ms=run.connection.latency_ms if run.connection else None,
-            ),
-        )
-
-    async def _emit(
-        self, tx: Transaction, spec: BackendSpec, record: RunRecord, report: Report
-    ) -> None:
-        """The one event that closes a cycle. `sequence` is set where it is stored."""
-        data = report.to_event(record, backend_name=spec.name, tenant=spec.tenant, sequence=0)
-        ended = "failed" if record.result is RunResult.FAILED else "completed"
-        event = Event(f"federation.sync.{ended}", data)
-        await outbox.add(tx, spec.id, [event], event_ids=lambda: self._ids("evt"))
-
-    async def _superseded(self, run: Run) -> None:
-        """Nothing of the run's end is written: who took over, or configured anew, has ended
-        it, or will, with its event."""
-        async with self._db.transaction(run.claimed.held.tenant) as tx:
-            await staging.drop(tx, run.claimed.run_no)
 
     # --- looking back -------------------------------------------------------------
 
@@ -422,30 +370,6 @@ class Runs:
             return await tx.fetchrow("queue.holder", tx.tenant, backend)
 
 
-def _health(run: Run, error: SvsyncError | None) -> str | None:
-    """The backend's status as this run saw it; None where it learned nothing of it.
-
-    An error is never `healthy`: a backend that answers nonsense, or whose listing
-    fails, is `degraded` until a run has gone through.
-    """
-    match error:
-        case BackendError(code="call_budget_spent"):
-            return None  # refused here, before the backend was asked
-        case BackendUnreachableError():
-            return "unreachable"
-        case LoginError() | DeniedError():
-            return "denied"
-        case BackendError():
-            return "degraded"
-        case ConfigError() | KeyServiceError() | StoreError():
-            return None
-    if error is None and run.claimed.kind != RunKind.FULL:
-        return None
-    unseen = run.report.reasons[SkipReason.DENIED] + run.report.reasons[SkipReason.UNLISTED]
-    connected = run.connection.status if run.connection else None
-    return "degraded" if unseen and connected == "healthy" else connected
-
-
 def _unexpected(bug: Exception) -> SvsyncError:
     """A defect of ours, by its class alone: its text may hold anything."""
     return SvsyncError(
@@ -456,3 +380,7 @@ def _unexpected(bug: Exception) -> SvsyncError:
 
 
 _INTERRUPTED = SvsyncError("the run was interrupted; the next one goes on", code="interrupted")
+
+
+def _untold(stage: Stage, done: int, total: int | None, /) -> None:
+    """Nobody looks on while a worker works."""

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import BackendSpec, from_json, store_of, to_json
+from svsync.domain.federation import BackendSpec, Mode, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
@@ -27,9 +28,13 @@ class StoredBackend:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """What a finished run changes in its backend's health row. None: as it was."""
+    """What a finished run changes in its backend's health row. None: as it was.
+
+    `next_in_s` counts from its start.
+    """
 
     run_id: RunId
+    started_at: datetime
     full: bool
     succeeded: bool
     status: str | None
@@ -67,10 +72,11 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     """
     rows = await tx.fetch("federation.stored", tx.tenant, spec.id)
     text = to_json(spec)
+    syncs = any(spec.for_rule(r).mode is Mode.SYNC for r in spec.rules if not r.exclude)
     if not rows:
         await tx.execute(
             "federation.add", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-            str(spec.managed_by),
+            str(spec.managed_by), syncs, spec.sync_interval, spec.max_staleness,
         )  # fmt: skip
         await tx.execute("federation.add_health", tx.tenant, spec.id)
         return True
@@ -81,8 +87,10 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     same_store = store_of(from_json(row["spec"])) == store_of(spec)
     await tx.execute(
         "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-        "active" if row["vanished"] else row["state"], same_store,
+        "active" if row["vanished"] else row["state"], same_store, syncs, spec.sync_interval,
+        spec.max_staleness,
     )  # fmt: skip
+    await tx.execute("federation.due_now", tx.tenant, spec.id)
     return True
 
 
@@ -210,8 +218,23 @@ async def run_ended(tx: Transaction, backend: BackendId, end: RunEnd) -> None:
     await tx.execute(
         "federation.run_ended", tx.tenant, backend, end.run_id, end.full, end.succeeded,
         end.status, end.error, end.next_in_s, end.synced, end.diverged, end.quarantined,
-        end.retained, end.conflicts, end.skipped, end.calls, end.latency_ms,
+        end.retained, end.conflicts, end.skipped, end.calls, end.latency_ms, end.started_at,
     )  # fmt: skip
+
+
+async def connection_seen(
+    tx: Transaction, backend: BackendId, *, connected: bool, tell_after: int
+) -> Row:
+    """A run or probe reached the backend, or did not; what there is to tell of it."""
+    row = await tx.fetchrow("federation.connection_seen", tx.tenant, backend, connected, tell_after)
+    assert row is not None
+    return row
+
+
+async def probe_ended(
+    tx: Transaction, backend: BackendId, status: str | None, latency_ms: float | None
+) -> None:
+    await tx.execute("federation.probe_ended", tx.tenant, backend, status, latency_ms)
 
 
 async def run_lost(tx: Transaction, backend: BackendId, run: RunId, error: str) -> None:

@@ -37,18 +37,54 @@ class Claimed:
     suspicion: Suspicion
     allow: tuple[str, ...]
     paths: tuple[str, ...] | None
+    left: "Left | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a stopped worker left of this run: the stage, where it was complete, tied to
+    what it was listed under; and what it had counted."""
+
+    staged: int | None
+    scope_hash: str | None
+    counts: Mapping[str, Any]
+    calls: Mapping[str, int]
+    stages_ms: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asks a run to do. `paths`: globs over local paths; None: full, or, of
+    a targeted run, what change feeds named."""
+
+    kind: str
+    trigger: str
+    allow: Sequence[str] = ()
+    paths: Sequence[str] | None = None
+
+
+async def enqueue(
+    tx: Transaction, backend: BackendId, run: RunId, wanted: Wanted
+) -> tuple[RunId, bool]:
+    """The run that waits from now on for what is wanted; True where it waited already, and
+    now has this leave and these paths as well."""
+    paths = None if wanted.paths is None else list(wanted.paths)
+    while True:
+        made = await tx.fetchval(
+            "queue.enqueue", tx.tenant, run, backend, wanted.kind, wanted.trigger, paths,
+            list(wanted.allow),
+        )  # fmt: skip
+        if made is not None:
+            return RunId(made), False
+        joined = await tx.fetchval(
+            "queue.join_waiting", tx.tenant, backend, wanted.kind, list(wanted.allow), paths
+        )
+        if joined is not None:
+            return RunId(joined), True
 
 
 async def claim(
-    tx: Transaction,
-    backend: BackendId,
-    run: RunId,
-    *,
-    kind: str,
-    trigger: str,
-    holder: str,
-    allow: Sequence[str] = (),
-    paths: Sequence[str] | None = None,
+    tx: Transaction, backend: BackendId, run: RunId, wanted: Wanted, *, holder: str
 ) -> tuple[Claimed, list[Row]]:
     """Queue a run and claim it at once, with the lease; and the lost runs this ended.
 
@@ -56,6 +92,34 @@ async def claim(
         BackendBusyError: somebody holds the lease. The transaction is rolled back
             by it, so the row that was queued is withdrawn.
     """
+    fence, lost = await _take_lease(tx, backend, run, holder)
+    chosen, _ = await enqueue(tx, backend, run, wanted)
+    return await _start(tx, backend, chosen, fence, holder, lost), lost
+
+
+async def claim_queued(
+    tx: Transaction, run: RunId, *, holder: str
+) -> tuple[Claimed, list[Row]] | None:
+    """Claim a run that waits, with the lease; None where somebody else is about to, or did.
+
+    Raises:
+        BackendBusyError: somebody holds the lease of its backend.
+    """
+    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run)
+    if backend is None:
+        return None
+    fence, lost = await _take_lease(tx, BackendId(backend), run, holder)
+    return await _start(tx, BackendId(backend), run, fence, holder, lost), lost
+
+
+async def withdraw(tx: Transaction, run: RunId) -> None:
+    """End a run that waits, and that nobody can work any more."""
+    await tx.execute("queue.withdraw", tx.tenant, run)
+
+
+async def _take_lease(
+    tx: Transaction, backend: BackendId, run: RunId, holder: str
+) -> tuple[Fence, list[Row]]:
     fence = await tx.fetchval("queue.take_lease", tx.tenant, backend, holder, run, LEASE_S)
     if fence is None:
         row = await tx.fetchrow("queue.holder", tx.tenant, backend)
@@ -65,33 +129,63 @@ async def claim(
             holder=who,
             expires_at=row["expires_at"] if row else None,
         )
-    lost = await tx.fetch("queue.end_lost", tx.tenant, backend)
-    made = await tx.fetchval(
-        "queue.enqueue", tx.tenant, run, backend, kind, trigger,
-        None if paths is None else list(paths), list(allow),
-    )  # fmt: skip
-    chosen = made or await tx.fetchval("queue.waiting", tx.tenant, backend, kind)
+    return Fence(fence), await tx.fetch("queue.end_lost", tx.tenant, backend)
+
+
+async def _start(
+    tx: Transaction,
+    backend: BackendId,
+    run: RunId,
+    fence: Fence,
+    holder: str,
+    lost: Sequence[Row],
+) -> Claimed:
     suspicion = await suspects.inherited(tx, backend, RunId(lost[0]["run_id"]) if lost else None)
     row = await tx.fetchrow(
-        "queue.start", tx.tenant, chosen, fence, holder, suspicion.deaths,
+        "queue.start", tx.tenant, run, fence, holder, suspicion.deaths,
         list(suspicion.paths) or None,
     )  # fmt: skip
     assert row is not None
-    return (
-        Claimed(
-            run_id=RunId(chosen),
-            run_no=row["run_no"],
-            held=Held(tx.tenant, backend, Fence(fence)),
-            holder=holder,
-            kind=row["kind"],
-            trigger=row["trigger"],
-            started_at=row["started_at"],
-            suspicion=suspicion,
-            allow=tuple(row["allow"]),
-            paths=None if row["paths"] is None else tuple(row["paths"]),
-        ),
-        lost,
+    left = None
+    if row["handed_over"]:
+        left = Left(
+            row["staged_count"],
+            row["scope_hash"],
+            *(json.loads(row[column] or "{}") for column in ("counts", "calls", "stages_ms")),
+        )
+    return Claimed(
+        run_id=run,
+        run_no=row["run_no"],
+        held=Held(tx.tenant, backend, fence),
+        holder=holder,
+        kind=row["kind"],
+        trigger=row["trigger"],
+        started_at=row["started_at"],
+        suspicion=suspicion,
+        allow=tuple(row["allow"]),
+        paths=None if row["paths"] is None else tuple(row["paths"]),
+        left=left,
     )
+
+
+async def hand_over(
+    tx: Transaction,
+    run: RunId,
+    *,
+    counts: Mapping[str, Any],
+    calls: Mapping[str, int],
+    stages_ms: Mapping[str, int],
+    keep_stage: bool,
+) -> None:
+    """Give a run back in the middle: it waits again, or the one of its kind that waits
+    already goes on with its stage."""
+    told = [json.dumps(told) for told in (counts, calls, stages_ms)]
+    heir = await tx.fetchval("queue.inherit", tx.tenant, run, *told, keep_stage)
+    if heir is None:
+        await tx.execute("queue.requeue", tx.tenant, run, *told, keep_stage)
+    else:
+        await tx.execute("queue.pass_scopes", tx.tenant, run, heir)
+        await tx.execute("queue.supersede", tx.tenant, run)
 
 
 async def renew(tx: Transaction, held: Held, holder: str) -> bool:

@@ -51,18 +51,23 @@ class GuardCounts:
 async def clear(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:
     """Drop this run's own work rows and those that dead runs left behind."""
     await tx.execute("staging.clear_ended", tx.tenant, backend)
-    await clear_scopes(tx, run)
-    await drop(tx, run_no)
+    await drop(tx, run, run_no)
 
 
-async def clear_scopes(tx: Transaction, run: RunId) -> None:
-    await tx.execute("staging.clear_scopes", tx.tenant, run)
-
-
-async def drop(tx: Transaction, run_no: int) -> None:
-    """Drop one run's work rows."""
-    await tx.execute("staging.clear", run_no)
+async def clear_todo(tx: Transaction, run_no: int) -> None:
     await tx.execute("staging.clear_todo", run_no)
+
+
+async def any_scope(tx: Transaction, run: RunId) -> bool:
+    """Did a folder of this run's listing end badly?"""
+    return bool(await tx.fetchval("staging.any_scope", tx.tenant, run))
+
+
+async def drop(tx: Transaction, run: RunId, run_no: int) -> None:
+    """Drop one run's work rows."""
+    await tx.execute("staging.clear_scopes", tx.tenant, run)
+    await tx.execute("staging.clear", run_no)
+    await clear_todo(tx, run_no)
 
 
 async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) -> int:

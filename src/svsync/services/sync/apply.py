@@ -18,7 +18,7 @@ from svsync.domain.changes import (
     RemoteValue,
 )
 from svsync.domain.decide import BaseMove, Effect, PushKind
-from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
+from svsync.domain.errors import FenceLostError, HandedOverError, StoreError, StoreUnavailableError
 from svsync.domain.federation import Writes
 from svsync.domain.ids import PushId
 from svsync.domain.pushes import REMOTE_CHANGED, PushState
@@ -41,6 +41,7 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
     """Bring every batch to its end, in order.
 
     Raises:
+        HandedOverError: this process is to end; what is committed stands.
         FenceLostError: the run is somebody else's now.
         StoreError, BackendError: what concerns the store or the backend as a whole.
     """
@@ -53,6 +54,8 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
             async with run.transaction() as tx:
                 await tx.learn_sizes()
             first = False
+        if run.stopping() and not run.dry:
+            raise HandedOverError("this worker is to end: another one goes on with the run")
 
 
 async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from svsync.domain.federation import BackendSpec, Mode, PathSettings, Writes
+from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
@@ -38,6 +39,24 @@ class Planned:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a targeted run looks at: globs over local paths, and remote paths by name."""
+
+    globs: tuple[Glob, ...] = ()
+    remotes: tuple[RemotePath, ...] = ()
+
+
+class Stopping(Protocol):
+    """Is this process to end? Then a run gives itself back between two batches."""
+
+    def __call__(self) -> bool: ...
+
+
+def never() -> bool:
+    return False
+
+
 @dataclass
 class Run:
     """One run at work.
@@ -56,6 +75,7 @@ class Run:
         now: the database's time, carried on by the monotonic clock.
         pieces: paths that may kill the worker, each piece to be taken up alone.
         listed_all: no folder of the listing was denied or failed.
+        keeps_stage: the listing is complete in the stage, and another worker could go on by it.
         lease_left: seconds for which this run surely holds its lease.
     """
 
@@ -83,6 +103,8 @@ class Run:
     connection: Connection | None = None
     failed_in: Stage | None = None
     listed_all: bool = False
+    keeps_stage: bool = False
+    stopping: Stopping = never
     pieces: list[list[RemotePath]] = field(default_factory=list)
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 

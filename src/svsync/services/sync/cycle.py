@@ -1,6 +1,6 @@
 """The cycle: list, stage, diff, fetch, decide, seal, commit, emit; in this order."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
@@ -8,15 +8,21 @@ from typing import Final
 from svsync.domain.changes import Fetched
 from svsync.domain.errors import ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
-from svsync.domain.globs import Glob
 from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.domain.pushes import PushState
 from svsync.domain.runs import Stage
 from svsync.services.healing import heal
 from svsync.services.sync.apply import apply, count_landed
-from svsync.services.sync.context import Run
+from svsync.services.sync.context import Run, Targets
 from svsync.services.sync.fetch import fetch
-from svsync.services.sync.intake import changes, diff, list_and_stage, mark_denied, name_paths
+from svsync.services.sync.intake import (
+    changes,
+    diff,
+    list_and_stage,
+    mark_denied,
+    name_paths,
+    take_over_stage,
+)
 from svsync.services.sync.pipeline import ahead
 from svsync.services.sync.poison import isolate
 from svsync.services.sync.preview import preview
@@ -30,7 +36,7 @@ _STAGINGS: Final = 3
 _NOTHING: Final = GuardNumbers(known=0)
 
 
-async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -> None:
+async def cycle(run: Run, stored: StoredBackend, targets: Targets | None) -> None:
     """One pass over one backend: full, or of the paths named.
 
     Raises:
@@ -52,13 +58,14 @@ async def cycle(run: Run, stored: StoredBackend, paths: Sequence[Glob] | None) -
         await isolate(run)
     for attempt in range(_STAGINGS):
         try:
-            run.todo = await take_in(run, paths)
+            run.todo = await take_in(run, targets)
             async with aclosing(_fetched(run)) as fetched:
                 await apply(run, fetched)
             return
         except StageLostError:
             if attempt == _STAGINGS - 1:
                 raise
+            run.claimed = replace(run.claimed, left=None)
             run.report.list_again()
 
 
@@ -99,15 +106,17 @@ async def ask_after_pushes(run: Run) -> None:
                 count_landed(run, made)
 
 
-async def take_in(run: Run, paths: Sequence[Glob] | None) -> int:
+async def take_in(run: Run, targets: Targets | None) -> int:
     """The length of the work list, once the guards let it pass."""
-    if paths is not None:
+    if targets is not None:
         with run.spending(Stage.DIFF):
-            todo, worst, pushes = await name_paths(run, paths)
+            todo, worst, pushes = await name_paths(run, targets)
         await preview(run, todo, worst, named=True, pushes=pushes)
         return todo
-    with run.spending(Stage.LIST):
-        staged = await list_and_stage(run)
+    staged = await take_over_stage(run)
+    if staged is None:
+        with run.spending(Stage.LIST):
+            staged = await list_and_stage(run)
     with run.spending(Stage.DIFF):
         todo, numbers = await diff(run, staged)
         check_guards(numbers, run.spec.guard, run.allow)

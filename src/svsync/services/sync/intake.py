@@ -34,7 +34,7 @@ from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped, Unmapped
 from svsync.domain.runs import Count, SkipReason, Stage
-from svsync.services.sync.context import Run
+from svsync.services.sync.context import Run, Targets
 from svsync.services.sync.pipeline import AHEAD, ahead
 from svsync.services.sync.seed import seed
 from svsync.store import pairs, queue, staging, suspects
@@ -73,10 +73,26 @@ async def list_and_stage(run: Run) -> int:
             run.progress(Stage.LIST, staged, None)
     _refuse_blind(run, outcomes)
     run.listed_all = outcomes <= {ScopeOutcome.COMPLETE}
+    run.keeps_stage = not run.report.reasons  # else what was rejected would not be told again
     async with run.transaction(scratch=True) as tx:
         await queue.record_staged(tx, run.claimed.run_id, staged, _scope_hash(run))
     run.report.add(Count.LISTED, staged)
     return staged
+
+
+async def take_over_stage(run: Run) -> int | None:
+    """The length of the stage that a stopped worker left complete, under the same mapping;
+    None where there is none. It may be of any age: what is decided is read anew, and what
+    is missing from it is asked for by name."""
+    left = run.claimed.left
+    if left is None or left.staged is None or left.scope_hash != _scope_hash(run):
+        return None
+    async with run.transaction(scratch=True) as tx:
+        await staging.clear_todo(tx, run.claimed.run_no)
+        run.listed_all = not await staging.any_scope(tx, run.claimed.run_id)
+    run.keeps_stage = True
+    run.report.add(Count.LISTED, left.staged)
+    return left.staged
 
 
 async def _pieces(
@@ -209,10 +225,10 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
 
 async def mark_denied(run: Run) -> None:
     """Known pairs below denied folders say so from now on; the guards let the run pass."""
+    if run.dry:
+        return
     async with run.transaction() as tx:
-        if not run.dry:
-            await staging.mark_blinded(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
-        await staging.clear_scopes(tx, run.claimed.run_id)
+        await staging.mark_blinded(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
 
 
 def _report_unseen(
@@ -232,18 +248,19 @@ def _report_unseen(
             run.report.skip(prefix, _UNSEEN[outcome], reason, folder=True)
 
 
-async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers, int]:
+async def name_paths(run: Run, targets: Targets) -> tuple[int, GuardNumbers, int]:
     """A targeted run's work list: the paths named, each to be asked by name; the
     numbers for the guards, were each of them gone or overwritten; and how many are
     written to the backend for certain.
 
     A glob stands for the paths already known; an unknown path is found by its
-    literal name. What no rule federates is skipped and reported.
+    literal name. What no rule federates is skipped and reported, unless it is a change
+    feed that named it.
     """
     async with run.transaction(scratch=True) as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
     named = 0
-    async for paths in _named(run, globs):
+    async for paths in _named(run, targets):
         async with run.transaction(scratch=True) as tx:
             deadly = await suspects.waiting(tx, run.spec.id, paths)
             safe = [path for path in paths if path not in deadly]
@@ -272,20 +289,27 @@ async def name_paths(run: Run, globs: Sequence[Glob]) -> tuple[int, GuardNumbers
     return named, numbers, counts.pushes
 
 
-async def _named(run: Run, globs: Sequence[Glob]) -> AsyncIterator[list[RemotePath]]:
+async def _named(run: Run, targets: Targets) -> AsyncIterator[list[RemotePath]]:
     """Each path once: the literal names first, then what no glob before has matched."""
-    literals = {glob.text: glob for glob in globs if glob.is_literal}
+    literals = {glob.text: glob for glob in targets.globs if glob.is_literal}
+    named: set[RemotePath] = set()
     for name in literals:
         mapped = run.rules.to_remote(LocalPath(name))
         if isinstance(mapped, Mapped):
-            yield [mapped.remote]
+            named.add(mapped.remote)
         else:
             run.skip(name, SkipReason.of(str(mapped.reason)), mapped.detail)
+    for path in targets.remotes:
+        if isinstance(run.rules.to_local(path), Mapped):
+            named.add(path)
+    ordered = sorted(named)
+    for at in range(0, len(ordered), _PAGE):
+        yield ordered[at : at + _PAGE]
     before = list(literals.values())
-    for glob in globs:
+    for glob in targets.globs:
         if not glob.is_literal:
             async for paths in _known_matching(run, glob, before):
-                yield paths
+                yield [path for path in paths if path not in named]
             before.append(glob)
 
 

@@ -15,8 +15,7 @@ from typing import Final
 
 from svsync.domain.errors import FenceLostError, StoreError
 from svsync.store import queue
-from svsync.store.database import Database
-from svsync.store.queue import Claimed
+from svsync.store.database import Database, Held
 
 RENEW_S: Final = 10.0
 """Seconds between renewals; a lease lasts `queue.LEASE_S` after the last one."""
@@ -26,7 +25,7 @@ DEADLINE_S: Final = 20.0
 
 @asynccontextmanager
 async def held_lease(
-    db: Database, claimed: Claimed, clock: Callable[[], float]
+    db: Database, held: Held, holder: str, clock: Callable[[], float]
 ) -> AsyncIterator[Callable[[], float]]:
     """Keep the lease renewed inside the block; cancel the block when it is lost.
 
@@ -46,8 +45,8 @@ async def held_lease(
             await asyncio.sleep(RENEW_S)
             asked = clock()
             try:
-                async with db.transaction(claimed.held.tenant, renewal=True) as tx:
-                    ours = await queue.renew(tx, claimed.held, claimed.holder)
+                async with db.transaction(held.tenant, renewal=True) as tx:
+                    ours = await queue.renew(tx, held, holder)
             except StoreError:
                 continue  # the watch below knows how long this may go on
             if not ours:
@@ -64,14 +63,14 @@ async def held_lease(
         lost = True
         owner.cancel()
 
-    name = f"lease of {claimed.held.backend}"
+    name = f"lease of {held.backend}"
     tasks = [asyncio.create_task(renew(), name=name), asyncio.create_task(watch(), name=name)]
     try:
         yield lambda: proven + queue.LEASE_S - clock()
     except asyncio.CancelledError:
         if lost and owner.uncancel() == 0:
             raise FenceLostError(
-                f"the lease of {claimed.held.backend} was lost: this run stops, another one goes on"
+                f"the lease of {held.backend} was lost: this run stops, another one goes on"
             ) from None
         raise
     finally:

@@ -35,20 +35,23 @@ SELECT 1 FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 SELECT rev FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR KEY SHARE;
 
 -- name: add
-INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, managed_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, managed_by, syncs, interval_s, stale_after_s)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: add_health
--- Its events go on with the numbers of one of that id that was removed.
-INSERT INTO backend_health (tenant_id, backend_id, last_sequence)
-SELECT $1, $2, coalesce(max(sequence), 0) FROM outbox WHERE tenant_id = $1 AND backend_id = $2;
+-- Its events go on with the numbers of one of that id that was removed. It is due at once.
+INSERT INTO backend_health (tenant_id, backend_id, next_due_at, last_sequence)
+SELECT $1, $2, now(), coalesce(max(sequence), 0) FROM outbox WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: change
 -- A new configuration; the claim on the paths is new where the mapping is, and another store has an identity of its own.
 UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1, identity = CASE WHEN $8 THEN identity END,
-  vanished = false,
+  vanished = false, syncs = $9, interval_s = $10, stale_after_s = $11,
   claimed_at = CASE WHEN mapping_hash = $6 THEN claimed_at ELSE now() END, mapping_hash = $6
 WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: due_now
+UPDATE backend_health SET next_due_at = now() WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: vanish
 -- Paused by the file, which also resumes it; what a person paused stays so when the file names it again.
@@ -87,13 +90,31 @@ WHERE h.tenant_id = $1 AND h.backend_id = $2;
 UPDATE backend_health SET last_run_id = $3, last_sync_at = now(),
   last_success_at = CASE WHEN $4 AND $5 THEN now() ELSE last_success_at END,
   failures = CASE WHEN NOT $5 THEN failures + 1 WHEN $4 THEN 0 ELSE failures END,
-  unreachable_since = CASE WHEN $6 = 'unreachable' THEN coalesce(unreachable_since, now())
-                           WHEN $6 IS NULL THEN unreachable_since END,
+  told_stale = told_stale AND NOT ($4 AND $5),
   status = coalesce($6, status), last_error = CASE WHEN NOT $5 THEN $7 WHEN $4 THEN NULL ELSE last_error END,
-  next_due_at = CASE WHEN $4 THEN now() + make_interval(secs => $8) ELSE next_due_at END,
+  next_due_at = CASE WHEN $4 THEN $17::timestamptz + make_interval(secs => $8) ELSE next_due_at END,
   secrets_synced = coalesce($9, secrets_synced), diverged = coalesce($10, diverged), quarantined = coalesce($11, quarantined),
   retained = coalesce($12, retained), conflicts_open = coalesce($13, conflicts_open), skipped = coalesce($14, skipped),
   calls_per_cycle = coalesce($15, calls_per_cycle), latency_ms = coalesce($16, latency_ms)
+WHERE tenant_id = $1 AND backend_id = $2;
+
+-- name: connection_seen
+-- A connection was made ($3) or failed. The row is locked by nobody else who could tell: only the holder of the lease does.
+UPDATE backend_health h SET
+  connection_failures = CASE WHEN $3 THEN 0 ELSE h.connection_failures + 1 END,
+  unreachable_since = CASE WHEN $3 THEN NULL ELSE coalesce(h.unreachable_since, now()) END,
+  told_unreachable = NOT $3 AND (h.told_unreachable OR h.connection_failures + 1 >= $4),
+  -- What could not be reached has missed cycles: the next one begins at once.
+  next_due_at = CASE WHEN $3 AND before.unreachable_since IS NOT NULL THEN now() ELSE h.next_due_at END
+FROM (SELECT told_unreachable, unreachable_since FROM backend_health WHERE tenant_id = $1 AND backend_id = $2) before
+WHERE h.tenant_id = $1 AND h.backend_id = $2
+RETURNING before.told_unreachable AS had_told, h.told_unreachable AS told, h.connection_failures AS failures,
+  coalesce(h.unreachable_since, before.unreachable_since) AS since,
+  extract(epoch FROM now() - before.unreachable_since) AS down_for_s;
+
+-- name: probe_ended
+-- A look at a backend that is no cycle: its status and latency, where it learned them.
+UPDATE backend_health SET status = coalesce($3, status), latency_ms = coalesce($4, latency_ms)
 WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: run_lost

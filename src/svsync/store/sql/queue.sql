@@ -6,6 +6,51 @@ SELECT $1, $2, $3, $4, $5, $6::text[], $7::text[], b.rev FROM backends b WHERE b
 ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
 RETURNING run_id;
 
+-- name: join_waiting
+-- Whoever asks for what waits already gets that run, which then has his leave and his paths too.
+UPDATE runs SET allow = ARRAY (SELECT DISTINCT unnest(allow || $4::text[])),
+  paths = CASE WHEN paths IS NULL THEN $5::text[] WHEN $5::text[] IS NULL THEN paths
+               ELSE ARRAY (SELECT DISTINCT unnest(paths || $5::text[])) END
+WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued'
+RETURNING run_id;
+
+-- name: lock_queued
+-- A run that waits, for whoever takes it; nothing where another one is about to.
+SELECT backend_id FROM runs WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued' AND not_before <= clock_timestamp()
+FOR UPDATE SKIP LOCKED;
+
+-- name: inherit
+-- A run that its stopped worker gives back, while another one of its kind waits: that one goes on with its work rows, and
+-- with what it was asked for.
+UPDATE runs w SET run_no = r.run_no, handed_over = true, staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
+  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb,
+  allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)),
+  paths = CASE WHEN w.paths IS NULL THEN r.paths WHEN r.paths IS NULL THEN w.paths
+               ELSE ARRAY (SELECT DISTINCT unnest(w.paths || r.paths)) END
+FROM runs r
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.state = 'running'
+  AND w.tenant_id = $1 AND w.backend_id = r.backend_id AND w.kind = r.kind AND w.state = 'queued'
+RETURNING w.run_id;
+
+-- name: pass_scopes
+UPDATE stage_scopes SET run_id = $3 WHERE tenant_id = $1 AND run_id = $2;
+
+-- name: supersede
+-- Its work rows are another run's now.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp(), run_no = DEFAULT
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
+
+-- name: requeue
+-- Given back by a worker that was stopped: it waits again, with its stage and what it has done so far.
+UPDATE runs SET state = 'queued', handed_over = true, fence = NULL, worker = NULL, started_at = NULL,
+  staged_count = CASE WHEN $6 THEN staged_count END,
+  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, not_before = clock_timestamp()
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
+
+-- name: withdraw
+-- A run that nobody can work: its backend has nothing to run any more.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp() WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued';
+
 -- name: waiting
 -- The run that waits for this backend, of one kind.
 SELECT run_id FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued' FOR UPDATE;
@@ -59,9 +104,10 @@ RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_c
 -- name: start
 -- `attempts` rises here, not at failure, so that a run that kills its worker is seen: it goes on from the deaths before.
 UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5 + 1, suspects = $6::text[], fence = $3, worker = $4,
-  stage = 'list', rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
+  stage = CASE WHEN handed_over AND staged_count IS NOT NULL THEN 'diff' ELSE 'list' END, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
-RETURNING run_no, started_at, attempts, allow, paths, kind, trigger;
+RETURNING run_no, started_at, attempts, allow, paths, kind, trigger, handed_over, staged_count, scope_hash,
+  counts::text AS counts, calls::text AS calls, stages_ms::text AS stages_ms;
 
 -- name: set_stage
 UPDATE runs SET stage = $3 WHERE tenant_id = $1 AND run_id = $2;

@@ -17,6 +17,9 @@ DELETE FROM todo USING ended WHERE todo.run_no = ended.run_no;
 -- name: clear_scopes
 DELETE FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2;
 
+-- name: any_scope
+SELECT EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2);
+
 -- name: add_scopes
 INSERT INTO stage_scopes (tenant_id, run_id, prefix, outcome, reason)
 SELECT $1, $2, p, o, r FROM unnest($3::text[], $4::text[], $5::text[]) AS x(p, o, r)

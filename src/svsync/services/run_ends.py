@@ -1,0 +1,279 @@
+"""How runs end, each in one transaction under its fence.
+
+The row, the health of the backend, and the events of a run's end are written together,
+and the lease is given back with them. A run that lost its lease writes none of that:
+whoever took over has ended it. A worker that is to end gives its run back instead.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    ConfigError,
+    DeniedError,
+    KeyServiceError,
+    LoginError,
+    StoreError,
+    SvsyncError,
+)
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import RunId
+from svsync.domain.runs import (
+    Report,
+    RunError,
+    RunKind,
+    RunResult,
+    RunState,
+    SkipReason,
+    Stage,
+    Trigger,
+)
+from svsync.domain.runs import Run as RunRecord
+from svsync.observe.meter import Meter
+from svsync.services.secrets import time_of
+from svsync.services.sync.context import Planned, Run
+from svsync.store import conflicts, federation, outbox, pairs, queue, schedule, staging
+from svsync.store.database import Database, Transaction
+from svsync.store.federation import RunEnd
+from svsync.store.outbox import Event
+from svsync.store.queue import Ending
+
+PROBE_FIRST_S: Final = 5.0
+PROBE_LONGEST_S: Final = 60.0
+"""Seconds until a backend that could not be reached is looked at again, doubling in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that came to its end, with what a dry one would have done."""
+
+    record: RunRecord
+    report: Report
+    plan: tuple[Planned, ...]
+    conflicts_open: int
+    cause: SvsyncError | None
+
+    def to_json(self) -> dict[str, object]:
+        """The run as the API gives it; a dry one with its plan."""
+        found = self.report.to_run_json(self.record)
+        if self.record.kind is RunKind.DRY:
+            found["plan"] = [
+                {
+                    "path": p.path,
+                    "remote_path": p.remote_path,
+                    "action": p.action,
+                    "detail": p.detail,
+                }
+                for p in self.plan
+            ]
+        return found
+
+
+class RunEnds:
+    """Writes the ends of runs that this process worked."""
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        ids: Callable[[str], str],
+        random: Callable[[], float],
+        meter: Meter,
+        unreachable_after: int,
+    ) -> None:
+        """`unreachable_after`: connection failures in a row until the backend is told of."""
+        self._db = db
+        self._ids = ids
+        self._random = random
+        self._meter = meter
+        self._unreachable_after = unreachable_after
+
+    async def hand_over(self, run: Run) -> None:
+        async with run.transaction() as tx:
+            await queue.hand_over(
+                tx,
+                run.claimed.run_id,
+                counts=run.report.counts(),
+                calls=run.report.api_calls(),
+                stages_ms={str(stage): round(ms) for stage, ms in run.report.stages_ms.items()},
+                keep_stage=run.keeps_stage,
+            )
+            await queue.release(tx, run.claimed.held)
+
+    async def end(self, run: Run, error: SvsyncError | None, dirty_until: int = 0) -> Ended:
+        """Write the run's end, with its event, and give the lease back.
+
+        `dirty_until`: what change feeds had named when it began, and it has looked at.
+        """
+        failure = None if error is None else RunError.of(error, run.failed_in or Stage.CONNECT)
+        result, failure = run.report.result(failure, run.spec.max_error_ratio)
+        failed = result is RunResult.FAILED
+        ending = Ending(
+            state=str(RunState.FAILED if failed else RunState.COMPLETED),
+            result=str(result),
+            stage=str(failure.stage if failure else Stage.EMIT),
+            counts=run.report.counts(),
+            calls=run.report.api_calls(),
+            stages_ms={str(stage): round(ms) for stage, ms in run.report.stages_ms.items()},
+            error=None if failure is None else (failure.code, failure.stage, failure.message),
+            skips=[(s.remote_path, str(s.reason), s.detail) for s in run.report.skipped],
+        )
+        async with run.transaction() as tx:
+            times = await queue.finish(tx, run.claimed.run_id, ending)
+            record = RunRecord(
+                run_id=run.claimed.run_id,
+                backend_id=run.spec.id,
+                kind=RunKind(run.claimed.kind),
+                trigger=Trigger(run.claimed.trigger),
+                state=RunState(ending.state),
+                result=result,
+                started_at=times["started_at"],
+                ended_at=times["ended_at"],
+                error=failure,
+            )
+            waiting = await conflicts.count_open(tx, run.spec.id)
+            if not run.dry:
+                await self._settle(tx, run, record, failed=failed, error=error, waiting=waiting)
+                if not failed:
+                    await schedule.clean(tx, run.spec.id, dirty_until)
+            await queue.release(tx, run.claimed.held)
+        # The run has ended; its work rows are of no use, and the next run clears them too.
+        with suppress(StoreError):
+            async with self._db.transaction(run.claimed.held.tenant) as tx:
+                await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+        self.measure(run.spec, record, run.report)
+        return Ended(record, run.report, tuple(run.plan), waiting, error)
+
+    def measure(self, spec: BackendSpec, record: RunRecord, report: Report) -> None:
+        """Whoever ends a cycle counts it, a lost one too; a dry run or a probe is no cycle."""
+        if record.kind in (RunKind.FULL, RunKind.TARGETED):
+            counts = {str(count): n for count, n in report.numbers.items()}
+            self._meter.run_ended(
+                spec.tenant, spec.id, spec.type, str(record.result),
+                (record.duration_ms or 0) / 1000, counts | {"skipped": report.skips},
+            )  # fmt: skip
+
+    async def _settle(
+        self,
+        tx: Transaction,
+        run: Run,
+        record: RunRecord,
+        *,
+        failed: bool,
+        error: SvsyncError | None,
+        waiting: int,
+    ) -> None:
+        """What `status` shows, and the events, in the transaction that ends the run."""
+        spec = run.spec
+        await self._connection_seen(tx, run, error)
+        latency = run.connection.latency_ms if run.connection else None
+        if record.kind is RunKind.PROBE:
+            await federation.probe_ended(tx, spec.id, _health(run, error), latency)
+            return
+        full = record.kind is RunKind.FULL
+        if not failed and full and not run.blocked:
+            await federation.set_applied(tx, spec.id, run.mapping)
+            if run.listed_all:
+                await federation.set_initial(tx, spec.id, ())
+        counts = await pairs.counts(tx, spec.id)
+        await federation.run_ended(
+            tx,
+            spec.id,
+            RunEnd(
+                run_id=record.run_id,
+                started_at=run.claimed.started_at,
+                full=full,
+                succeeded=not failed,
+                status=_health(run, error),
+                error=None if record.error is None else record.error.code,
+                next_in_s=spec.sync_interval * (1 - 0.1 * self._random()),
+                synced=counts["synced"],
+                diverged=counts["diverged"],
+                quarantined=counts["quarantined"],
+                retained=counts["retained"],
+                conflicts=waiting,
+                skipped=run.report.skips if full else None,
+                calls=sum(run.report.api_calls().values()) if full and not failed else None,
+                latency_ms=latency,
+            ),
+        )
+        await self._emit(tx, spec, record, run.report)
+
+    async def _connection_seen(self, tx: Transaction, run: Run, error: SvsyncError | None) -> None:
+        """Count connection failures in a row; tell of the backend once when they persist,
+        and once when it is back; look again soon, whatever the interval."""
+        spec = run.spec
+        away = isinstance(error, BackendUnreachableError)
+        if not away and run.connection is None and not isinstance(error, LoginError | DeniedError):
+            return  # nothing was learned of it
+        seen = await federation.connection_seen(
+            tx, spec.id, connected=not away, tell_after=self._unreachable_after
+        )
+        about = {"backend_id": spec.id, "backend_name": spec.name, "tenant": spec.tenant}
+        events = []
+        if seen["told"] and not seen["had_told"]:
+            assert error is not None
+            events.append(
+                Event(
+                    "federation.backend.unreachable",
+                    {
+                        **about,
+                        "since": time_of(seen["since"]),
+                        "consecutive_failures": seen["failures"],
+                        "error": {"code": error.code},
+                    },
+                )
+            )
+        if seen["had_told"] and not seen["told"]:
+            since, down = time_of(seen["since"]), round(float(seen["down_for_s"]), 1)
+            events.append(
+                Event("federation.backend.recovered", {**about, "since": since, "down_for_s": down})
+            )
+        await outbox.add(tx, spec.id, events, event_ids=lambda: self._ids("evt"))
+        if away:
+            pause = min(PROBE_LONGEST_S, PROBE_FIRST_S * 2.0 ** (seen["failures"] - 1))
+            run_id = RunId(self._ids("run"))
+            await schedule.enqueue_probe(tx, spec.id, run_id, after_s=pause)
+
+    async def _emit(
+        self, tx: Transaction, spec: BackendSpec, record: RunRecord, report: Report
+    ) -> None:
+        """The one event that closes a cycle. `sequence` is set where it is stored."""
+        data = report.to_event(record, backend_name=spec.name, tenant=spec.tenant, sequence=0)
+        ended = "failed" if record.result is RunResult.FAILED else "completed"
+        event = Event(f"federation.sync.{ended}", data)
+        await outbox.add(tx, spec.id, [event], event_ids=lambda: self._ids("evt"))
+
+    async def superseded(self, run: Run) -> None:
+        """Nothing of the run's end is written: who took over, or configured anew, has ended
+        it, or will, with its event."""
+        async with self._db.transaction(run.claimed.held.tenant) as tx:
+            await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+
+
+def _health(run: Run, error: SvsyncError | None) -> str | None:
+    """The backend's status as this run saw it; None where it learned nothing of it.
+
+    An error is never `healthy`: a backend that answers nonsense, or whose listing
+    fails, is `degraded` until a run has gone through.
+    """
+    match error:
+        case BackendError(code="call_budget_spent"):
+            return None  # refused here, before the backend was asked
+        case BackendUnreachableError():
+            return "unreachable"
+        case LoginError() | DeniedError():
+            return "denied"
+        case BackendError():
+            return "degraded"
+        case ConfigError() | KeyServiceError() | StoreError():
+            return None
+    if error is None and run.claimed.kind != RunKind.FULL:
+        return None
+    unseen = run.report.reasons[SkipReason.DENIED] + run.report.reasons[SkipReason.UNLISTED]
+    connected = run.connection.status if run.connection else None
+    return "degraded" if unseen and connected == "healthy" else connected

@@ -1,0 +1,100 @@
+"""What is due and who works on it: the schedule, the notices, the processes that are up.
+
+Statements here look after all tenants at once (`Database.transaction_of`), unless their
+transaction has a tenant of its own. All times are the database's.
+"""
+
+from collections.abc import Collection, Sequence
+
+from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
+from svsync.store.database import Database, Row, Transaction
+
+LIVE_S = 30.0
+"""A process that has not been heard of for so many seconds counts as gone."""
+
+
+async def beat(db: Database, instance: str, roles: Sequence[str], version: str) -> int:
+    """Say that this process is up; how many are, this one included."""
+    await db.fetch_global("schedule.beat", instance, list(roles), version)
+    rows = await db.fetch_global("schedule.count_live", LIVE_S)
+    return max(1, int(rows[0]["live"]))
+
+
+async def leave(db: Database, instance: str) -> None:
+    await db.fetch_global("schedule.leave", instance)
+
+
+async def next_due(tx: Transaction) -> tuple[int, float | None]:
+    """How many backends are due; seconds until the next one is, None where none ever is."""
+    row = await tx.fetchrow("schedule.next_due")
+    assert row is not None
+    return row["due"], row["seconds"]
+
+
+async def enqueue_due(tx: Transaction, ids: Sequence[str], *, probe_every: float) -> int:
+    """Queue a run for each backend that is due, as many as there are ids at most; those
+    that have no cycles are probed every so many seconds. The number of runs made."""
+    return len(await tx.fetch("schedule.enqueue_due", list(ids), probe_every))
+
+
+async def candidates(tx: Transaction, limit: int) -> list[tuple[TenantId, RunId]]:
+    """Runs that could begin now, best first."""
+    rows = await tx.fetch("schedule.candidates", limit)
+    return [(TenantId(row["tenant_id"]), RunId(row["run_id"])) for row in rows]
+
+
+async def next_begin(tx: Transaction) -> float | None:
+    """Seconds until a waiting run that may not begin yet may."""
+    seconds: float | None = await tx.fetchval("schedule.next_begin")
+    return seconds
+
+
+async def enqueue_probe(tx: Transaction, backend: BackendId, run: RunId, *, after_s: float) -> None:
+    await tx.execute("schedule.enqueue_probe", tx.tenant, backend, run, after_s)
+
+
+async def enqueue_hinted(
+    tx: Transaction, backend: BackendId, run: RunId, kind: str, *, apart_s: float
+) -> bool:
+    """Queue a run that a change feed asked for; False where one waits already, or the
+    backend takes none."""
+    made = await tx.fetchval("schedule.enqueue_hinted", tx.tenant, backend, run, kind, apart_s)
+    return made is not None
+
+
+async def add_dirty(
+    tx: Transaction, backend: BackendId, paths: Collection[RemotePath], feed: str
+) -> None:
+    await tx.execute("schedule.add_dirty", tx.tenant, backend, sorted(paths), feed)
+
+
+async def dirty(tx: Transaction, backend: BackendId) -> tuple[list[RemotePath], int]:
+    """The paths that notices named, and the highest number among them."""
+    rows = await tx.fetch("schedule.dirty", tx.tenant, backend)
+    return [RemotePath(r["remote_path"]) for r in rows], max((r["seq"] for r in rows), default=0)
+
+
+async def clean(tx: Transaction, backend: BackendId, until: int) -> None:
+    """These numbers were looked at."""
+    if until:
+        await tx.execute("schedule.clean", tx.tenant, backend, until)
+
+
+async def overdue_pushes(tx: Transaction, late_s: float) -> list[Row]:
+    return await tx.fetch("schedule.overdue_pushes", late_s)
+
+
+async def abandoned(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
+    """Backends with a run whose worker is gone, for which no other run waits."""
+    rows = await tx.fetch("schedule.abandoned")
+    return [(TenantId(row["tenant_id"]), BackendId(row["backend_id"])) for row in rows]
+
+
+async def stale(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
+    rows = await tx.fetch("schedule.stale")
+    return [(TenantId(row["tenant_id"]), BackendId(row["backend_id"])) for row in rows]
+
+
+async def tell_stale(tx: Transaction, backend: BackendId) -> Row | None:
+    """What to tell of a stale backend; None where somebody else did, or it is stale no more."""
+    return await tx.fetchrow("schedule.tell_stale", tx.tenant, backend)

@@ -1,0 +1,117 @@
+-- name: beat
+INSERT INTO instances (instance_id, roles, version) VALUES ($1, $2::text[], $3)
+ON CONFLICT (instance_id) DO UPDATE SET roles = excluded.roles, version = excluded.version, beat_at = clock_timestamp();
+
+-- name: leave
+DELETE FROM instances WHERE instance_id = $1 OR beat_at < clock_timestamp() - interval '1 day';
+
+-- name: count_live
+SELECT count(*) AS live FROM instances WHERE beat_at > clock_timestamp() - make_interval(secs => $1);
+
+-- name: next_due
+-- How many backends are due, and seconds until the next one is.
+SELECT count(*) FILTER (WHERE h.next_due_at <= now()) AS due, extract(epoch FROM min(h.next_due_at) - now())::float8 AS seconds
+FROM backend_health h JOIN backends b USING (tenant_id, backend_id) WHERE b.state = 'active';
+
+-- name: enqueue_due
+-- Backends that are due become queued runs, and are due again one interval later, less up to a tenth: whichever replica is
+-- first, the others find nothing. Where no rule syncs there is a probe instead. $1: run ids, as many as are wanted at most.
+WITH due AS (
+       SELECT h.tenant_id, h.backend_id, b.syncs, b.rev, b.interval_s, row_number() OVER (ORDER BY h.next_due_at) AS n
+       FROM backend_health h JOIN backends b USING (tenant_id, backend_id)
+       WHERE (h.tenant_id, h.backend_id) IN (
+         SELECT d.tenant_id, d.backend_id FROM backend_health d JOIN backends e USING (tenant_id, backend_id)
+         WHERE d.next_due_at <= now() AND e.state = 'active'
+         ORDER BY d.next_due_at LIMIT cardinality($1::text[]) FOR UPDATE OF d SKIP LOCKED)),
+     moved AS (
+       UPDATE backend_health h SET next_due_at = now()
+         + make_interval(secs => CASE WHEN d.syncs THEN d.interval_s * (1 - 0.1 * random()) ELSE $2 END)
+       FROM due d WHERE h.tenant_id = d.tenant_id AND h.backend_id = d.backend_id)
+INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev)
+SELECT d.tenant_id, i.id, d.backend_id, CASE WHEN d.syncs THEN 'full' ELSE 'probe' END,
+  CASE WHEN d.syncs THEN 'schedule' ELSE 'probe' END, d.rev
+FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
+RETURNING run_id;
+
+-- name: candidates
+-- Runs that could begin now, best first: what somebody named, what was never synced, and what has waited long; then what was
+-- asked for; then the schedule. Between tenants the one that has fewest at work.
+WITH busy AS (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id)
+SELECT r.tenant_id, r.run_id FROM runs r
+JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
+JOIN backend_health h ON h.tenant_id = r.tenant_id AND h.backend_id = r.backend_id
+LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id
+  AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
+LEFT JOIN busy ON busy.tenant_id = r.tenant_id
+WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
+ORDER BY CASE WHEN r.kind IN ('targeted', 'probe') OR h.last_success_at IS NULL
+                OR r.queued_at < clock_timestamp() - interval '60 s' THEN 0
+              WHEN r.trigger <> 'schedule' THEN 1 ELSE 2 END,
+  coalesce(busy.n, 0), r.queued_at
+LIMIT $1;
+
+-- name: next_begin
+-- Seconds until a waiting run may begin that may not yet; none where no such run waits.
+SELECT extract(epoch FROM min(not_before) - clock_timestamp())::float8 AS seconds FROM runs
+WHERE state = 'queued' AND not_before > clock_timestamp();
+
+-- name: enqueue_probe
+INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev, not_before)
+SELECT $1, $3, $2, 'probe', 'probe', b.rev, clock_timestamp() + make_interval(secs => $4)
+FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING;
+
+-- name: enqueue_hinted
+-- A run that a change feed asked for, no sooner than so many seconds after the last one that any feed asked for.
+INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev, not_before)
+SELECT $1, $3, $2, $4, 'feed', b.rev, greatest(clock_timestamp(), make_interval(secs => $5) + (
+    SELECT max(x.queued_at) FROM (SELECT trigger, queued_at FROM runs WHERE tenant_id = $1 AND backend_id = $2
+                                  ORDER BY run_id DESC LIMIT 20) x WHERE x.trigger = 'feed'))
+FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2 AND b.state = 'active' AND b.syncs
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
+RETURNING run_id;
+
+-- name: add_dirty
+-- A path that is named again gets a new number.
+INSERT INTO dirty_paths (tenant_id, backend_id, remote_path, seq, feed)
+SELECT $1, $2, p, nextval('dirty_seqs'), $4 FROM unnest($3::text[]) AS p ORDER BY p
+ON CONFLICT (tenant_id, backend_id, remote_path) DO UPDATE SET seq = excluded.seq, feed = excluded.feed;
+
+-- name: dirty
+SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 ORDER BY remote_path;
+
+-- name: clean
+-- What was looked at, unless somebody has named it again since.
+DELETE FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 AND seq <= $3;
+
+-- name: overdue_pushes
+-- Paths whose pushes nobody has in hand any more, of backends that can be asked and are at rest.
+SELECT u.tenant_id, u.backend_id, array_agg(u.remote_path ORDER BY u.remote_path) AS paths FROM pushes u
+JOIN backends b ON b.tenant_id = u.tenant_id AND b.backend_id = u.backend_id AND b.state = 'active' AND b.syncs
+JOIN backend_health h ON h.tenant_id = u.tenant_id AND h.backend_id = u.backend_id AND h.unreachable_since IS NULL
+WHERE u.state IN ('planned', 'sent', 'unknown') AND u.deadline < clock_timestamp() - make_interval(secs => $1)
+  AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = u.tenant_id AND r.backend_id = u.backend_id AND r.state IN ('queued', 'running'))
+GROUP BY u.tenant_id, u.backend_id LIMIT 100;
+
+-- name: stale
+-- Backends whose last success is older than they promise, of which nobody has told yet.
+SELECT h.tenant_id, h.backend_id FROM backend_health h JOIN backends b USING (tenant_id, backend_id)
+WHERE b.state = 'active' AND b.stale_after_s IS NOT NULL AND NOT h.told_stale
+  AND coalesce(h.last_success_at, b.created_at) < now() - make_interval(secs => b.stale_after_s) LIMIT 1000;
+
+-- name: tell_stale
+-- Once: whoever sets the mark tells.
+UPDATE backend_health h SET told_stale = true FROM backends b
+WHERE h.tenant_id = $1 AND h.backend_id = $2 AND b.tenant_id = $1 AND b.backend_id = $2 AND NOT h.told_stale
+  AND coalesce(h.last_success_at, b.created_at) < now() - make_interval(secs => b.stale_after_s)
+RETURNING b.name, b.stale_after_s, h.last_success_at,
+  extract(epoch FROM now() - coalesce(h.last_success_at, b.created_at))::float8 AS staleness_s;
+
+-- name: abandoned
+-- Running runs whose lease is over: whoever takes the backend next ends them; where no run waits, one is to be queued.
+SELECT r.tenant_id, r.backend_id FROM runs r
+LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id AND l.expires_at > clock_timestamp()
+WHERE r.state = 'running' AND l.holder IS NULL
+  AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued')
+LIMIT 1000;
