@@ -23,6 +23,7 @@ from svsync.observe.meter import SILENT, Meter
 from svsync.ports import BackendDriver
 from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.conflicts import Conflicts
+from svsync.services.deliveries import Deliveries
 from svsync.services.federation import Federation
 from svsync.services.removal import Removal
 from svsync.services.restore import Restored, after_restore
@@ -31,6 +32,7 @@ from svsync.services.runs import Runs
 from svsync.services.sealing import Sealing
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
+from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
 from svsync.store.database import Database, open_database
 from svsync.store.migrate import Migration, migrate
@@ -146,6 +148,7 @@ async def open_app(
                 ids=new_id,
                 random=random.random,
                 meter=meter,
+                unreachable_after=settings.unreachable_after,
             ),
             retention=Retention(db, ages_of(settings)),
             embedded=embedded is not None,
@@ -167,6 +170,19 @@ def ages_of(settings: Settings) -> Ages:
         pushes=settings.push_retention,
         detached=settings.detached_retention,
     )
+
+
+@asynccontextmanager
+async def open_webhooks(app: App) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
+    """The endpoints of webhooks, and what is delivered to them, over connections that are
+    closed when the block ends."""
+    from svsync.clients.webhook import open_webhook_client
+
+    async with open_webhook_client(private=app.settings.allow_private_targets) as sender:
+        yield (
+            Webhooks(app.db, app.sealing, sender, ids=new_id),
+            Deliveries(app.db, app.sealing, sender, random=random.random),
+        )
 
 
 async def migrate_only(

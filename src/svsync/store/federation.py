@@ -60,6 +60,11 @@ async def tenant(db: Database, slug: str) -> TenantId:
     return TenantId(rows[0]["tenant_id"])
 
 
+async def active(db: Database) -> list[TenantId]:
+    """All active tenants."""
+    return [TenantId(row["tenant_id"]) for row in await db.fetch_global("federation.active")]
+
+
 async def tenants(db: Database) -> list[str]:
     """The slugs of all active tenants."""
     return [row["slug"] for row in await db.fetch_global("federation.tenants")]
