@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.openbao", "tests.postgres", "tests.canary", "tests.house"]
+pytest_plugins = ["tests.openbao", "tests.postgres", "tests.canary", "tests.house", "tests.api"]
 
 
 @pytest.fixture

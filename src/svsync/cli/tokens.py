@@ -1,12 +1,16 @@
 """Static tokens as an operator hands them out: shown once, listed, revoked."""
 
 import argparse
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import acting_user, add_command, add_group
 from svsync.cli.output import Output
 from svsync.domain.access import Identity, Scope
 from svsync.domain.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from svsync.app import App
+    from svsync.services.access import Access
 
 _EXPIRES: Final = "90d"
 
@@ -51,9 +55,10 @@ async def create(args: argparse.Namespace) -> int:
     if out.json:
         out.document({"token_id": made.token_id, "token": made.text.reveal(), **made.about})
         return 0
+    out.line(made.text.reveal())  # on a line of its own, which no table folds
+    out.line()
     out.facts(
         [
-            ("token", made.text.reveal()),
             ("id", made.token_id),
             ("identity", identity.id),
             ("scopes", ", ".join(scopes)),
@@ -106,7 +111,7 @@ async def revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def _access(app: Any) -> Any:
+def _access(app: "App") -> "Access":
     import secrets
 
     from svsync.app import new_id

@@ -38,10 +38,13 @@ class Ready:
 
 
 class Readiness:
-    def __init__(self, db: Database, clock: Callable[[], float]) -> None:
-        """`clock`: seconds that never go back."""
+    def __init__(
+        self, db: Database, clock: Callable[[], float], *, patience: float = PATIENCE_S
+    ) -> None:
+        """`clock`: seconds that never go back; `patience`: seconds that an answer may take."""
         self._db = db
         self._clock = clock
+        self._patience = patience
         self._one = asyncio.Lock()
         self._found: tuple[float, Ready] | None = None
 
@@ -56,11 +59,11 @@ class Readiness:
     async def _ask(self) -> Ready:
         asked = asyncio.create_task(self._schema())
         try:
-            await asyncio.wait({asked}, timeout=PATIENCE_S)
+            await asyncio.wait({asked}, timeout=self._patience)
             return asked.result() if asked.done() else Ready("unavailable", "unknown")
         finally:
             asked.cancel()
-            await asyncio.wait({asked}, timeout=PATIENCE_S)
+            await asyncio.wait({asked}, timeout=self._patience)
 
     async def _schema(self) -> Ready:
         try:

@@ -1,0 +1,223 @@
+"""The API as its callers meet it: a real server on a house's store, and a client.
+
+Each answer that the client gets is held against `openapi.yaml`: its status and its body
+must be those that the document has for the route.
+"""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Final
+
+import aiohttp
+import pytest_asyncio
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from multidict import CIMultiDict, CIMultiDictProxy
+from tests.house import TENANT, House
+
+from svsync.app import new_id
+from svsync.domain.access import Identity, Scope
+from svsync.domain.ids import RunId, TenantId
+from svsync.http.listening import Listener, listening
+from svsync.http.openapi import document
+from svsync.http.server import Api, make_server
+from svsync.services.access import Access
+from svsync.services.readiness import Readiness
+from svsync.services.reports import Reports
+from svsync.store import federation, queue
+from svsync.store.database import Database
+from svsync.store.queue import Wanted
+
+BACKENDS: Final = "/v1/federation/backends"
+DOCUMENT: Final[dict[str, Any]] = json.loads(document())
+ROBOT: Final = Identity.parse("sa:robot")
+_METHODS: Final = {"get", "post", "put", "patch", "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `body` is parsed where it is JSON, text elsewhere."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: Any
+
+    @property
+    def code(self) -> str:
+        """The code of an error."""
+        code: str = self.body["error"]["code"]
+        return code
+
+    @property
+    def told(self) -> tuple[int, str]:
+        return self.status, self.code
+
+
+@dataclass
+class Client:
+    """Calls one server, with a token unless it is None."""
+
+    session: aiohttp.ClientSession
+    url: str
+    token: str | None
+
+    def with_token(self, token: str | None) -> "Client":
+        return replace(self, token=token)
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.call("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Answer:
+        return await self.call("POST", path, **options)
+
+    async def call(self, method: str, path: str, **options: Any) -> Answer:
+        headers = CIMultiDict(options.pop("headers", {}))
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        async with self.session.request(
+            method, self.url + path, headers=headers, allow_redirects=False, **options
+        ) as response:
+            raw = await response.read()
+            body: Any = raw.decode()
+            if response.content_type == "application/json" and raw:
+                body = json.loads(raw)
+            answer = Answer(response.status, response.headers, body)
+        if method != "HEAD":
+            check(method, path.partition("?")[0], answer)
+        return answer
+
+
+@cache
+def _validator(method: str, template: str, status: str) -> Draft202012Validator:
+    operation = DOCUMENT["paths"][template][method]
+    response = operation["responses"][status]
+    if "$ref" in response:
+        response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    [content] = response["content"].values()
+    return _of(content["schema"])
+
+
+def _of(schema: dict[str, Any]) -> Draft202012Validator:
+    # Its references are those of the whole document.
+    return Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+
+
+def check(method: str, path: str, answer: Answer) -> None:
+    """The answer is one that the document has for this request."""
+    assert answer.headers["X-Request-Id"]
+    for template in DOCUMENT["paths"]:
+        pattern = re.sub(r"\{\w+\}", "[^/]+", template)
+        if re.fullmatch(pattern, path) and method.lower() in DOCUMENT["paths"][template]:
+            _validator(method.lower(), template, str(answer.status)).validate(answer.body)
+            return
+    assert answer.status in (401, 404, 405, 429)
+    _of({"$ref": "#/components/schemas/Error"}).validate(answer.body)
+
+
+def documented() -> set[tuple[str, str]]:
+    """Method and path of each operation of the document."""
+    return {
+        (method.upper(), path)
+        for path, operations in DOCUMENT["paths"].items()
+        for method in operations
+        if method in _METHODS
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    run_id: RunId
+    coalesced: bool
+
+
+class Queueing:
+    """Queues what is asked for, and no more."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def trigger(
+        self,
+        tenant: TenantId,
+        backend: str,
+        *,
+        paths: Sequence[str] | None,
+        full: bool,
+        allow: Sequence[str],
+    ) -> Triggered:
+        wanted = Wanted("full" if full else "targeted", "api", allow, paths)
+        async with self._db.transaction(tenant) as tx:
+            stored = await federation.get(tx, backend)
+            return Triggered(*await queue.enqueue(tx, stored.spec.id, RunId(new_id("run")), wanted))
+
+
+@dataclass
+class Front:
+    """A house with its API open.
+
+    Attributes:
+        client: calls with a token of the scope `admin`.
+        now: what the server's clock shows; a test moves it.
+    """
+
+    house: House
+    access: Access
+    listener: Listener
+    client: Client
+    now: list[float] = field(default_factory=lambda: [0.0])
+
+    async def token(
+        self, *scopes: Scope, tenant: TenantId = TENANT, expires_in: float | None = 60
+    ) -> str:
+        made = await self.access.create(tenant, ROBOT, scopes, expires_in=expires_in, by="cli:test")
+        return made.text.reveal()
+
+    async def other_tenant(self) -> str:
+        """An admin token of a tenant that has nothing."""
+        other = await self.house.admin.fetchval(
+            "INSERT INTO tenants (slug) VALUES ('other') RETURNING tenant_id"
+        )
+        return await self.token(Scope.ADMIN, tenant=TenantId(other))
+
+
+def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
+    app = house.app
+    return Api(
+        access=access,
+        federation=app.federation,
+        removal=app.removal,
+        reports=Reports(app.db),
+        scheduling=Queueing(app.db),
+        readiness=Readiness(app.db, clock),
+    )
+
+
+@asynccontextmanager
+async def open_front(house: House, **settings: Any) -> AsyncIterator[Front]:
+    """The API on a free port; `settings` as the configuration names them."""
+    now = [0.0]
+    access = Access(house.app.db, ids=new_id, random=secrets.token_bytes)
+    made = replace(house.app.settings, bind_address="127.0.0.1:0", **settings)
+    server = make_server(
+        api_of(house, access, lambda: now[0]),
+        trusted_proxies=made.trusted_proxies,
+        clock=lambda: now[0],
+    )
+    async with (
+        listening(server, made, grace=5) as listener,
+        aiohttp.ClientSession() as session,
+    ):
+        front = Front(house, access, listener, Client(session, listener.url, None), now)
+        front.client.token = await front.token(Scope.ADMIN)
+        yield front
+
+
+@pytest_asyncio.fixture
+async def front(house: House) -> AsyncIterator[Front]:
+    async with open_front(house) as opened:
+        yield opened
