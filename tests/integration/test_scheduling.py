@@ -1,0 +1,241 @@
+"""What becomes due, who asks for runs, and what is looked after when nobody asks."""
+
+import asyncio
+
+import pytest
+from tests.house import BACKEND, TENANT, House
+
+from svsync.app import new_id
+from svsync.bus.local import LocalSignals
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    ConfigError,
+    NotFoundError,
+    ProtocolError,
+    WriteOutcomeUnknownError,
+)
+from svsync.domain.federation import Mode, Writes
+from svsync.domain.ids import LocalPath, RemotePath, RunId
+from svsync.domain.values import Payload
+from svsync.services.scheduling import Scheduling
+from svsync.services.write_rows import Put
+from svsync.store import queue
+from svsync.store.queue import Wanted
+
+
+def scheduling(house: House) -> Scheduling:
+    return Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
+
+
+async def due(house: House) -> None:
+    await house.admin.execute("UPDATE backend_health SET next_due_at = now() - interval '1 s'")
+
+
+async def queued(house: House) -> list[tuple[str, str]]:
+    """Kind and trigger of the runs that wait."""
+    rows = await house.rows("runs", state="queued")
+    return sorted((row["kind"], row["trigger"]) for row in rows)
+
+
+async def work_all(house: House) -> list[str]:
+    """Work what waits, one after another; the kinds, in the order in which they began."""
+    kinds = []
+    for row in await house.admin.fetch("SELECT run_id FROM runs WHERE state = 'queued'"):
+        ended = await house.app.runs.work(TENANT, RunId(row["run_id"]), lambda: False)
+        assert ended is not None
+        kinds.append(str(ended.record.kind))
+    return kinds
+
+
+# --- the schedule -----------------------------------------------------------------
+
+
+async def test_new_backend_is_due_at_once_and_then_an_interval_later(house: House) -> None:
+    await scheduling(house).tick()
+    assert await queued(house) == [("full", "schedule")]
+    await work_all(house)
+    wait = await house.admin.fetchval(
+        "SELECT extract(epoch FROM h.next_due_at - r.started_at)::float8"
+        " FROM backend_health h JOIN runs r ON r.run_id = h.last_run_id"
+    )
+    assert 0.9 * house.spec.sync_interval <= wait <= house.spec.sync_interval
+    await scheduling(house).tick()
+    assert await queued(house) == []
+
+
+async def test_replicas_that_tick_together_make_one_run(house: House) -> None:
+    await asyncio.gather(*(scheduling(house).tick() for _ in range(3)))
+    assert await queued(house) == [("full", "schedule")]
+    await due(house)  # it still waits: due again, nothing is added
+    await asyncio.gather(*(scheduling(house).tick() for _ in range(3)))
+    assert await queued(house) == [("full", "schedule")]
+
+
+async def test_paused_backend_is_not_due_and_is_when_resumed(house: House) -> None:
+    await house.app.removal.pause(TENANT, BACKEND)
+    await scheduling(house).tick()
+    assert await queued(house) == []
+    await house.admin.execute("UPDATE backends SET managed_by = 'api'")
+    await house.admin.execute("UPDATE backends SET spec = replace(spec, '\"file\"', '\"api\"')")
+    await house.app.removal.resume(TENANT, BACKEND)
+    await scheduling(house).tick()
+    assert await queued(house) == [("full", "schedule")]
+
+
+async def test_backend_without_cycles_is_probed(house: House) -> None:
+    await house.configure(mode=Mode.PROXY)
+    await scheduling(house).tick()
+    assert await queued(house) == [("probe", "probe")]
+    assert await work_all(house) == ["probe"]
+    assert (await house.row("backend_health"))["latency_ms"] is not None
+    assert await house.events() == []
+    assert (await house.row("backend_health"))["last_sync_at"] is None
+
+
+# --- asked for --------------------------------------------------------------------
+
+
+async def test_asking_again_gives_the_run_that_waits_with_all_that_was_asked_for(
+    house: House,
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    house.there.put("kv/b", {"k": "1"})
+    first = await scheduling(house).trigger(TENANT, BACKEND, paths=["ext/a"])
+    second = await scheduling(house).trigger(
+        TENANT, "fed_house", paths=["ext/b"], allow=["mass_delete"]
+    )
+    assert (first.coalesced, second.coalesced) == (False, True)
+    assert first.run_id == second.run_id
+    assert (await house.row("runs"))["allow"] == ["mass_delete"]
+    assert await work_all(house) == ["targeted"]
+    assert await house.paths() == ["ext/a", "ext/b"]
+    assert (await house.row("runs"))["run_id"] == first.run_id
+
+
+async def test_run_that_was_asked_for_waits_beside_a_full_one(house: House) -> None:
+    await scheduling(house).tick()
+    triggered = await scheduling(house).trigger(TENANT, BACKEND, paths=["ext/a"])
+    assert not triggered.coalesced
+    assert (await scheduling(house).trigger(TENANT, BACKEND, full=True)).coalesced
+    assert await queued(house) == [("full", "schedule"), ("targeted", "api")]
+
+
+async def test_nothing_is_queued_for_what_cannot_run(house: House) -> None:
+    with pytest.raises(NotFoundError):
+        await scheduling(house).trigger(TENANT, "fed_none")
+    await house.app.removal.pause(TENANT, BACKEND)
+    with pytest.raises(ConfigError) as paused:
+        await scheduling(house).trigger(TENANT, BACKEND)
+    assert paused.value.code == "backend_paused"
+    assert await queued(house) == []
+
+
+async def test_queued_run_of_a_backend_that_went_to_proxy_mode_is_withdrawn(house: House) -> None:
+    asked = await scheduling(house).trigger(TENANT, BACKEND)
+    await house.configure(mode=Mode.PROXY)
+    assert await house.app.runs.work(TENANT, asked.run_id, lambda: False) is None
+    assert (await house.row("runs"))["state"] == "superseded"
+
+
+# --- notices ----------------------------------------------------------------------
+
+
+async def test_notices_become_one_targeted_run_that_asks_for_them_alone(house: House) -> None:
+    for name in "abc":
+        house.there.put(f"kv/{name}", {"k": "1"})
+    await scheduling(house).notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+    await scheduling(house).notice(
+        TENANT, BACKEND, {RemotePath("kv/b"), RemotePath("elsewhere/x")}, "vault-audit"
+    )
+    assert await queued(house) == [("targeted", "feed")]
+    assert await work_all(house) == ["targeted"]
+    assert await house.paths() == ["ext/a", "ext/b"]
+    assert house.there.calls["list"] == 0
+    assert await house.rows("dirty_paths") == []
+
+
+async def test_path_that_is_named_again_during_the_run_stays_for_the_next(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    schedule = scheduling(house)
+    await schedule.notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+
+    async def again(operation: str, path: str) -> None:
+        house.there.before = None
+        await schedule.notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+
+    house.there.before = again
+    await work_all(house)
+    assert len(await house.rows("dirty_paths")) == 1
+    assert await queued(house) == [("targeted", "feed")]
+    first, second = await house.admin.fetch(
+        "SELECT queued_at, not_before FROM runs ORDER BY run_no"
+    )
+    assert (second["not_before"] - first["queued_at"]).total_seconds() >= 2
+
+
+async def test_notice_without_a_path_asks_for_everything(house: House) -> None:
+    await scheduling(house).notice(TENANT, BACKEND, None, "vault-audit")
+    assert await queued(house) == [("full", "feed")]
+
+
+async def test_notices_outlive_a_run_that_failed(house: House) -> None:
+    await scheduling(house).notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+    house.there.fail("login", ProtocolError("not a vault", operation="login"))
+    await work_all(house)
+    assert len(await house.rows("dirty_paths")) == 1
+
+
+# --- what nobody asks for ---------------------------------------------------------
+
+
+async def test_run_of_a_dead_worker_is_ended_by_one_that_is_made_for_it(house: House) -> None:
+    async with house.app.db.transaction(TENANT) as tx:
+        await queue.claim(tx, BACKEND, RunId("run_dead"), Wanted("full", "schedule"), holder="x:1")
+    await house.admin.execute("UPDATE backend_health SET next_due_at = now() + interval '1 d'")
+    await scheduling(house).tick()
+    assert await queued(house) == []
+    await house.admin.execute("UPDATE leases SET expires_at = now()")
+    await scheduling(house).tick()
+    assert await queued(house) == [("full", "schedule")]
+    await work_all(house)
+    assert (await house.row("runs", run_id="run_dead"))["error_code"] == "worker_lost"
+    assert await house.events() == ["federation.sync.failed", "federation.sync.completed"]
+
+
+async def test_push_that_nobody_ended_is_asked_after(house: House) -> None:
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+
+    async def cut(operation: str, path: str) -> None:
+        if operation == "write":
+            house.there.after = None
+            raise BackendUnreachableError("cut", operation="write")
+
+    house.there.after = cut
+    with pytest.raises(WriteOutcomeUnknownError):
+        await house.app.writes.put(
+            TENANT, LocalPath("ext/a"), Put(Payload.from_fields({"k": "2"})), by="sa:test"
+        )
+    await scheduling(house).tick()
+    assert await queued(house) == []
+    await house.admin.execute("UPDATE pushes SET deadline = now() - interval '1 h'")
+    await scheduling(house).tick()
+    assert await queued(house) == [("targeted", "schedule")]
+    await work_all(house)
+    assert (await house.row("pushes"))["state"] == "landed"
+    assert await house.data("ext/a") == {"k": "2"}
+
+
+async def test_backend_that_is_older_than_it_promises_is_told_of_once(house: House) -> None:
+    await house.configure(max_staleness=3600)
+    await house.run()
+    await house.admin.execute("UPDATE backend_health SET last_success_at = now() - interval '2 h'")
+    await asyncio.gather(*(scheduling(house).tick() for _ in range(3)))
+    await scheduling(house).tick()
+    stale = "federation.backend.stale"
+    assert (await house.events()).count(stale) == 1
+    await house.run()
+    await house.admin.execute("UPDATE backend_health SET last_success_at = now() - interval '2 h'")
+    await scheduling(house).tick()
+    assert (await house.events()).count(stale) == 2

@@ -1,0 +1,223 @@
+"""The worker pool: what it takes first, what it leaves alone, and how it is stopped."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from tests.house import BACKEND, TENANT, House, Pause
+
+from svsync.app import new_id
+from svsync.bus.local import LocalSignals
+from svsync.domain.errors import BackendUnreachableError
+from svsync.domain.federation import RuleSpec
+from svsync.domain.ids import RunId
+from svsync.services.scheduling import Scheduling
+from svsync.services.sync import intake
+from svsync.services.workers import Workers
+from svsync.store import queue, schedule
+from svsync.store.queue import Wanted
+
+GRACE = 20.0
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def working(house: House, signals: LocalSignals | None = None) -> AsyncIterator[Workers]:
+    workers = Workers(house.app.db, house.app.runs, signals or LocalSignals(), slots=2)
+    task = asyncio.create_task(workers.serve(GRACE))
+    try:
+        yield workers
+    finally:
+        workers.stop()
+        await task
+
+
+async def ended(house: House, run: RunId) -> bool:
+    return (await house.row("runs", run_id=run))["state"] in ("completed", "failed")
+
+
+async def closing_events(house: House) -> list[str]:
+    return [name for name in await house.events() if ".sync." in name]
+
+
+async def ask(house: House, signals: LocalSignals, *paths: str) -> RunId:
+    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
+    return (await made.trigger(TENANT, BACKEND, paths=list(paths) or None)).run_id
+
+
+async def test_run_that_waits_is_worked_as_soon_as_it_is_told_of(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    signals = LocalSignals()
+    async with working(house, signals):
+        run = await ask(house, signals)
+        await until(lambda: ended(house, run))
+    assert await house.paths() == ["ext/a"]
+    assert (await house.row("leases"))["holder"] is None
+
+
+async def test_backend_that_somebody_else_runs_is_left_until_it_is_free(house: House) -> None:
+    async with house.app.db.transaction(TENANT) as tx:
+        await queue.claim(tx, BACKEND, RunId("run_x"), Wanted("full", "run_once"), holder="x:1")
+    signals = LocalSignals()
+    run = await ask(house, signals)
+    async with house.app.db.transaction_of([TENANT]) as tx:
+        assert await schedule.candidates(tx, 10) == []
+    async with working(house, signals):
+        await house.admin.execute("UPDATE leases SET expires_at = now()")
+        await until(lambda: ended(house, run))
+    assert (await house.row("runs", run_id="run_x"))["error_code"] == "worker_lost"
+
+
+async def test_what_somebody_named_goes_before_the_schedule(house: House) -> None:
+    await house.run()
+    signals = LocalSignals()
+    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
+    await house.admin.execute("UPDATE backend_health SET next_due_at = now() - interval '1 s'")
+    await made.tick()
+    named = await ask(house, signals, "ext/a")
+    async with house.app.db.transaction_of([TENANT]) as tx:
+        first, *others = await schedule.candidates(tx, 10)
+    assert first == (TENANT, named)
+    assert len(others) == 1
+    await house.admin.execute(
+        "UPDATE runs SET queued_at = now() - interval '2 min' WHERE kind = 'full'"
+    )
+    async with house.app.db.transaction_of([TENANT]) as tx:
+        [oldest, _] = await schedule.candidates(tx, 10)
+    assert oldest != (TENANT, named), "what has waited long is not overtaken for ever"
+
+
+# --- stopped ----------------------------------------------------------------------
+
+
+def many(house: House, number: int) -> None:
+    for n in range(number):
+        house.there.put(f"kv/{n:04}", {"k": str(n)})
+
+
+async def test_stopped_worker_gives_its_run_back_and_the_next_goes_on_at_the_diff(
+    house: House,
+) -> None:
+    many(house, 3 * intake.BATCH)
+    signals = LocalSignals()
+    run = await ask(house, signals)
+    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
+    async with working(house, signals) as workers:
+        await pause.reached.wait()
+        workers.stop()
+        pause.let_go()
+    row = await house.row("runs", run_id=run)
+    assert (row["state"], row["handed_over"]) == ("queued", True)
+    assert (await house.row("leases"))["holder"] is None
+    committed = len(await house.paths())
+    assert 0 < committed < 3 * intake.BATCH
+    assert await closing_events(house) == []
+    listed = house.there.calls["list"]
+    async with working(house):
+        await until(lambda: ended(house, run))
+    row = await house.row("runs", run_id=run)
+    assert house.there.calls["list"] == listed, "it does not list again"
+    assert row["state"] == "completed"
+    told = json.loads(row["counts"])
+    assert (told["listed"], told["created"]) == (3 * intake.BATCH, 3 * intake.BATCH)
+    assert len(await house.paths()) == 3 * intake.BATCH
+    assert await closing_events(house) == ["federation.sync.completed"]
+    assert await house.rows("stage") == await house.rows("todo") == []
+
+
+async def test_run_that_waits_already_inherits_the_stage(house: House) -> None:
+    many(house, 2 * intake.BATCH)
+    signals = LocalSignals()
+    first = await ask(house, signals)
+    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
+    async with working(house, signals) as workers:
+        await pause.reached.wait()
+        heir = await ask(house, signals)
+        workers.stop()
+        pause.let_go()
+    assert heir != first
+    assert (await house.row("runs", run_id=first))["state"] == "superseded"
+    listed = house.there.calls["list"]
+    async with working(house):
+        await until(lambda: ended(house, heir))
+    assert house.there.calls["list"] == listed
+    assert len(await house.paths()) == 2 * intake.BATCH
+    assert await closing_events(house) == ["federation.sync.completed"]
+
+
+async def test_stopped_while_it_lists_it_waits_again_from_the_beginning(house: House) -> None:
+    many(house, 3)
+    signals = LocalSignals()
+    run = await ask(house, signals)
+    pause = Pause(house.there, "list")
+    workers = Workers(house.app.db, house.app.runs, signals, slots=2)
+    task = asyncio.create_task(workers.serve(grace=5.0))  # nothing is left of it to wait in
+    await pause.reached.wait()
+    workers.stop()
+    await task
+    row = await house.row("runs", run_id=run)
+    assert (row["state"], row["staged_count"]) == ("queued", None)
+    async with working(house):
+        await until(lambda: ended(house, run))
+    assert len(await house.paths()) == 3
+
+
+async def test_stage_of_another_mapping_is_not_gone_on_with(house: House) -> None:
+    many(house, 2 * intake.BATCH)
+    signals = LocalSignals()
+    run = await ask(house, signals)
+    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
+    async with working(house, signals) as workers:
+        await pause.reached.wait()
+        workers.stop()
+        pause.let_go()
+    await house.configure(rules=(RuleSpec("new/**", "kv/**"),))
+    listed = house.there.calls["list"]
+    async with working(house):
+        await until(lambda: ended(house, run))
+    assert house.there.calls["list"] > listed
+    new = [path for path in await house.paths() if path.startswith("new/")]
+    assert len(new) == 2 * intake.BATCH
+
+
+# --- unreachable ------------------------------------------------------------------
+
+
+async def test_backend_that_stays_away_is_told_of_once_and_probed_and_so_is_its_return(
+    house: House,
+) -> None:
+    await house.run()
+
+    def away(operation: str, path: str) -> Awaitable[None]:
+        raise BackendUnreachableError("away", operation="login", sent=False)
+
+    house.there.before = away
+    await house.admin.execute("UPDATE runs SET not_before = now()")
+    made = Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
+    await house.run()
+    for _ in range(4):
+        [probe] = await house.rows("runs", state="queued", kind="probe")
+        assert 0 < (probe["not_before"] - probe["queued_at"]).total_seconds() <= 60
+        await house.admin.execute("UPDATE runs SET not_before = now() WHERE state = 'queued'")
+        await house.app.runs.work(TENANT, RunId(probe["run_id"]), lambda: False)
+    health = await house.row("backend_health")
+    assert (health["connection_failures"], health["status"]) == (5, "unreachable")
+    assert (await house.events()).count("federation.backend.unreachable") == 1
+    house.there.before = None
+    await house.admin.execute("UPDATE runs SET not_before = now() WHERE state = 'queued'")
+    [probe] = await house.rows("runs", state="queued", kind="probe")
+    await house.app.runs.work(TENANT, RunId(probe["run_id"]), lambda: False)
+    assert (await house.events()).count("federation.backend.recovered") == 1
+    assert (await house.row("backend_health"))["unreachable_since"] is None
+    await made.tick()  # it has missed cycles: the next is due at once
+    [full] = await house.rows("runs", state="queued")
+    assert full["kind"] == "full"
+    await house.app.runs.work(TENANT, RunId(full["run_id"]), lambda: False)
+    assert (await house.events()).count("federation.backend.recovered") == 1
+    assert await house.rows("runs", state="queued") == []
