@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -292,6 +293,34 @@ def test_library_message_that_may_be_composed_is_not_told(log: Log, bird: Canary
     assert line["logger"] == "library"
     assert line["where"].startswith("test_logs:")
     assert line["error_class"] == "asyncpg.exceptions.UniqueViolationError"
+    assert bird.found_in(log.text) == set()
+
+
+def test_library_message_is_told_only_as_it_stands_in_the_code(log: Log, bird: Canary) -> None:
+    library = logging.getLogger("library")
+    library.warning("Connection pool is full")
+    library.warning(f"{bird.marker} of %s", 1)
+    library.warning(bird.marker)
+    library.warning(ValueError(bird.value()))
+    logging.getLogger(f"library {bird.value()}").warning("started")
+    assert [line["template"] for line in log.lines] == [
+        "Connection pool is full",
+        None,
+        None,
+        None,
+        "started",
+    ]
+    assert [line["logger"] for line in log.lines] == ["library"] * 4 + [None]
+    assert bird.found_in(log.text) == set()
+
+
+def test_warning_of_python_is_told_by_class_and_place(log: Log, bird: Canary) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(f"unclosed <socket {bird.value()}>", ResourceWarning, stacklevel=1)
+    line = log.line
+    assert (line["event"], line["error_class"]) == ("python_warning", "ResourceWarning")
+    assert line["where"].startswith("test_logs.py:")
     assert bird.found_in(log.text) == set()
 
 

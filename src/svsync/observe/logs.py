@@ -11,7 +11,8 @@ object only its class is written. Exceptions are described by `failures.py`.
 
 Lines go to stderr, as JSON or as text for people. Libraries may warn, at any
 level of ours: their debug lines hold requests and responses. What they say is
-cut down too: the logger, the constant part of the message, the exception's class.
+cut down too: the logger, the message where it is a constant of the library's code,
+the exception's class and place.
 """
 
 import contextlib
@@ -21,12 +22,13 @@ import math
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import PurePath
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final, TextIO, cast
 from uuid import UUID
 
@@ -53,10 +55,12 @@ FIELDS: Final = frozenset(f"{_WHO} {_WHAT} {_NAMES} {_NUMBERS} {_FAILURE} {_LIBR
 
 LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_LOGGER = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _WORD = re.compile(r"[A-Za-z0-9_./:@+-]+")
 _LONGEST = 500  # characters of one text
 _MOST_ITEMS = 20
 _MOST_UNKNOWN = 50
+_MOST_CALLERS = 20
 
 
 @dataclass(slots=True)
@@ -116,6 +120,7 @@ def configure(level: LogLevel, form: LogFormat, stream: TextIO | None = None) ->
     root.addHandler(_LibraryHandler(logging.WARNING))
     root.setLevel(logging.WARNING)
     logging.lastResort = None
+    warnings.showwarning = _show_warning
 
 
 def log_what_nobody_caught() -> None:
@@ -252,19 +257,43 @@ _logger = structlog.wrap_logger(
 class _LibraryHandler(logging.Handler):
     """What libraries log through the standard library, without what they fill in.
 
-    With arguments a message is a constant template, and shown as such. Without
-    it may have been composed, and is not shown.
+    A message is shown where it stands as it is in the code that logs it; any other may
+    have been composed of anything.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         report: Callable[..., Any] = (
             get_logger().error if record.levelno >= logging.ERROR else get_logger().warning
         )
-        template = record.msg if record.args and isinstance(record.msg, str) else None
+        constant = _is_constant(record.msg, sys._getframe())
         report(
             "library_message",
-            logger=record.name,
+            logger=record.name if _LOGGER.fullmatch(record.name) else None,
             where=f"{record.module}:{record.lineno}",
-            template=template,
+            template=record.msg if constant else None,
             exc_info=record.exc_info,
         )
+
+
+def _is_constant(message: object, frame: FrameType | None) -> bool:
+    """Is it a text that stands in the code of one of the nearest callers?"""
+    for _ in range(_MOST_CALLERS):
+        if frame is None:
+            return False
+        if any(type(c) is str and c == message for c in frame.f_code.co_consts):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of Python's or a library's: its class and place, for its text is composed."""
+    where = f"{PurePath(filename).name}:{lineno}"
+    get_logger().warning("python_warning", error_class=category.__name__, where=where)
