@@ -173,12 +173,15 @@ def ages_of(settings: Settings) -> Ages:
 
 
 @asynccontextmanager
-async def open_webhooks(app: App) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
+async def open_webhooks(
+    app: App, *, own_listeners: frozenset[tuple[str, int]] = frozenset()
+) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
     """The endpoints of webhooks, and what is delivered to them, over connections that are
-    closed when the block ends."""
+    closed when the block ends and that never lead to this process's own listeners."""
     from svsync.clients.webhook import open_webhook_client
 
-    async with open_webhook_client(private=app.settings.allow_private_targets) as sender:
+    private = app.settings.allow_private_targets
+    async with open_webhook_client(private=private, own_listeners=own_listeners) as sender:
         yield (
             Webhooks(app.db, app.sealing, sender, ids=new_id),
             Deliveries(app.db, app.sealing, sender, random=random.random),

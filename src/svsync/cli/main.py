@@ -33,7 +33,7 @@ from svsync.domain.errors import (
     WriteOutcomeUnknownError,
 )
 
-_COMMANDS = ("run", "federation", "conflicts", "secrets", "tokens", "admin", "demo")
+_COMMANDS = ("run", "federation", "conflicts", "secrets", "tokens", "webhooks", "admin", "demo")
 """Modules of this package; each adds its commands with `add_commands(subparsers)`."""
 
 _PR_SET_DUMPABLE = 4

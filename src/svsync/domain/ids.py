@@ -17,6 +17,9 @@ ConflictId = NewType("ConflictId", str)
 PushId = NewType("PushId", str)
 """`psh_` and a UUIDv7 in hex; the idempotency token where a backend takes one."""
 
+EndpointId = NewType("EndpointId", str)
+"""`whk_` and a UUIDv7 in hex: where webhooks of a tenant go."""
+
 LocalPath = NewType("LocalPath", str)
 """A secret's name in ScaiVault, already checked by `paths.parse_local`."""
 
