@@ -1,6 +1,8 @@
 """Does the document describe the routes that there are, and no other?"""
 
+import re
 import secrets
+from pathlib import Path
 
 from tests.api import DOCUMENT, Front, api_of, documented
 from tests.house import House
@@ -8,6 +10,8 @@ from tests.house import House
 from svsync.app import new_id
 from svsync.http.server import make_server
 from svsync.services.access import Access
+
+PAGE = Path(__file__).parents[2] / "docs/reference/api.md"
 
 
 async def test_each_route_is_in_the_document_and_the_reverse(house: House) -> None:
@@ -39,3 +43,12 @@ def test_what_needs_no_token_is_said_so() -> None:
     }
     assert open_paths == {"/healthz", "/readyz", "/openapi.json"}
     assert DOCUMENT["security"] == [{"token": []}]
+
+
+def test_the_page_has_each_route_with_its_scope() -> None:
+    rows = re.findall(r"^\| `([A-Z]+) (/\S*)` \| (\S+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    told = {(method, path): scope.strip("`") for method, path, scope in rows}
+    assert set(told) == documented()
+    for (method, path), scope in told.items():
+        about = DOCUMENT["paths"][path][method.lower()].get("description", "")
+        assert (scope == "none") or f"Scope: `{scope}`" in about
