@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -88,10 +89,12 @@ async def watching(
             meter=metrics,
         ) as app,
         connected(admin_url) as admin,
-        serving_metrics(metrics, Gauges(app.db, metrics, within=within), "127.0.0.1:0") as (
-            host,
-            port,
-        ),
+        serving_metrics(
+            metrics,
+            Gauges(app.db, metrics, within=within),
+            "127.0.0.1:0",
+            look=lambda: metrics.workers(3, 8),
+        ) as (host, port),
     ):
         house = House(app, there, admin, spec)
         await house.configure()
@@ -122,6 +125,7 @@ async def test_page_has_the_numbers_of_the_runs_that_there_were(watched: Watched
     assert page.value("svsync_sync_secrets_total", change="created") == 3
     assert page.value("svsync_sync_secrets_total", change="updated") == 1
     assert page.value("svsync_secrets_synced", backend=BACKEND) == 3
+    assert page.value("svsync_workers_busy") == 3
     took = sum((e.record.duration_ms or 0) / 1000 for e in ended)
     told = page.value("svsync_sync_duration_seconds_sum", tenant="default")
     assert told == pytest.approx(took)
@@ -345,7 +349,7 @@ async def test_store_that_is_away_is_told_and_comes_back(
     async with connected(postgres.admin_dsn) as elsewhere:
         await elsewhere.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         await elsewhere.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = $1 AND usename = 'svsync'",
             name,
         )
@@ -426,9 +430,13 @@ async def test_no_value_gets_into_metrics_or_log(watched: Watched, log: io.Strin
 
     house.there.put("kv/a", {"k": value("changed")})
     house.there.before = break_off
-    assert (await house.run()).record.error is not None
+    broken = await house.run()
     page = await watched.scrape()
     assert page.value("svsync_sync_runs_total", result="failed") == 1
     assert bird.found_in(page.text) == set()
     assert log.getvalue().count("hvac.adapters") == 2
     assert bird.found_in(log.getvalue()) == set()
+    told = [json.loads(line) for line in log.getvalue().splitlines() if "hvac" in line]
+    assert {(line["tenant"], line["backend_id"], line["run_id"]) for line in told} == {
+        ("default", BACKEND, broken.record.run_id)
+    }

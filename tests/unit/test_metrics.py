@@ -90,14 +90,16 @@ def test_what_others_tell_is_on_the_page() -> None:
     metrics = Metrics()
     metrics.webhook_delivered("default", "dead", 1.0)
     metrics.read_served("default", "proxy", "not_found", 0.1)
-    metrics.notices_dropped("vault-audit", 7)
+    metrics.feed_noticed("vault-audit", "dropped", 7)
+    metrics.feeds_down("vault-events", 1)
     metrics.signals_shared(True)
     metrics.workers(2, 8)
     metrics.loop_lag(0.25)
     for name, found in {
         "svsync_webhook_deliveries_total": {labels(tenant="default", status="dead"): 1},
         "svsync_reads_total": {labels(tenant="default", mode="proxy", status="not_found"): 1},
-        "svsync_feed_notices_dropped_total": {labels(feed="vault-audit"): 7},
+        "svsync_feed_notices_total": {labels(feed="vault-audit", outcome="dropped"): 7},
+        "svsync_feeds_down": {labels(feed="vault-events"): 1},
         "svsync_signals_shared": {labels(): 1},
         "svsync_workers_busy": {labels(): 2},
         "svsync_workers": {labels(): 8},
@@ -132,7 +134,8 @@ def test_word_that_is_on_no_list_counts_as_other(word: str) -> None:
     metrics.backend_called("default", "fed_a", "vault", word, word, 1.0)
     metrics.webhook_delivered("default", word, 1.0)
     metrics.read_served("default", word, word, 1.0)
-    metrics.notices_dropped(word)
+    metrics.feed_noticed(word, word)
+    metrics.feeds_down(word, 1)
     told = {
         value
         for family in text_string_to_metric_families(metrics.page(None).decode())

@@ -7,7 +7,7 @@ backends it takes longer than the loop should be held up.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -18,10 +18,11 @@ from svsync.observe.metrics import CONTENT_TYPE, Metrics
 from svsync.services.gauges import Gauges
 
 
-def make_metrics(metrics: Metrics, gauges: Gauges) -> web.Application:
-    """The application that serves `/metrics` and nothing else."""
+def make_metrics(metrics: Metrics, gauges: Gauges, look: Callable[[], None]) -> web.Application:
+    """The application that serves `/metrics` and nothing else; see `serving_metrics`."""
 
     async def page(_request: web.Request) -> web.Response:
+        look()
         try:
             standing = await gauges.read()
         except StoreError as error:
@@ -44,14 +45,19 @@ def _response(status: int, text: bytes) -> web.Response:
 
 @asynccontextmanager
 async def serving_metrics(
-    metrics: Metrics, gauges: Gauges, address: str
+    metrics: Metrics, gauges: Gauges, address: str, *, look: Callable[[], None] = lambda: None
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve them at `host:port` until the block ends; where that is (port 0: any).
+
+    `look` is called before each page, and tells the metrics what stands in this process
+    at that moment (workers, signals, feeds).
 
     Raises:
         SetupError: the address cannot be listened on.
     """
-    runner = web.AppRunner(make_metrics(metrics, gauges), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        make_metrics(metrics, gauges, look), access_log=None, shutdown_timeout=1.0
+    )
     await runner.setup()
     try:
         host, _, port = address.rpartition(":")

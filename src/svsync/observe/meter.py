@@ -39,8 +39,12 @@ class Meter:
     def read_served(self, tenant: str, mode: str, status: str, seconds: float) -> None:
         """A read of a secret's value was answered: from the store (`local`) or by `proxy`."""
 
-    def notices_dropped(self, feed: str, n: int = 1) -> None:
-        """A change feed gave up this many notices or lines, unread."""
+    def feed_noticed(self, feed: str, outcome: str, n: int = 1) -> None:
+        """What became of a change feed's notices: told (some backend's), unmapped (none's),
+        gap (anything may have changed), dropped (unread)."""
+
+    def feeds_down(self, feed: str, n: int) -> None:
+        """How many feeds of this sort should listen and do not."""
 
     def signals_shared(self, shared: bool) -> None:
         """Do other processes hear this one's signals?"""

@@ -36,6 +36,7 @@ CALL_STATUSES: Final = ("ok", "throttled", "unreachable", "denied", "error", OTH
 DELIVERY_STATUSES: Final = ("delivered", "failed", "dead", OTHER)
 READ_MODES: Final = ("local", "proxy", OTHER)
 READ_STATUSES: Final = ("ok", "not_found", "denied", "unreachable", "error", OTHER)
+NOTICE_OUTCOMES: Final = ("told", "unmapped", "gap", "dropped", OTHER)
 FEEDS: Final = (
     "vault-audit", "vault-events", "aws-sqs", "azure-eventgrid", "gcp-pubsub", OTHER,
 )  # fmt: skip
@@ -173,9 +174,15 @@ class Metrics(Meter):
             self._deliveries, self._delivery_seconds, self._reads, self._read_seconds,
         )  # fmt: skip
 
-        self._dropped = Counter(
-            "svsync_feed_notices_dropped",
-            "Change notices that were given up unread; a full run is asked for instead.",
+        self._notices = Counter(
+            "svsync_feed_notices",
+            "Change notices: told (to a backend), unmapped (of none), gap, dropped (unread).",
+            ("feed", "outcome"),
+            registry=registry,
+        )
+        self._feeds_down = Gauge(
+            "svsync_feeds_down",
+            "Change feeds that should listen and do not.",
             ("feed",),
             registry=registry,
         )
@@ -233,8 +240,11 @@ class Metrics(Meter):
         self._reads.labels(tenant, mode, _listed(status, READ_STATUSES)).inc()
         self._read_seconds.labels(tenant, mode).observe(seconds)
 
-    def notices_dropped(self, feed: str, n: int = 1) -> None:
-        self._dropped.labels(_listed(feed, FEEDS)).inc(n)
+    def feed_noticed(self, feed: str, outcome: str, n: int = 1) -> None:
+        self._notices.labels(_listed(feed, FEEDS), _listed(outcome, NOTICE_OUTCOMES)).inc(n)
+
+    def feeds_down(self, feed: str, n: int) -> None:
+        self._feeds_down.labels(_listed(feed, FEEDS)).set(n)
 
     def signals_shared(self, shared: bool) -> None:
         self._shared.set(shared)

@@ -30,6 +30,7 @@ from svsync.domain.runs import (
     Stage,
     Trigger,
 )
+from svsync.observe.logs import log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Backend
 from svsync.services.lost_runs import tell_lost
@@ -229,6 +230,10 @@ class Runs:
         if claimed.left is not None:
             run.report.go_on_from(claimed.left.counts)
             run.report.calls.update(claimed.left.calls)
+        with log_context(tenant=run.spec.tenant, backend_id=run.spec.id, run_id=claimed.run_id):
+            return await self._work_and_end(run, begun)
+
+    async def _work_and_end(self, run: Run, begun: "_Begun") -> Ended:
         try:
             error = await self._work(run, begun)
             return await self._ends.end(run, error, begun.dirty_until)
