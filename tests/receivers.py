@@ -18,7 +18,7 @@ from tests.house import BACKEND, TENANT, House
 
 from svsync.app import new_id
 from svsync.clients.webhook import WebhookClient, open_webhook_client
-from svsync.domain.ids import BackendId, TenantId
+from svsync.domain.ids import BackendId, EndpointId, TenantId
 from svsync.domain.webhooks import Subscription
 from svsync.services.deliveries import Deliveries
 from svsync.services.webhooks import Webhooks
@@ -69,11 +69,19 @@ class Receiver:
         self.most = 0
         self.url = ""
         self._now = 0
+        self._came = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     @property
     def numbers(self) -> list[int]:
         return [message.number for message in self.got]
+
+    async def received(self, many: int) -> None:
+        """Return when so many messages have arrived, ten seconds at most."""
+        async with asyncio.timeout(10):
+            while len(self.got) < many:
+                self._came.clear()
+                await self._came.wait()
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -92,6 +100,7 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         message = Message(dict(request.headers), await request.text(), request)
         self.got.append(message)
+        self._came.set()
         self._now += 1
         self.most = max(self.most, self._now)
         try:
@@ -128,10 +137,10 @@ class WebhookDesk:
     webhooks: Webhooks
     deliveries: Deliveries
 
-    async def endpoint(self, url: str, **wants: Any) -> tuple[str, str]:
+    async def endpoint(self, url: str, **wants: Any) -> tuple[EndpointId, str]:
         """A new endpoint; its id and its secret."""
         made = await self.webhooks.create(TENANT, url, Subscription(**wants))
-        return str(made["id"]), str(made["secret"])
+        return EndpointId(str(made["id"])), str(made["secret"])
 
     async def tell(
         self,

@@ -241,9 +241,7 @@ async def test_receiver_that_hangs_delays_no_other(desk: WebhookDesk) -> None:
         working = asyncio.create_task(desk.deliveries.deliver_due())
         await hanging.reached.wait()
         await desk.tell(times=20)
-        async with asyncio.timeout(5):
-            while len(alive.got) < 21:
-                await asyncio.sleep(0.01)
+        await alive.received(21)
         assert len(dead.got) == 1
         hanging.let_go()
         assert await working == 42
@@ -262,9 +260,7 @@ async def test_backend_whose_message_hangs_delays_no_other_backend(desk: Webhook
         await desk.tell(times=2)
         await desk.tell(times=5, backend=other)
         working = asyncio.create_task(desk.deliveries.deliver_due())
-        async with asyncio.timeout(5):
-            while len(receiver.got) < 6:
-                await asyncio.sleep(0.01)
+        await receiver.received(6)
         hanging.let_go()
         assert await working == 7
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from svsync.domain import webhooks as rules
 from svsync.domain.errors import ConfigError, NotFoundError
@@ -202,7 +202,7 @@ class Webhooks:
         state: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """An endpoint's deliveries, newest first; `cursor` is the `next_cursor` of the page
         before. `state`: due, delivered or dead.
 
