@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -21,17 +21,16 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tests.house import TENANT, House
 
 from svsync.app import new_id
+from svsync.bus.local import LocalSignals
 from svsync.domain.access import Identity, Scope
-from svsync.domain.ids import RunId, TenantId
+from svsync.domain.ids import TenantId
 from svsync.http.listening import Listener, listening
 from svsync.http.openapi import document
 from svsync.http.server import Api, make_server
 from svsync.services.access import Access
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
-from svsync.store import federation, queue
-from svsync.store.database import Database
-from svsync.store.queue import Wanted
+from svsync.services.scheduling import Scheduling
 
 BACKENDS: Final = "/v1/federation/backends"
 DOCUMENT: Final[dict[str, Any]] = json.loads(document())
@@ -129,33 +128,6 @@ def documented() -> set[tuple[str, str]]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Triggered:
-    run_id: RunId
-    coalesced: bool
-
-
-class Queueing:
-    """Queues what is asked for, and no more."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    async def trigger(
-        self,
-        tenant: TenantId,
-        backend: str,
-        *,
-        paths: Sequence[str] | None,
-        full: bool,
-        allow: Sequence[str],
-    ) -> Triggered:
-        wanted = Wanted("full" if full else "targeted", "api", allow, paths)
-        async with self._db.transaction(tenant) as tx:
-            stored = await federation.get(tx, backend)
-            return Triggered(*await queue.enqueue(tx, stored.spec.id, RunId(new_id("run")), wanted))
-
-
 @dataclass
 class Front:
     """A house with its API open.
@@ -192,7 +164,7 @@ def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
         federation=app.federation,
         removal=app.removal,
         reports=Reports(app.db),
-        scheduling=Queueing(app.db),
+        scheduling=Scheduling(app.db, LocalSignals(), ids=new_id, health_interval=60),
         readiness=Readiness(app.db, clock),
     )
 

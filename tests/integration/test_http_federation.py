@@ -3,7 +3,7 @@
 from tests.api import BACKENDS, Answer, Front
 from tests.house import BACKEND, backend
 
-from svsync.domain.federation import RuleSpec
+from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId
 
 HOUSE = f"{BACKENDS}/{BACKEND}"
@@ -141,6 +141,15 @@ async def test_what_cannot_be_asked_for_is_refused_by_its_field(front: Front) ->
         answer = await refused(front, body)
         assert (answer.status, answer.body["error"]["field"]) == (422, field)
         assert field in answer.body["error"]["message"]
+
+
+async def test_a_backend_that_cannot_run_says_so_and_nothing_waits(front: Front) -> None:
+    await front.client.post(f"{HOUSE}/pause")
+    assert (await front.client.post(f"{HOUSE}/sync")).told == (409, "backend_paused")
+    await front.client.post(f"{HOUSE}/resume")
+    await front.house.configure(mode=Mode.PROXY)
+    assert (await front.client.post(f"{HOUSE}/sync")).told == (409, "not_synced")
+    assert await front.house.rows("runs") == []
 
 
 async def test_pausing_and_resuming_may_be_repeated(front: Front) -> None:
