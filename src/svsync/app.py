@@ -7,11 +7,17 @@ import secrets as entropy
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from svsync.bus.opening import open_signals
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
 from svsync.domain.errors import ConfigError, SetupError, StoreUnavailableError
@@ -20,7 +26,7 @@ from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.values import Credential
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
-from svsync.ports import BackendDriver
+from svsync.ports import BackendDriver, Signals
 from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
@@ -170,6 +176,14 @@ def ages_of(settings: Settings) -> Ages:
         pushes=settings.push_retention,
         detached=settings.detached_retention,
     )
+
+
+def open_hints(settings: Settings) -> AbstractAsyncContextManager[Signals]:
+    """The signals between this process and others, closed when the block ends.
+
+    Raises ConfigError for a `redis_url` that means nothing.
+    """
+    return open_signals(settings.redis_url)
 
 
 @asynccontextmanager

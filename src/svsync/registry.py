@@ -24,10 +24,14 @@ from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
 from svsync.observe.meter import SILENT, Meter
-from svsync.ports import Backend, BackendDriver, Features, KeyService, KeyServices
+from svsync.ports import Backend, BackendDriver, ChangeFeed, Features, KeyService, KeyServices
 from svsync.store.pairs import Mapping as PairMapping
 
 _BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
+_FEEDS = {
+    "vault-audit": "svsync.feeds.vault_audit.feed:open_feed",
+    "vault-events": "svsync.feeds.vault_events:open_feed",
+}
 _LATER = ("aws-secrets-manager", "azure-key-vault", "gcp-secret-manager")
 _PLUGINS = "svsync.backends"
 
@@ -125,11 +129,32 @@ class Registry:
         async with self.driver(spec.type).open(spec, credential, guard) as backend:
             yield Opened(backend, guard)
 
-    def _load(self, kind: str) -> BackendDriver:
-        policy = NetworkPolicy(
+    def open_feed(
+        self, entry: Mapping[str, object], spec: BackendSpec, tenant: TenantId
+    ) -> ChangeFeed:
+        """The change feed of one entry of a backend's `events`.
+
+        Raises:
+            ConfigError: there is no such feed, or it cannot listen as configured.
+        """
+        kind = str(entry.get("feed"))
+        if kind not in _FEEDS:
+            raise ConfigError(f"there is no change feed {kind!r}", where="events.feed")
+
+        async def credential() -> Credential:
+            return await self._credentials(spec, tenant)
+
+        feed: ChangeFeed = _named(_FEEDS[kind])(entry, spec, credential, self._policy())
+        return feed
+
+    def _policy(self) -> NetworkPolicy:
+        return NetworkPolicy(
             allow_loopback=self._settings.allow_loopback,
             allowed_hosts=self._settings.allowed_backend_hosts,
         )
+
+    def _load(self, kind: str) -> BackendDriver:
+        policy = self._policy()
         if kind in _BACKENDS:
             made: BackendDriver = _named(_BACKENDS[kind])(policy)
             return made

@@ -33,7 +33,17 @@ from svsync.domain.errors import (
     WriteOutcomeUnknownError,
 )
 
-_COMMANDS = ("run", "federation", "conflicts", "secrets", "tokens", "webhooks", "admin", "demo")
+_COMMANDS = (
+    "serve",
+    "run",
+    "federation",
+    "conflicts",
+    "secrets",
+    "tokens",
+    "webhooks",
+    "admin",
+    "demo",
+)
 """Modules of this package; each adds its commands with `add_commands(subparsers)`."""
 
 _PR_SET_DUMPABLE = 4

@@ -12,6 +12,7 @@ from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
 from svsync.ports import Connection
+from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
 from svsync.store import federation, flips, pairs, queue
@@ -132,6 +133,19 @@ class Federation:
             stored = await federation.get(tx, backend)
             health = await federation.health(tx, stored.spec.id)
         return status_json(stored.spec, stored.state, health)
+
+    async def listening(self) -> list[Listening]:
+        """Active backends of every tenant that have change feeds."""
+        found = []
+        for tenant in await federation.active(self._db):
+            async with self._db.transaction(tenant, read_only=True) as tx:
+                stored = await federation.list_backends(tx)
+            found += [
+                Listening(tenant, b.spec, self._backends.mapping(b.spec))
+                for b in stored
+                if b.state == "active" and b.spec.events
+            ]
+        return found
 
     async def test(self, tenant: TenantId, backend: str) -> Connection:
         """A real connection test.

@@ -70,6 +70,10 @@ class Removal:
         self._ids = ids
         self._in_file = in_file
 
+    def know_file(self, in_file: Collection[tuple[str, BackendId]]) -> None:
+        """Another file is in force; arguments as at the beginning."""
+        self._in_file = in_file
+
     async def pause(self, tenant: TenantId, backend: str) -> BackendId:
         """No run begins any more, and no write goes there; a run under way ends as ever.
 

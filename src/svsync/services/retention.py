@@ -25,6 +25,7 @@ from functools import partial
 from typing import Final
 
 from svsync.domain.ids import SecretId, TenantId
+from svsync.services.deliveries import prune
 from svsync.services.flips import purge_hidden
 from svsync.store import federation
 from svsync.store import retention as store
@@ -36,6 +37,8 @@ BATCH: Final = 1_000
 _TOMBSTONES: Final = 100
 """Tombstones of one transaction: each may have a history."""
 _RUNS: Final = 100
+EVENTS_KEPT_S: Final = 7 * 86_400.0
+"""Seconds for which events are kept that were told, and their deliveries."""
 """Runs of one transaction: each may have thousands of skipped paths."""
 
 
@@ -113,6 +116,15 @@ class Retention:
         runs = partial(store.runs, seconds=ages.runs, kept=kept)
         removed.runs = await self._walk(tenant, runs, _RUNS)
         return removed
+
+    async def run_all(self) -> None:
+        """Remove what is over of every active tenant, its events too.
+
+        Raises: as `run`.
+        """
+        for tenant in await federation.active(self._db):
+            await self.run(tenant)
+            await prune(self._db, tenant, EVENTS_KEPT_S)
 
     async def _walk(self, tenant: TenantId, page: _Page, size: int = BATCH) -> int:
         """Page after page, until none of a page's rows is old: their keys begin with the

@@ -31,6 +31,8 @@ from svsync.store.queue import Wanted
 
 RUNS: Final = "runs"
 """The topic that is woken when a run waits."""
+EVENTS: Final = "events"
+"""The topic that is woken when there may be something to tell by webhooks."""
 TICK_S: Final = 1.0
 AT_ONCE: Final = 1_000
 """Backends that one tick makes runs for at most; the next tick takes the others."""
@@ -214,7 +216,7 @@ async def keep_schedule(scheduling: Scheduling) -> None:
             wait = await scheduling.tick()
         except StoreError as problem:
             if not away:
-                get_logger().warning("schedule_waits", code=problem.code)
+                get_logger().warning("schedule_waits", error_code=problem.code)
             away = True
         else:
             if away:

@@ -20,7 +20,7 @@ from svsync.domain.ids import RunId, TenantId
 from svsync.observe.logs import get_logger
 from svsync.ports import Signals, Waker
 from svsync.services.runs import Runs
-from svsync.services.scheduling import RUNS
+from svsync.services.scheduling import EVENTS, RUNS
 from svsync.store import federation, schedule
 from svsync.store.database import Database
 
@@ -77,7 +77,7 @@ class Workers:
                         away = False
                     except StoreError as problem:
                         if not away:
-                            get_logger().warning("workers_wait", code=problem.code)
+                            get_logger().warning("workers_wait", error_code=problem.code)
                         away = True
                     await self._until_something(waker, wait)
             await self._finish(grace)
@@ -112,13 +112,14 @@ class Workers:
         except SvsyncError as problem:
             # Of the store or the key service: the run itself, once begun, tells its end.
             self._left_alone[run] = self._clock() + AGAIN_S
-            get_logger().warning("run_waits", run=run, code=problem.code)
+            get_logger().warning("run_waits", run_id=run, error_code=problem.code)
         except Exception as bug:  # noqa: BLE001 - a defect in one run ends no other; its end is written
             self._left_alone[run] = self._clock() + AGAIN_S
-            get_logger().error("run_failed_unexpectedly", run=run, code=type(bug).__name__)
+            get_logger().error("run_failed_unexpectedly", run_id=run, exc_info=bug)
         finally:
             self._at_work.pop(run, None)
             self._changed.set()
+            await self._signals.wake(EVENTS)
 
     async def _until_something(self, waker: Waker, seconds: float) -> None:
         """Until a run waits, or one here has ended, or the time is up."""

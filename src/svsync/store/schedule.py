@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
+from svsync.store.queue import LEASE_S
 
 LIVE_S = 30.0
 """A process that has not been heard of for so many seconds counts as gone."""
@@ -98,3 +99,11 @@ async def stale(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
 async def tell_stale(tx: Transaction, backend: BackendId) -> Row | None:
     """What to tell of a stale backend; None where somebody else did, or it is stale no more."""
     return await tx.fetchrow("schedule.tell_stale", tx.tenant, backend)
+
+
+async def take_turn(tx: Transaction, task: str, holder: str, every_s: float) -> int | None:
+    """The fence of a task's lease; None where somebody has it, or did it a moment ago."""
+    fence: int | None = await tx.fetchval(
+        "schedule.take_turn", tx.tenant, task, holder, LEASE_S, every_s
+    )
+    return fence

@@ -115,3 +115,13 @@ LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id 
 WHERE r.state = 'running' AND l.holder IS NULL
   AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued')
 LIMIT 1000;
+
+-- name: take_turn
+-- The lease of a task that one process does for all, unless somebody holds it or did it a short while ago.
+INSERT INTO leases (tenant_id, backend_id, fence, holder, acquired_at, expires_at)
+VALUES ($1, $2, 1, $3, clock_timestamp(), clock_timestamp() + make_interval(secs => $4))
+ON CONFLICT (tenant_id, backend_id) DO UPDATE
+SET fence = leases.fence + 1, holder = excluded.holder, acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+WHERE (leases.holder IS NULL OR leases.expires_at <= clock_timestamp())
+  AND leases.acquired_at <= clock_timestamp() - make_interval(secs => $5)
+RETURNING fence;

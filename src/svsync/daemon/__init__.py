@@ -1,0 +1,1 @@
+"""The service: everything that runs for ever, each task with an owner, in one process."""

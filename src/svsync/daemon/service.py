@@ -1,0 +1,295 @@
+"""One process of the service: what it runs by its roles, and the order in which it stops.
+
+Up: store, signals, listeners, then the tasks. Down, on SIGTERM: no run is claimed any
+more; those under way are given back at the end of their batch, or where they stand when
+the grace is over; then everything else is cancelled, listeners answer what they have
+taken, the process leaves the list of those that are up, and connections close.
+"""
+
+import asyncio
+import os
+import secrets as entropy
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from svsync import __version__
+from svsync.app import App, new_id, open_app, open_hints, open_webhooks
+from svsync.config.model import Settings
+from svsync.daemon.systemd import Notify
+from svsync.domain.errors import FenceLostError, StoreError, SvsyncError
+from svsync.domain.roles import Role
+from svsync.http.listening import Listener, listening
+from svsync.http.metrics import serving_metrics
+from svsync.http.server import Api, make_server
+from svsync.observe.logs import get_logger
+from svsync.observe.metrics import Metrics, watch_loop
+from svsync.ports import Signals
+from svsync.services.access import Access
+from svsync.services.deliveries import Deliveries
+from svsync.services.feeds import Feeds
+from svsync.services.gauges import Gauges
+from svsync.services.instances import keep_beating
+from svsync.services.readiness import Readiness
+from svsync.services.reports import Reports
+from svsync.services.scheduling import EVENTS, Scheduling, keep_schedule
+from svsync.services.singletons import turn_at
+from svsync.services.workers import Workers
+
+SLOTS: Final = 8
+"""Runs that one process works at a time."""
+POOL: Final = 24
+"""Connections to the database: two a run, and those of the API."""
+RETENTION_S: Final = 3600.0
+"""Seconds between two walks of retention, whichever process makes them."""
+_LOOK_S: Final = 60.0
+_DELIVER_S: Final = 1.0
+_CLOSE_S: Final = 5.0
+"""Seconds in which listeners answer what they have taken, once the runs are given back."""
+
+LoadSettings = Callable[[], Settings]
+"""Reads the configuration anew. Raises ConfigError: what is in force stays so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process listens; None where it does not."""
+
+    api: str | None
+    metrics: str | None
+
+
+async def serve(
+    settings: Settings,
+    load: LoadSettings,
+    *,
+    roles: Collection[Role],
+    environ: Mapping[str, str] | None = None,
+    told: Callable[[App, Place], None],
+) -> None:
+    """Run the service until SIGTERM or SIGINT; a second one ends the process where it is.
+
+    SIGHUP reads the configuration anew. `told` is called once everything runs.
+
+    Raises:
+        SvsyncError: whatever keeps it from starting, as one sentence.
+    """
+    environ = os.environ if environ is None else environ
+    notify = Notify(environ)
+    stop = asyncio.Event()
+    _on_signals(stop)
+    meter = Metrics()
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(
+            open_app(settings, environ=environ, meter=meter, pool=POOL)
+        )
+        signals = await stack.enter_async_context(open_hints(settings))
+        service = _Service(app, settings, load, signals, meter, notify, frozenset(roles))
+        place = await service.listen(stack)
+        _, deliveries = await stack.enter_async_context(
+            open_webhooks(app, own_listeners=service.own_listeners)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = service.start(tasks, deliveries)
+            notify.ready()
+            told(app, place)
+            await stop.wait()
+            notify.stopping()
+            get_logger().info("stopping")
+            await service.stop()
+            for task in running:
+                task.cancel()
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def told(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told, number)
+
+
+class _Service:
+    """What one process runs."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        load: LoadSettings,
+        signals: Signals,
+        meter: Metrics,
+        notify: Notify,
+        roles: frozenset[Role],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._load = load
+        self._signals = signals
+        self._meter = meter
+        self._notify = notify
+        self._roles = roles
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._listener: Listener | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._reload = asyncio.Event()
+        self._scheduling = Scheduling(
+            app.db, signals, ids=new_id, health_interval=settings.health_interval
+        )
+        self._workers = Workers(app.db, app.runs, signals, slots=SLOTS)
+        self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
+        self.own_listeners: frozenset[tuple[str, int]] = frozenset()
+
+    async def listen(self, stack: AsyncExitStack) -> Place:
+        """Open the listeners of this process's roles."""
+        app, settings = self._app, self._settings
+        at: set[tuple[str, int]] = set()
+        metrics = None
+        if settings.metrics_address is not None:
+            gauges = Gauges(app.db, self._meter)
+            stack.push_async_callback(gauges.aclose)
+            host, port = await stack.enter_async_context(
+                serving_metrics(self._meter, gauges, settings.metrics_address)
+            )
+            metrics = f"http://{host}:{port}/metrics"
+            at.add((host, port))
+        if Role.API in self._roles:
+            api = Api(
+                access=Access(app.db, ids=new_id, random=entropy.token_bytes),
+                federation=app.federation,
+                removal=app.removal,
+                reports=Reports(app.db),
+                scheduling=self._scheduling,
+                readiness=Readiness(app.db, time.monotonic),
+            )
+            server = make_server(api, trusted_proxies=settings.trusted_proxies)
+            self._listener = await stack.enter_async_context(
+                listening(server, settings, grace=_CLOSE_S)
+            )
+            at.add((self._listener.host, self._listener.port))
+        self.own_listeners = frozenset(at)
+        return Place(self._listener.url if self._listener else None, metrics)
+
+    def start(self, tasks: asyncio.TaskGroup, deliveries: Deliveries) -> list[asyncio.Task[None]]:
+        """Start the tasks of this process's roles; those that end when they are cancelled."""
+        beating = keep_beating(
+            self._app.db,
+            self._signals,
+            self._name,
+            roles=sorted(self._roles),
+            version=__version__,
+            each=self._measure,
+        )
+        works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
+        if self._notify.watchdog_s is not None:
+            works.append(self._keep_alive(self._notify.watchdog_s))
+        if Role.SCHEDULER in self._roles:
+            works += [keep_schedule(self._scheduling), self._keep_tidy()]
+        if Role.WORKER in self._roles:
+            works += [self._keep_delivering(deliveries), self._keep_following(), self._feeds.run()]
+            self._working = tasks.create_task(
+                self._workers.serve(self._settings.shutdown_grace), name="workers"
+            )
+        return [tasks.create_task(work) for work in works]
+
+    async def stop(self) -> None:
+        """Give back the runs under way."""
+        if self._working is not None:
+            self._workers.stop()
+            await asyncio.wait({self._working}, timeout=self._settings.shutdown_grace)
+            self._working.cancel()
+
+    # --- tasks ----------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        self._meter.workers(self._workers.at_work, SLOTS)
+        self._meter.signals_shared(self._signals.shared)
+        self._notify.status(f"{self._workers.at_work} of {SLOTS} workers busy")
+
+    async def _keep_alive(self, every_s: float) -> None:
+        """The loop that does this is the one that does everything."""
+        while True:
+            self._notify.alive()
+            await asyncio.sleep(every_s)
+
+    async def _keep_delivering(self, deliveries: Deliveries) -> None:
+        with self._signals.listen(EVENTS) as waker:
+            while True:
+                wait = _DELIVER_S
+                try:
+                    await deliveries.deliver_due(waker)
+                    due = await deliveries.next_due()
+                    wait = _DELIVER_S if due is None else min(_DELIVER_S, max(0.05, due))
+                except StoreError:
+                    pass  # what is due stays due
+                except SvsyncError as problem:
+                    get_logger().warning("deliveries_wait", error_code=problem.code)
+                await waker.wait(wait)
+
+    async def _keep_following(self) -> None:
+        """Listen for the backends that there are; those that are made later, within a minute."""
+        while True:
+            with suppress(StoreError):  # those that are followed stay so
+                self._feeds.follow(await self._app.federation.listening())
+            await asyncio.sleep(_LOOK_S)
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            try:
+                async with turn_at(
+                    self._app.db, "retention", self._name, every_s=RETENTION_S
+                ) as ours:
+                    if ours:
+                        await self._app.retention.run_all()
+            except (StoreError, FenceLostError) as problem:
+                get_logger().warning("retention_waits", error_code=problem.code)
+            await asyncio.sleep(_LOOK_S)
+
+    # --- another configuration --------------------------------------------------------
+
+    async def _keep_reloading(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        try:
+            while True:
+                await self._reload.wait()
+                self._reload.clear()
+                self._notify.reloading()
+                await self._apply_anew()
+                self._notify.ready()
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+
+    async def _apply_anew(self) -> None:
+        """Backends and the certificate; the rest is taken at the next start, and named."""
+        try:
+            wanted = self._load()
+            changed = await self._app.federation.apply(wanted.backends)
+            if self._listener is not None:
+                self._listener.reload_certificate()
+        except SvsyncError as problem:
+            get_logger().error("reload_refused", error_code=problem.code, detail=problem.message)
+            return
+        self._app.removal.know_file({(spec.tenant, spec.id) for spec in wanted.backends})
+        rest = _changed_otherwise(self._settings, wanted)
+        self._settings = replace(self._settings, backends=wanted.backends, source=wanted.source)
+        self._feeds.follow(await self._app.federation.listening())
+        get_logger().info("reloaded", count=len(changed))
+        if rest:
+            get_logger().warning(
+                "restart_needed", detail=f"changed, and taken at the next start: {', '.join(rest)}"
+            )
+
+
+def _changed_otherwise(now: Settings, wanted: Settings) -> list[str]:
+    left_out = {"backends", "source", "places"}
+    names = [name for name in Settings.__dataclass_fields__ if name not in left_out]
+    return [name for name in names if getattr(now, name) != getattr(wanted, name)]
