@@ -8,14 +8,15 @@ kinds that read the configuration file. No message repeats a value.
 import difflib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from aiohttp import web
 
 from svsync.config.document import Node, from_json, shown
 from svsync.config.kinds import Key, node_of_variable, read_object
-from svsync.domain.errors import SvsyncError
+from svsync.domain.errors import ConfigError, SvsyncError
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request's body."""
@@ -41,8 +42,8 @@ async def read_body(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]
     """The given keys of the body, checked; a body that is not there is an empty object.
 
     Raises:
-        RequestError: 400 not JSON, 415 in a coding, 422 a field that is unknown.
-        ConfigError: a field's value cannot be used; `where` names the field.
+        RequestError: 400 not JSON, 415 in a coding, 422 a field that is unknown or whose
+            value cannot be used.
         HTTPRequestEntityTooLarge: beyond MAX_BODY.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -52,15 +53,15 @@ async def read_body(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]
     data = await request.read()
     value = _object(data) if data else {}
     _refuse_unknown(value, keys)
-    return read_object(from_json(value), keys, api=True)
+    with _told_by_field():
+        return read_object(from_json(value), keys, api=True)
 
 
 def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
     """The given parameters of the query, checked.
 
     Raises:
-        RequestError: 422 a parameter that is unknown or stands twice.
-        ConfigError: a parameter's value cannot be used; `where` names it.
+        RequestError: 422 a parameter that is unknown, stands twice, or cannot be used.
     """
     given = request.query
     _refuse_unknown(given, keys)
@@ -72,7 +73,19 @@ def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
         if texts:
             node = node_of_variable(key, "", texts[0])
             members[key.name] = Node(node.value, key.name)
-    return read_object(Node(members), keys, api=True)
+    with _told_by_field():
+        return read_object(Node(members), keys, api=True)
+
+
+@contextmanager
+def _told_by_field() -> Iterator[None]:
+    """What the kinds of the configuration file refuse, as an answer's error."""
+    try:
+        yield
+    except ConfigError as error:
+        code = "invalid_field" if error.code == ConfigError.code else error.code
+        message = error.message.removeprefix(f"{error.where}: ")
+        raise RequestError(422, message, code=code, field=error.where) from None
 
 
 def _refuse_unknown(given: Mapping[str, object], keys: Sequence[Key]) -> None:

@@ -17,7 +17,7 @@ from aiohttp import web
 from svsync.app import new_id
 from svsync.domain import errors
 from svsync.domain.access import ForbiddenError, UnauthenticatedError
-from svsync.domain.errors import ConfigError, SvsyncError
+from svsync.domain.errors import SvsyncError
 from svsync.http import openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.body import MAX_BODY, RequestError
@@ -215,11 +215,7 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
     if status == 500:
         get_logger().error("request_failed", exc_info=error)
         return _error(request, 500, *_INTERNAL)
-    field = ""
-    if isinstance(error, RequestError):
-        field = error.field
-    elif isinstance(error, ConfigError):
-        field = error.where
+    field = error.field if isinstance(error, RequestError) else ""
     answer = _error(request, status, error.code, error.message, field)
     if isinstance(error, UnauthenticatedError):
         answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
