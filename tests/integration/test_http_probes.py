@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.api import Front
+from tests.api import BACKENDS, Front
 from tests.house import House
 
 from svsync.services import readiness
@@ -48,3 +48,25 @@ async def test_a_database_that_says_nothing_counts_as_away(house: House) -> None
     assert found == Ready("unavailable", "unknown")
     assert not found.ready
     assert await Readiness(house.app.db, lambda: 0.0).look() == Ready("ok", "ok")
+
+
+async def test_without_its_store_everything_says_so_and_goes_on_afterwards(front: Front) -> None:
+    admin = front.house.admin
+    name = await admin.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")  # superusers get in
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = $1 AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        name,
+    )
+    refused = await front.client.get(BACKENDS)
+    assert refused.told == (503, "store_unavailable")
+    assert refused.headers["Retry-After"] == "1"
+    told = await front.client.with_token(None).get("/readyz")
+    assert (told.status, told.body["store"]) == (503, "unavailable")
+    assert (await front.client.get("/healthz")).status == 200
+
+    await admin.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
+    front.now[0] += readiness.FRESH_S
+    assert (await front.client.get("/readyz")).status == 200
+    assert (await front.client.get(BACKENDS)).status == 200
