@@ -112,13 +112,20 @@ class _Source:
                 index[namespace, first].append(member)
         self.index = dict(index)
 
-    def who_syncs(self, namespace: str, path: RemotePath) -> Iterator[Listening]:
-        first = path.partition("/")[0]
-        for beginning in (first, ""):
-            for member in self.index.get((namespace, beginning), ()):
-                mapped = member.rules.to_local(path)
-                if isinstance(mapped, Mapped) and member.syncs(mapped.rule):
-                    yield member
+    def who_syncs(self, namespace: str, path: RemotePath) -> Iterator[tuple[Listening, RemotePath]]:
+        """Whose secret this is, and how each of them names it.
+
+        What lies in the namespace `a/b` may be reached from there, from `a` as
+        `b/PATH`, and from the root as `a/b/PATH`.
+        """
+        outer = namespace.split("/") if namespace else []
+        for depth in range(len(outer) + 1):
+            remote = RemotePath("/".join((*outer[depth:], path)))
+            for beginning in (remote.partition("/")[0], ""):
+                for member in self.index.get(("/".join(outer[:depth]), beginning), ()):
+                    mapped = member.rules.to_local(remote)
+                    if isinstance(mapped, Mapped) and member.syncs(mapped.rule):
+                        yield member, remote
 
 
 @dataclass(slots=True)
@@ -263,10 +270,10 @@ class Feeds:
                 self._owe(member, source.feed, None)
             return
         source.heard += 1
-        members = list(source.who_syncs(notice.namespace, notice.path))
-        for member in members:
-            self._owe(member, source.feed, (notice.path,))
-        source.unmapped += not members
+        found = list(source.who_syncs(notice.namespace, notice.path))
+        for member, path in found:
+            self._owe(member, source.feed, (path,))
+        source.unmapped += not found
 
     def _owe(self, member: Listening, feed: str, paths: Iterable[RemotePath] | None) -> None:
         self._owed.setdefault(member.key, _Owed(feed)).add(paths)

@@ -11,7 +11,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from svsync.domain.errors import ConfigError
 from svsync.feeds.vault_audit.lines import LineBuffer, LineSplitter, Stream
@@ -31,7 +31,8 @@ class FileSource:
         self._longest = longest
         self._poll_s = poll_s
         self._stream = Stream(LineSplitter(longest), known=True)
-        self._file: BinaryIO | None = None
+        self._file: int | None = None
+        self._at = 0
         self._mark = b""
         self._problem = ""
         self._closing = threading.Event()
@@ -44,9 +45,10 @@ class FileSource:
             return
         except OSError as error:
             raise self._refused(f"cannot be read ({error.strerror})") from None
-        end = self._file.seek(0, os.SEEK_END)
-        self._remember(self._file, end)
-        if end and not self._mark.endswith(b"\n"):
+        self._at = os.fstat(self._file).st_size
+        known = min(_MARK, self._at)
+        self._mark = os.pread(self._file, known, self._at - known)
+        if self._mark and not self._mark.endswith(b"\n"):
             self._stream.splitter.skip_line()
 
     def run(self) -> None:
@@ -60,7 +62,7 @@ class FileSource:
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
 
     # --- following ----------------------------------------------------------------
 
@@ -70,45 +72,43 @@ class FileSource:
             self._begin_anew()
         self._read(self._file)
         found = self._path.stat()
-        here = os.fstat(self._file.fileno())
+        here = os.fstat(self._file)
         if (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino) or not found.st_size:
             return
         # The new file has begun, so the old one has ended: what it got until then first.
         self._read(self._file)
         newer = self._opened()
-        self._file.close()
+        os.close(self._file)
         self._file = newer
         self._begin_anew()
         self._read(newer)
 
-    def _read(self, file: BinaryIO) -> None:
-        at = file.tell()
-        size = os.fstat(file.fileno()).st_size
-        if size < at or os.pread(file.fileno(), len(self._mark), at - len(self._mark)) != (
-            self._mark
-        ):
-            self._buffer.put_gap()
-            file.seek(0)
-            self._begin_anew()
-        while not self._closing.is_set() and (block := file.read(_BLOCK)):
-            self._buffer.put(self._stream, block)
-            self._remember(file, file.tell())
-
-    def _remember(self, file: BinaryIO, at: int) -> None:
-        length = min(_MARK, at)
-        self._mark = os.pread(file.fileno(), length, at - length)
+    def _read(self, file: int) -> None:
+        """Read to the end. The mark is read with what follows it, in one call: nothing
+        can be cut off in between and be taken for what was read before."""
+        while not self._closing.is_set():
+            known = len(self._mark)
+            block = os.pread(file, known + _BLOCK, self._at - known)
+            if not block.startswith(self._mark):
+                self._buffer.put_gap()
+                self._begin_anew()
+            elif len(block) > known:
+                self._buffer.put(self._stream, block[known:])
+                self._at += len(block) - known
+                self._mark = block[-_MARK:]
+            else:
+                return
 
     def _begin_anew(self) -> None:
         self._stream = Stream(LineSplitter(self._longest), known=True)
-        self._mark = b""
+        self._at, self._mark = 0, b""
 
-    def _opened(self) -> BinaryIO:
-        # Unbuffered: a buffer would keep what stood there before a truncation.
+    def _opened(self) -> int:
         descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise self._refused("is no regular file: name the one the audit device writes")
-        return os.fdopen(descriptor, "rb", buffering=0)
+        return descriptor
 
     def _trying(self, look: Callable[[], None]) -> None:
         """A file that is away, or not readable for now, is waited for; told once."""
