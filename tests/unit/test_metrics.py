@@ -30,12 +30,12 @@ def standing(*backends: object, tenants: Iterable[str] = ("default",)) -> Standi
 
 
 def samples(metrics: Metrics, name: str, now: Standing | None = None) -> dict[Labels, float]:
-    """The page's samples of one name."""
+    """The page's samples of one name; counters without their zeros."""
     return {
         frozenset(sample.labels.items()): sample.value
         for family in text_string_to_metric_families(metrics.page(now).decode())
         for sample in family.samples
-        if sample.name == name
+        if sample.name == name and (sample.value or family.type != "counter")
     }
 
 
@@ -124,6 +124,16 @@ def test_silent_meter_takes_all_that_metrics_take() -> None:
     SILENT.prune(SILENT.known(), standing())
 
 
+def test_first_failure_is_a_rise_from_zero() -> None:
+    metrics = Metrics()
+    ended(metrics)
+    metrics.webhook_delivered("default", "delivered", 1.0)
+    page = metrics.page(None).decode()
+    label = 'backend="fed_a",result="failed",tenant="default"'
+    assert f"{RUNS}{{{label}}} 0.0\n" in page
+    assert 'svsync_webhook_deliveries_total{status="dead",tenant="default"} 0.0\n' in page
+
+
 # --- bounds -----------------------------------------------------------------------
 
 
@@ -141,7 +151,7 @@ def test_word_that_is_on_no_list_counts_as_other(word: str) -> None:
         for family in text_string_to_metric_families(metrics.page(None).decode())
         for sample in family.samples
         for name, value in sample.labels.items()
-        if name not in ("tenant", "backend", "type", "le", "version")
+        if sample.value and name not in ("tenant", "backend", "type", "le", "version")
     }
     assert told == {"other"}
 

@@ -215,7 +215,7 @@ class Metrics(Meter):
         counts: Mapping[str, int],
     ) -> None:
         name = self._name(tenant, backend, kind)
-        self._runs.labels(tenant, name, _listed(result, RESULTS)).inc()
+        _count(self._runs, (tenant, name), result, RESULTS)
         self._run_seconds.labels(tenant).observe(seconds)
         for change in CHANGES:
             if counts.get(change):
@@ -231,7 +231,7 @@ class Metrics(Meter):
 
     def webhook_delivered(self, tenant: str, status: str, seconds: float) -> None:
         self._tenants.add(tenant)
-        self._deliveries.labels(tenant, _listed(status, DELIVERY_STATUSES)).inc()
+        _count(self._deliveries, (tenant,), status, DELIVERY_STATUSES)
         self._delivery_seconds.labels(tenant).observe(seconds)
 
     def read_served(self, tenant: str, mode: str, status: str, seconds: float) -> None:
@@ -351,7 +351,7 @@ def _of_tenants(standing: Standing) -> Iterator[Metric]:
     )
     oldest = GaugeMetricFamily(
         "svsync_oldest_request_seconds",
-        "For how long the oldest of them has waited.",
+        "For how long the oldest run that could begin has waited for a worker.",
         labels=["tenant"],
     )
     for tenant in standing.tenants:
@@ -359,6 +359,15 @@ def _of_tenants(standing: Standing) -> Iterator[Metric]:
         oldest.add_metric([tenant.tenant], tenant.oldest)
     yield waiting
     yield oldest
+
+
+def _count(counter: Counter, labels: Sequence[str], word: str, words: Sequence[str]) -> None:
+    """One more of this word. The others begin at 0 beside it, so that the first failure is
+    seen as a rise."""
+    for each in words[:-1]:
+        counter.labels(*labels, each).inc(each == word)
+    if word not in words[:-1]:
+        counter.labels(*labels, OTHER).inc()
 
 
 def _listed(word: str, words: Sequence[str]) -> str:
