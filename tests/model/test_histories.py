@@ -271,3 +271,33 @@ def test_no_history_loses_a_write(lived_in: type[Histories], part: int) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+# --- histories that once failed ---------------------------------------------------
+
+
+def test_path_that_was_in_hand_when_workers_died_settles_once_its_time_is_over(
+    lived_in: type[Histories],
+) -> None:
+    state = lived_in()
+    dies = Weather("killed after a commit", 11)
+    try:
+        state.begin(
+            writes=Writes.WRITE_THROUGH,
+            there=[],
+            policy=ConflictPolicy.MANUAL,
+            on_delete=OnRemoteDelete.SOFT_DELETE,
+            changes=None,
+            deletes=True,
+        )
+        state.run(weather=dies)
+        for at in (3, 4):
+            state.a_write_meets_another_there(at=at, name="b")
+        state.run(weather=dies)
+        state.a_write_meets_another_there(at=2, name="b")
+        state.run(weather=dies)
+        state.somebody_changes_there(name="c", what="destroy")
+        for at, name in ((3, "b"), (1, "a"), (2, "c"), (2, "a")):
+            state.a_write_meets_another_there(at=at, name=name)
+    finally:
+        state.teardown()
