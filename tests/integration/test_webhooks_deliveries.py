@@ -292,6 +292,13 @@ async def test_death_between_answer_and_record_sends_again_under_the_same_id(
         await asyncio.gather(dying, return_exceptions=True)
         assert await desk.states() == [("due", 0, None)]
         receiver.answer = 200
+        # A process that is killed leaves the endpoint in its hand.
+        await desk.house.admin.execute("UPDATE endpoints SET claimed_until = now() + interval '1m'")
+        assert await desk.another().deliver_due() == 0
+        wait = await desk.another().next_due()
+        assert wait is not None
+        assert 50 < wait <= 60
+        await desk.house.admin.execute("UPDATE endpoints SET claimed_until = now()")
         assert await desk.another().deliver_due() == 1
     assert receiver.got[0].id == receiver.got[1].id
 

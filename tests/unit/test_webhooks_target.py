@@ -19,7 +19,7 @@ from svsync.clients.webhook import (
     target_of,
 )
 from svsync.domain.errors import ConfigError
-from svsync.domain.webhooks import Answer
+from svsync.domain.webhooks import Answer, Failure
 from svsync.network import NetworkPolicy
 
 HEADERS = {"webhook-id": "evt_1"}
@@ -74,8 +74,8 @@ def test_private_targets_may_be_plain_and_on_any_port_but_never_the_clouds_own()
 async def test_name_that_leads_inwards_is_refused_as_it_is_connected_to() -> None:
     async with open_webhook_client(private=False) as client:
         client.check("https://localhost/x")  # a name says nothing yet
-        assert await sent(client, "https://localhost/x") == Answer(None, "target_refused")
-        assert await sent(client, "https://127.0.0.1/x") == Answer(None, "target_refused")
+        assert await sent(client, "https://localhost/x") == Answer(None, Failure.TARGET_REFUSED)
+        assert await sent(client, "https://127.0.0.1/x") == Answer(None, Failure.TARGET_REFUSED)
 
 
 async def test_own_listener_is_no_target() -> None:
@@ -92,7 +92,7 @@ async def test_own_listener_is_no_target() -> None:
 async def test_redirect_is_not_followed(client: WebhookClient) -> None:
     async with Receiver() as elsewhere, Receiver() as receiver:
         receiver.answer = lambda _: web.Response(status=307, headers={"location": elsewhere.url})
-        assert await sent(client, receiver.url) == Answer(307, "redirected")
+        assert await sent(client, receiver.url) == Answer(307, Failure.REDIRECTED)
     assert elsewhere.got == []
 
 
@@ -127,14 +127,14 @@ async def test_closed_connection_is_a_failure(client: WebhookClient) -> None:
         return web.Response()
 
     async with Receiver(close) as receiver:
-        assert await sent(client, receiver.url) == Answer(None, "connection_lost")
+        assert await sent(client, receiver.url) == Answer(None, Failure.CONNECTION_LOST)
 
 
 async def test_nobody_there_is_a_failure(client: WebhookClient) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and not listening
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-        assert await sent(client, url) == Answer(None, "unreachable")
+        assert await sent(client, url) == Answer(None, Failure.UNREACHABLE)
 
 
 async def test_receiver_that_does_not_answer_is_given_up() -> None:
@@ -143,14 +143,14 @@ async def test_receiver_that_does_not_answer_is_given_up() -> None:
         Receiver(hanging) as receiver,
         open_webhook_client(private=True, timeout=0.2) as client,
     ):
-        assert await sent(client, receiver.url) == Answer(None, "timeout")
+        assert await sent(client, receiver.url) == Answer(None, Failure.TIMEOUT)
         hanging.let_go()
 
 
 async def test_receiver_that_speaks_no_tls_is_told(client: WebhookClient) -> None:
     async with Receiver() as receiver:
         answer = await sent(client, receiver.url.replace("http:", "https:"))
-    assert answer == Answer(None, "tls_failed")
+    assert answer == Answer(None, Failure.TLS_FAILED)
 
 
 async def test_noise_is_no_answer(client: WebhookClient) -> None:
@@ -163,7 +163,9 @@ async def test_noise_is_no_answer(client: WebhookClient) -> None:
     server = await asyncio.start_server(noise, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        assert await sent(client, f"http://127.0.0.1:{port}/") == Answer(None, "connection_lost")
+        assert await sent(client, f"http://127.0.0.1:{port}/") == Answer(
+            None, Failure.CONNECTION_LOST
+        )
 
 
 async def test_cookies_of_a_receiver_are_not_kept(client: WebhookClient) -> None:

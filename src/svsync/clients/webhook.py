@@ -20,7 +20,7 @@ from yarl import URL
 
 from svsync import __version__
 from svsync.domain.errors import ConfigError
-from svsync.domain.webhooks import Answer, answer_of
+from svsync.domain.webhooks import Answer, Failure, answer_of
 from svsync.network import AddressRefusedError, NetworkPolicy, refuse_reason, socket_guard
 
 MAX_ANSWER: Final = 4096
@@ -59,7 +59,7 @@ class WebhookClient:
         try:
             target = target_of(url, self._policy, private=self._private)
         except ConfigError:
-            return Answer(None, "target_refused")
+            return Answer(None, Failure.TARGET_REFUSED)
         try:
             async with self._session.post(
                 target,
@@ -168,17 +168,17 @@ async def _drop(response: aiohttp.ClientResponse) -> None:
         response.close()
 
 
-def _code_of(error: Exception) -> str:
+def _code_of(error: Exception) -> Failure:
     match error:
         case asyncio.TimeoutError():
-            return "timeout"
+            return Failure.TIMEOUT
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return "tls_failed"
+            return Failure.TLS_FAILED
         case aiohttp.ClientConnectorDNSError():
-            return "name_not_found"
+            return Failure.NAME_NOT_FOUND
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, AddressRefusedError):
-            return "target_refused"
+            return Failure.TARGET_REFUSED
         case aiohttp.ClientConnectorError():
-            return "unreachable"
+            return Failure.UNREACHABLE
         case _:
-            return "connection_lost"
+            return Failure.CONNECTION_LOST

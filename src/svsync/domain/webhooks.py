@@ -57,6 +57,24 @@ class EventType(StrEnum):
 TEST_TYPE: Final = "federation.webhook.test"
 """Sent when a person asks for it, to any endpoint; nobody subscribes to it."""
 
+
+class Failure(StrEnum):
+    """Why a delivery did not arrive; published as `error_code`."""
+
+    REFUSED = "refused"
+    RECEIVER_FAILED = "receiver_failed"
+    REDIRECTED = "redirected"
+    GONE = "gone"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    CONNECTION_LOST = "connection_lost"
+    NAME_NOT_FOUND = "name_not_found"
+    TLS_FAILED = "tls_failed"
+    TARGET_REFUSED = "target_refused"
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    EXPIRED = "expired"
+
+
 _CHANGES: Final = ("created", "updated", "pushed", "deleted", "conflicts")
 
 
@@ -215,12 +233,12 @@ class Answer:
 
     Attributes:
         status: the HTTP status, where there was one.
-        error: None where the receiver took it; else a code of `docs/reference/events.md`.
+        error: None where the receiver took it.
         retry_after: seconds that the receiver asked us to wait.
     """
 
     status: int | None
-    error: str | None
+    error: Failure | None
     retry_after: float | None = None
 
     @property
@@ -234,10 +252,11 @@ def answer_of(status: int, retry_after: float | None = None) -> Answer:
     if 200 <= status < 300:
         return Answer(status, None)
     if status == 410:
-        return Answer(status, "gone")
+        return Answer(status, Failure.GONE)
     if 300 <= status < 400:
-        return Answer(status, "redirected")
-    return Answer(status, "refused" if status < 500 else "receiver_failed", retry_after)
+        return Answer(status, Failure.REDIRECTED)
+    failure = Failure.REFUSED if status < 500 else Failure.RECEIVER_FAILED
+    return Answer(status, failure, retry_after)
 
 
 def retry_delay(failures: int, jitter: float, retry_after: float | None = None) -> float:

@@ -19,7 +19,7 @@ from typing import Final
 from svsync.domain import webhooks as rules
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import BackendId
-from svsync.domain.webhooks import OUTAGE_AFTER, Answer
+from svsync.domain.webhooks import OUTAGE_AFTER, Answer, Failure
 from svsync.observe.logs import get_logger
 from svsync.services.sealing import Sealing
 from svsync.services.webhooks import Sender, open_secrets
@@ -184,8 +184,8 @@ class Delivering:
             await store.settle(
                 tx, self._held, [*before, failed], failures=self._failures, hold_s=hold
             )
-            if answer.gone and await store.disable(tx, self._held, "gone"):
-                await store.bury(tx, self._held.endpoint, "endpoint_disabled")
+            if answer.gone and await store.disable(tx, self._held, Failure.GONE):
+                await store.bury(tx, self._held.endpoint, Failure.ENDPOINT_DISABLED)
         get_logger().warning(
             "webhook_failed",
             endpoint_id=self._held.endpoint,

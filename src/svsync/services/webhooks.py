@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from svsync.domain import webhooks as rules
 from svsync.domain.errors import ConfigError, NotFoundError
 from svsync.domain.ids import EndpointId, KeyId, TenantId
-from svsync.domain.webhooks import Answer, SigningSecrets, Subscription
+from svsync.domain.webhooks import Answer, Failure, SigningSecrets, Subscription
 from svsync.services.sealing import Sealed, Sealing
 from svsync.store import webhooks as store
 from svsync.store.database import Database, Row
@@ -139,7 +139,7 @@ class Webhooks:
                 reason=row["reason"] if stays else None if active else "by_request",
             )
             if not active:
-                await store.bury(tx, row["endpoint_id"], "endpoint_disabled")
+                await store.bury(tx, row["endpoint_id"], Failure.ENDPOINT_DISABLED)
             return _shown(_found(await store.get(tx, endpoint), endpoint))
 
     async def delete(self, tenant: TenantId, endpoint: str) -> None:

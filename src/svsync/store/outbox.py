@@ -79,6 +79,7 @@ async def tenants(db: Database) -> list[TenantId]:
 async def waiting(db: Database, tenants: Sequence[TenantId]) -> list[TenantId]:
     """Of these tenants those whose events are to be handed out."""
     async with db.transaction_of(tenants, read_only=True) as tx:
+        await tx.execute("webhooks.by_key")
         rows = await tx.fetch("outbox.waiting", list(tenants))
     return [TenantId(row["tenant_id"]) for row in rows]
 
@@ -86,6 +87,7 @@ async def waiting(db: Database, tenants: Sequence[TenantId]) -> list[TenantId]:
 async def lock(tx: Transaction) -> bool:
     """Be the one who hands out the tenant's events until the transaction ends; False where
     another process is."""
+    await tx.execute("webhooks.by_key")
     return bool(await tx.fetchval("outbox.lock", tx.tenant))
 
 

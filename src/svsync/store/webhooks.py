@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from svsync.domain.ids import BackendId, EndpointId, TenantId
-from svsync.domain.webhooks import OVERLAP_S, Subscription
+from svsync.domain.webhooks import OVERLAP_S, Failure, Subscription
 from svsync.store.columns import columns
 from svsync.store.database import Database, Row, Transaction
 
@@ -29,12 +29,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of one delivery; without `error_code` it arrived. `delay_s`: seconds until
+    """What became of one delivery; without `failure` it arrived. `delay_s`: seconds until
     it is tried again; None: never."""
 
     event: str
     status_code: int | None
-    error_code: str | None
+    failure: Failure | None
     delay_s: float | None
 
 
@@ -98,9 +98,9 @@ async def listeners(tx: Transaction) -> list[Row]:
     return await tx.fetch("webhooks.listeners", tx.tenant)
 
 
-async def bury(tx: Transaction, endpoint: EndpointId, error_code: str) -> int:
+async def bury(tx: Transaction, endpoint: EndpointId, failure: Failure) -> int:
     """What is due to an endpoint is dead; how much that was."""
-    return await tx.execute("webhooks.bury", tx.tenant, endpoint, error_code)
+    return await tx.execute("webhooks.bury", tx.tenant, endpoint, failure)
 
 
 # --- an endpoint in hand ----------------------------------------------------------
@@ -112,6 +112,7 @@ async def claim(
     """Take in hand endpoints to which something is due; with each, how often in a row its
     deliveries failed."""
     async with db.transaction_of(tenants) as tx:
+        await tx.execute("webhooks.by_key")
         rows = await tx.fetch("webhooks.claim", limit, seconds)
     return [
         (
@@ -125,6 +126,7 @@ async def claim(
 async def renew(tx: Transaction, held: Claim, seconds: float) -> Row | None:
     """Keep it in hand; None where it is somebody else's now, disabled or gone. `rotating`:
     its earlier secret is valid still."""
+    await tx.execute("webhooks.by_key")
     return await tx.fetchrow(
         "webhooks.renew", held.tenant, held.endpoint, held.number, seconds, OVERLAP_S
     )
@@ -145,7 +147,8 @@ async def settle(
 ) -> int:
     """Write down what became of deliveries, and how often in a row they failed; how many of
     them were still ours to settle."""
-    rows = [(s.event, s.status_code, s.error_code, s.delay_s) for s in settled]
+    rows = [(s.event, s.status_code, s.failure, s.delay_s) for s in settled]
+    await tx.execute("webhooks.by_key")
     return await tx.execute(
         "webhooks.settle", held.tenant, held.endpoint, held.number, failures, hold_s,
         *columns(rows, 4),
@@ -157,7 +160,7 @@ async def resume(tx: Transaction, held: Claim) -> None:
 
 
 async def expire(tx: Transaction, held: Claim) -> None:
-    await tx.execute("webhooks.expire", held.tenant, held.endpoint)
+    await tx.execute("webhooks.expire", held.tenant, held.endpoint, Failure.EXPIRED)
 
 
 async def disable(tx: Transaction, held: Claim, reason: str) -> bool:
@@ -172,6 +175,7 @@ async def release(tx: Transaction, held: Claim) -> None:
 async def next_due(db: Database, tenants: Sequence[TenantId]) -> float | None:
     """Seconds until something is due to somebody, negative where it is overdue."""
     async with db.transaction_of(tenants, read_only=True) as tx:
+        await tx.execute("webhooks.by_key")
         seconds: float | None = await tx.fetchval("webhooks.next_due")
     return seconds
 

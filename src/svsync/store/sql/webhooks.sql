@@ -52,12 +52,20 @@ UPDATE endpoints SET claimed_until = clock_timestamp() + make_interval(secs => $
 WHERE tenant_id = $1 AND endpoint_id = $2 AND claim = $3 AND state = 'active'
 RETURNING endpoint_id, url, key_id, nonce, sealed, coalesce(rotated_at > now() - make_interval(secs => $5), false) AS rotating;
 
+-- name: by_key
+-- A plan that was made while the tables were small would be kept, and read a tenant whole for each row, however large it has
+-- become: each statement is planned for the tables as they are.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true);
+
 -- name: due
 -- What is due to an endpoint in hand, in the order in which it goes out, but for backends whose events are on their way.
+WITH d AS MATERIALIZED (
+  SELECT event_id, backend_id, attempts, payload, next_at, sequence FROM deliveries
+  WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'due' AND next_at <= now() AND backend_id <> ALL ($3::text[])
+  ORDER BY next_at, sequence LIMIT $4)
 SELECT d.event_id, d.backend_id, d.attempts, o.type, o.created_at, coalesce(d.payload, o.payload) AS payload
-FROM deliveries d JOIN outbox o ON o.tenant_id = d.tenant_id AND o.event_id = d.event_id
-WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = 'due' AND d.next_at <= now() AND d.backend_id <> ALL ($3::text[])
-ORDER BY d.next_at, d.sequence LIMIT $4;
+FROM d CROSS JOIN LATERAL (SELECT type, created_at, payload FROM outbox WHERE tenant_id = $1 AND event_id = d.event_id LIMIT 1) o
+ORDER BY d.next_at, d.sequence;
 
 -- name: settle
 -- What became of deliveries, and how their endpoint stands, where it is in hand still. One that failed for longer than it is
@@ -73,7 +81,7 @@ UPDATE deliveries d SET attempts = d.attempts + 1, status_code = x.status_code, 
   ended_at = CASE WHEN x.next_at <= d.give_up_at THEN NULL ELSE now() END
 FROM mine, (SELECT event_id, status_code, error_code, now() + make_interval(secs => delay_s) AS next_at
             FROM unnest($6::text[], $7::int[], $8::text[], $9::float8[]) AS x(event_id, status_code, error_code, delay_s)) x
-WHERE d.tenant_id = $1 AND d.endpoint_id = mine.endpoint_id AND d.event_id = x.event_id AND d.state = 'due';
+WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.event_id = ANY ($6::text[]) AND d.event_id = x.event_id AND d.state = 'due';
 
 -- name: resume
 -- After an outage everything that failed in it goes out in its old order.
@@ -82,7 +90,7 @@ WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'due' AND attempts > 0 AND
 
 -- name: expire
 -- What an endpoint that takes nothing has not taken in all its time.
-UPDATE deliveries SET state = 'dead', error_code = coalesce(error_code, 'expired'), ended_at = now()
+UPDATE deliveries SET state = 'dead', error_code = coalesce(error_code, $3), ended_at = now()
 WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'due' AND give_up_at <= now();
 
 -- name: release
