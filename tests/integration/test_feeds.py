@@ -46,6 +46,8 @@ class Feed:
         self.problems = problems
         self.tell: Callable[[Notice], None] = lambda notice: None
         self.listening = asyncio.Event()
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.invalid = self.dropped = 0
 
     async def listen(self, tell: Callable[[Notice], None]) -> None:
         if self.problems:
@@ -53,7 +55,7 @@ class Feed:
         self.tell = tell
         self.listening.set()
         try:
-            await asyncio.Event().wait()
+            await self.broken
         finally:
             self.listening.clear()
 
@@ -276,3 +278,14 @@ async def test_another_configuration_of_its_backend_opens_a_feed_anew() -> None:
         assert desk.opened["fed_a"] is not first
         assert not first.listening.is_set()
         assert desk.opened["fed_a"].listening.is_set()
+
+
+async def test_counts_of_what_was_not_usable_outlive_the_feed_that_was_opened_anew() -> None:
+    async with running(backend()) as (desk, feeds):
+        first = audit(desk)
+        first.invalid, first.dropped = 3, 2
+        first.broken.set_exception(ConfigError("broke"))
+        await turns()
+        assert audit(desk) is not first
+        audit(desk).invalid = 4
+        assert (feeds.states()[0].invalid, feeds.states()[0].dropped) == (7, 2)

@@ -172,8 +172,10 @@ async def test_a_message_beyond_the_limit_ends_the_subscription() -> None:
         return socket
 
     async with vault(subscription) as url:
+        feed = feed_at(url)
         with pytest.raises(BackendUnreachableError):
-            await asyncio.wait_for(feed_at(url).listen(lambda notice: None), 10)
+            await asyncio.wait_for(feed.listen(lambda notice: None), 10)
+    assert feed.dropped == 1
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,9 @@ class VaultEventsFeed:
     Args:
         credential: asked at each login.
         policy: where it may connect to.
+
+    Attributes:
+        invalid: messages that are no event. `dropped`: those over MAX_MESSAGE.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class VaultEventsFeed:
             tls_context(settings.tls_verify, policy) if self._origin.scheme == "https" else None
         )
         self.invalid = 0
+        self.dropped = 0
 
     async def listen(self, tell: Callable[[Notice], None]) -> None:
         """One connection, from its gap to its end; see `ports.ChangeFeed`.
@@ -105,6 +109,8 @@ class VaultEventsFeed:
                     tell(ANYTHING)
                     async for message in socket:
                         self._look_at(message, tell)
+                    # One that is too long ends the subscription, and with it comes a gap.
+                    self.dropped += socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
             except (aiohttp.ClientError, TimeoutError, OSError):
                 # What aiohttp raises holds the request, and so the token.
                 raise BackendUnreachableError(

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.federation import BackendSpec, Mode
@@ -31,8 +31,23 @@ MOST_PATHS: Final = 100
 _SHORTEST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 
+
+class CountedFeed(ChangeFeed, Protocol):
+    """A feed that says how much of what it heard it could not use, since it was opened."""
+
+    @property
+    def invalid(self) -> int:
+        """What was no notice of the form expected."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """What was dropped unseen; each time a gap was told."""
+        ...
+
+
 Entry = Mapping[str, object]
-OpenFeed = Callable[[Entry, BackendSpec, TenantId], ChangeFeed]
+OpenFeed = Callable[[Entry, BackendSpec, TenantId], CountedFeed]
 """Opens the feed of one entry of a backend's `events`. Raises ConfigError."""
 
 TakeNotice = Callable[[TenantId, BackendId, Collection[RemotePath] | None, str], Awaitable[None]]
@@ -74,6 +89,7 @@ class FeedState:
         problem: why it does not listen now; empty when it does.
         heard: notices that named a path. `unmapped`: those that no backend federates.
         gaps: times at which anything may have changed.
+        invalid, dropped: as the feed counts them, since this process began.
     """
 
     feed: str
@@ -83,6 +99,8 @@ class FeedState:
     heard: int
     unmapped: int
     gaps: int
+    invalid: int
+    dropped: int
 
 
 @dataclass(slots=True, eq=False)
@@ -97,10 +115,34 @@ class _Source:
     heard: int = 0
     unmapped: int = 0
     gaps: int = 0
+    invalid: int = 0
+    dropped: int = 0
+    opened: CountedFeed | None = None
 
     @property
     def listen(self) -> str:
         return str(self.entry.get("listen", ""))
+
+    @property
+    def state(self) -> FeedState:
+        return FeedState(
+            feed=self.feed,
+            listen=self.listen,
+            backends=tuple(member.spec.id for member in self.members),
+            problem=self.problem,
+            heard=self.heard,
+            unmapped=self.unmapped,
+            gaps=self.gaps,
+            invalid=self.invalid + (self.opened.invalid if self.opened else 0),
+            dropped=self.dropped + (self.opened.dropped if self.opened else 0),
+        )
+
+    def closed(self) -> None:
+        """Keep the counts of a feed that ended."""
+        if self.opened is not None:
+            self.invalid += self.opened.invalid
+            self.dropped += self.opened.dropped
+            self.opened = None
 
     def serve(self, members: Iterable[Listening]) -> None:
         """From now on these backends hear what it tells."""
@@ -206,18 +248,7 @@ class Feeds:
 
     def states(self) -> tuple[FeedState, ...]:
         """How each feed stands, for status and metrics."""
-        return tuple(
-            FeedState(
-                feed=source.feed,
-                listen=source.listen,
-                backends=tuple(member.spec.id for member in source.members),
-                problem=source.problem,
-                heard=source.heard,
-                unmapped=source.unmapped,
-                gaps=source.gaps,
-            )
-            for source in self._sources.values()
-        )
+        return tuple(source.state for source in self._sources.values())
 
     async def run(self) -> None:
         """Run the feeds that are followed, until cancelled."""
@@ -246,8 +277,8 @@ class Feeds:
             gaps = source.gaps
             try:
                 first = source.members[0]
-                feed = self._open_feed(source.entry, first.spec, first.tenant)
-                await feed.listen(partial(self._tell, source))
+                source.opened = self._open_feed(source.entry, first.spec, first.tenant)
+                await source.opened.listen(partial(self._tell, source))
             except SvsyncError as error:
                 if str(error) != source.problem:
                     get_logger().warning(
@@ -257,6 +288,8 @@ class Feeds:
                         detail=str(error),
                     )
                 source.problem = str(error)
+            finally:
+                source.closed()
             if source.gaps > gaps:  # it did listen
                 wait = _SHORTEST_WAIT
             await self._sleep(wait * (0.5 + self._spread() / 2))

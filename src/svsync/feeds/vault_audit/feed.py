@@ -80,6 +80,16 @@ class VaultAuditFeed:
         lost = self._buffer.lost
         return AuditCounts(self._lines, self._invalid, lost.too_long, lost.overflowed)
 
+    @property
+    def invalid(self) -> int:
+        """Lines that are no entries."""
+        return self.counts.invalid
+
+    @property
+    def dropped(self) -> int:
+        """Lines that nobody looked at."""
+        return self.counts.too_long + self.counts.overflowed
+
     async def listen(self, tell: Callable[[Notice], None]) -> None:
         """See `ports.ChangeFeed`."""
         buffer = self._buffer = LineBuffer(self._most_bytes)
