@@ -1,5 +1,6 @@
 """Can anything but what is listed get into a log line?"""
 
+import ast
 import asyncio
 import io
 import json
@@ -16,10 +17,17 @@ import asyncpg
 import pytest
 from tests.canary import Canary
 
+import svsync
 from svsync.config.model import LogFormat, LogLevel
 from svsync.domain.errors import BackendUnreachableError, KeyServiceError
 from svsync.domain.values import Credential, Payload, SecretValue
-from svsync.observe.logs import configure, get_logger, log_context, log_what_nobody_caught
+from svsync.observe.logs import (
+    FIELDS,
+    configure,
+    get_logger,
+    log_context,
+    log_what_nobody_caught,
+)
 
 
 class Log:
@@ -333,3 +341,25 @@ def test_task_whose_failure_nobody_looked_at_shows_no_text(log: Log, bird: Canar
     asyncio.run(main())
     assert log.line["logger"] == "asyncio"
     assert bird.found_in(log.text) == set()
+
+
+# --- the program's own lines ------------------------------------------------------
+
+
+def test_each_line_that_the_program_writes_has_a_constant_name_and_listed_fields() -> None:
+    """What is not listed would be dropped, and what is composed would not be told."""
+    written, wrong = 0, []
+    for file in Path(svsync.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Call(func=ast.Name(id="get_logger"))),
+                    args=[event, *rest],
+                ):
+                    written += 1
+                    fields = {str(k.arg) for k in node.keywords if k.arg} - {"exc_info"}
+                    if rest or not isinstance(event, ast.Constant) or fields - FIELDS:
+                        unlisted = " ".join(sorted(fields - FIELDS))
+                        wrong.append(f"{file.name}:{node.lineno} {unlisted}")
+    assert written > 5
+    assert wrong == []
