@@ -12,7 +12,7 @@ from svsync.app import open_app
 from svsync.domain.errors import SchemaError
 from svsync.domain.federation import ConflictPolicy, Writes
 
-GLOBAL = {"tenants", "root_keys", "schema_migrations", "store_home"}
+GLOBAL = {"tenants", "instances", "root_keys", "schema_migrations", "store_home"}
 WORK = {"stage", "todo"}
 """No COPY goes into a table under row-level security; they hold no value."""
 OTHER = 2
@@ -34,6 +34,22 @@ async def lived(house: House) -> House:
     await house.admin.execute(
         "INSERT INTO stage_scopes (tenant_id, run_id, prefix, outcome)"
         " VALUES (1, 'r', 'p', 'failed')"
+    )
+    await house.admin.execute(
+        "INSERT INTO dirty_paths (tenant_id, backend_id, remote_path, seq, feed)"
+        " VALUES (1, 'fed_house', 'kv/a', 1, 'vault-audit')"
+    )
+    await house.admin.execute(
+        "INSERT INTO endpoints (tenant_id, endpoint_id, url, types, key_id, nonce, sealed)"
+        " SELECT 1, 'ep', 'https://hooks.example', '{}', min(key_id), '', '' FROM data_keys"
+    )
+    await house.admin.execute(
+        "INSERT INTO deliveries (tenant_id, endpoint_id, event_id, backend_id, sequence, next_at,"
+        " give_up_at, created_at) VALUES (1, 'ep', 'evt', 'fed_house', 1, now(), now(), now())"
+    )
+    await house.admin.execute(
+        "INSERT INTO tokens (tenant_id, token_id, hash, identity_type, identity_id, scopes)"
+        " VALUES (1, 'tok', '', 'user', 'u', '{}')"
     )
     await house.admin.execute("INSERT INTO tenants (tenant_id, slug) VALUES ($1, 'other')", OTHER)
     return house
