@@ -174,16 +174,25 @@ async def test_the_server_goes_on_while_nobody_listens_and_a_gap_is_told_after(
 
 
 async def test_a_server_that_connects_soon_is_the_only_gap_of_the_start(
-    audited: _Audited, kv: Bao
+    audited: _Audited, kv: Bao, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, []
+
+    def noted(delay: float, *call: Any, **context: Any) -> asyncio.TimerHandle:
+        timer = call_later(delay, *call, **context)
+        timers.extend([timer] if delay == 3600 else [])
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", noted)
     heard = Heard()
-    feed = VaultAuditFeed(f"unix:{audited.unix}", first_s=3600)
-    task = asyncio.create_task(feed.listen(heard))
+    task = asyncio.create_task(VaultAuditFeed(f"unix:{audited.unix}", first_s=3600).listen(heard))
     try:
         await asyncio.sleep(0)  # it binds before it waits for anything
         await kv.put("x", {"a": "1"})
         await heard.until(lambda: f"{kv.mount}/data/x" in heard.paths)
         assert heard.paths == [None, f"{kv.mount}/data/x"]
+        assert [timer.cancelled() for timer in timers] == [True]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
