@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.openbao", "tests.postgres", "tests.canary", "tests.house", "tests.api"]
+pytest_plugins = [
+    "tests.openbao",
+    "tests.postgres",
+    "tests.canary",
+    "tests.house",
+    "tests.api",
+    "tests.valkey",
+]
 
 
 @pytest.fixture

@@ -183,8 +183,7 @@ class RedisSignals:
             booking(ask.key, ask.per_second, self._here.booked_alone(ask.key)) for ask in asked
         ]
         try:
-            async with asyncio.timeout(self._pace.answer):
-                answers = await link.ask(commands)
+            answers = await link.ask(commands)
         except BaseException:
             self._owed |= owed
             self._asked += asked
@@ -207,8 +206,9 @@ class RedisSignals:
         self._stir.wake()
 
     def _part(self, error: Exception) -> None:
-        """Say why the others are away, once for each reason."""
+        """Count and say that the others are away, and why; once for each reason in a row."""
         reason = reason_of(error)
+        self.counts.lost += self._shared
         if self._shared or reason != self._reason:
             unexpected = {"error": error} if reason == "unexpected" else {}
             get_logger().warning(
@@ -221,7 +221,6 @@ class RedisSignals:
 
     def _let_go(self) -> None:
         """Whoever waits for an answer from the others goes on without."""
-        self.counts.lost += self._shared
         self._shared = False
         self._tried.wake()
         self._said.wake()

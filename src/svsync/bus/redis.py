@@ -90,14 +90,19 @@ class LostError(Exception):
 class Link:
     """One connection that is signed in; made by `Servers.linked`, used by one task."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, answer: float) -> None:
         self._connection = connection
+        self._answer = answer
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send all, then read all answers; the first that is an error is raised."""
+        """Send all, then read all answers; the first that is an error is raised.
+
+        Raises TimeoutError when that takes too long; the connection is of no use then.
+        """
         packed = self._connection.pack_commands(commands)
-        await self._connection.send_packed_command(packed)
-        return [await self._connection.read_response() for _ in commands]
+        async with asyncio.timeout(self._answer):
+            await self._connection.send_packed_command(packed)
+            return [await self._connection.read_response() for _ in commands]
 
     async def next_message(self) -> Any:
         """What comes next of that to which this connection is subscribed."""
@@ -130,7 +135,7 @@ class Servers:
             await asyncio.sleep(self._pace.confirm)
             try:
                 master = await self.find()
-            except (redis_errors.RedisError, LostError):
+            except (redis_errors.RedisError, LostError, TimeoutError):
                 continue  # sentinels that are away change nothing
             if master != host:
                 raise LostError("master_moved")
@@ -141,8 +146,9 @@ class Servers:
         login = self._address.sentinel_login if sentinel else self._address.login
         connection = self._connection(host, login, 0 if sentinel else self._address.database)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            yield Link(connection)
+            async with asyncio.timeout(self._pace.connect):
+                await connection.connect()  # type: ignore[no-untyped-call]
+            yield Link(connection, self._pace.answer)
         finally:
             with suppress(redis_errors.RedisError, OSError):
                 await connection.disconnect(nowait=True)
@@ -153,7 +159,9 @@ class Servers:
             "username": login.user,
             "password": login.password.reveal() if login.password else None,
             "socket_connect_timeout": self._pace.connect,
-            "socket_timeout": self._pace.answer,
+            # With a limit of its own the library waits by asyncio.wait_for, which in Python
+            # 3.11 may swallow that the task is cancelled. The limits are set around it.
+            "socket_timeout": None,
             "protocol": 2,  # understood by every server; pushes come on a connection of their own
             "driver_info": None,
         }
@@ -170,7 +178,7 @@ class Servers:
         for host in self._address.hosts:
             try:
                 return await ask(host)
-            except (redis_errors.RedisError, LostError) as e:
+            except (redis_errors.RedisError, LostError, TimeoutError) as e:
                 failed = e
         assert failed is not None
         raise failed

@@ -54,13 +54,14 @@ class ValkeyServer:
         folder: Path,
         *,
         tcp: bool = False,
+        password: SecretValue | None = None,
         program: Path | None = None,
         sentinel: bool = False,
         lines: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.port = 0
-        self.password = SecretValue(secrets.token_urlsafe(24))
+        self.password = password or SecretValue(secrets.token_urlsafe(24))
         self._tcp = tcp
         self._program = program
         self._sentinel = sentinel
@@ -186,6 +187,7 @@ async def valkey_server(
     folder: Path,
     *,
     tcp: bool = False,
+    password: SecretValue | None = None,
     program: Path | None = None,
     sentinel: bool = False,
     lines: Sequence[str] = (),
@@ -193,11 +195,13 @@ async def valkey_server(
     """A ready server with its files in `folder`; its process ends with the block.
 
     It listens on a socket there (the folder's path must be short), or on a loopback
-    port with `tcp`. `program` is the server of another make; `sentinel` starts a
-    sentinel; `lines` are added to the configuration. Raises SetupError when the
-    program is missing or does not start.
+    port with `tcp`. A password is made where none is given. `program` is the server of
+    another make; `sentinel` starts a sentinel; `lines` are added to the configuration.
+    Raises SetupError when the program is missing or does not start.
     """
-    server = ValkeyServer(folder, tcp=tcp, program=program, sentinel=sentinel, lines=lines)
+    server = ValkeyServer(
+        folder, tcp=tcp, password=password, program=program, sentinel=sentinel, lines=lines
+    )
     try:
         await server.start()
         yield server
