@@ -28,6 +28,7 @@ from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
 from svsync.ports import BackendDriver, Signals
 from svsync.registry import CredentialReader, Registry, key_services
+from svsync.services.access import Access
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
 from svsync.services.federation import Federation
@@ -76,6 +77,7 @@ class App:
     conflicts: Conflicts
     runs: Runs
     retention: Retention
+    access: Access
     embedded: bool
 
     async def tenant(self, slug: str) -> TenantId:
@@ -157,6 +159,7 @@ async def open_app(
                 unreachable_after=settings.unreachable_after,
             ),
             retention=Retention(db, ages_of(settings)),
+            access=Access(db, ids=new_id, random=entropy.token_bytes),
             embedded=embedded is not None,
         )
         if apply_backends and (settings.backends or settings.source is not None):
@@ -188,7 +191,10 @@ def open_hints(settings: Settings) -> AbstractAsyncContextManager[Signals]:
 
 @asynccontextmanager
 async def open_webhooks(
-    app: App, *, own_listeners: frozenset[tuple[str, int]] = frozenset()
+    app: App,
+    *,
+    own_listeners: frozenset[tuple[str, int]] = frozenset(),
+    meter: Meter = SILENT,
 ) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
     """The endpoints of webhooks, and what is delivered to them, over connections that are
     closed when the block ends and that never lead to this process's own listeners."""
@@ -198,7 +204,7 @@ async def open_webhooks(
     async with open_webhook_client(private=private, own_listeners=own_listeners) as sender:
         yield (
             Webhooks(app.db, app.sealing, sender, ids=new_id),
-            Deliveries(app.db, app.sealing, sender, random=random.random),
+            Deliveries(app.db, app.sealing, sender, random=random.random, meter=meter),
         )
 
 

@@ -302,9 +302,21 @@ class ChangeFeed(Protocol):
         """Tell each notice until cancelled; `tell` does not block and does not raise.
 
         After a time in which notices may have been missed, a notice without a path. What
-        cannot be read is dropped unseen; an outage is waited out here.
+        cannot be read is dropped unseen.
 
         Raises:
             ConfigError: it cannot listen as configured.
+            BackendError: the connection that it listens on broke, or cannot be made; it
+                is opened anew by whoever opened it.
         """
+        ...
+
+    @property
+    def invalid(self) -> int:
+        """How much of what it heard was no notice of the form expected."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """How much was dropped unseen; each time a gap was told."""
         ...

@@ -442,7 +442,8 @@ class World:
             await self.time_passes()
             ended = await self.run()
             assert ended is not None
-        assert ended.record.error is None, ended.record.error
+            failed = ended.record.error
+        assert failed is None, failed
         before = await self.house.dump(without=QUIET)
         calls = dict(self.there.calls)
         ended = await self.run()

@@ -9,8 +9,7 @@ from svsync.domain.access import Identity, Scope
 from svsync.domain.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from svsync.app import App
-    from svsync.services.access import Access
+    pass
 
 _EXPIRES: Final = "90d"
 
@@ -49,7 +48,7 @@ async def create(args: argparse.Namespace) -> int:
     scopes = [Scope(scope) for scope in args.scope]
     seconds = _seconds(args.expires)
     async with opened(args) as (app, tenant):
-        made = await _access(app).create(
+        made = await app.access.create(
             tenant, identity, scopes, expires_in=seconds, by=f"cli:{acting_user()}"
         )
     if out.json:
@@ -74,7 +73,7 @@ async def list_tokens(args: argparse.Namespace) -> int:
 
     out: Output = args.out
     async with opened(args) as (app, tenant):
-        found: list[dict[str, Any]] = await _access(app).list_tokens(tenant)
+        found: list[dict[str, Any]] = await app.access.list_tokens(tenant)
     if out.json:
         out.document({"tokens": found})
         return 0
@@ -103,21 +102,12 @@ async def revoke(args: argparse.Namespace) -> int:
 
     out: Output = args.out
     async with opened(args) as (app, tenant):
-        await _access(app).revoke(tenant, args.token_id)
+        await app.access.revoke(tenant, args.token_id)
     if out.json:
         out.document({"token_id": args.token_id, "state": "revoked"})
     else:
         out.line(f"{args.token_id} is revoked.")
     return 0
-
-
-def _access(app: "App") -> "Access":
-    import secrets
-
-    from svsync.app import new_id
-    from svsync.services.access import Access
-
-    return Access(app.db, ids=new_id, random=secrets.token_bytes)
 
 
 def _seconds(text: str) -> int | None:

@@ -8,10 +8,10 @@ taken, the process leaves the list of those that are up, and connections close.
 
 import asyncio
 import os
-import secrets as entropy
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +29,6 @@ from svsync.http.server import Api, make_server
 from svsync.observe.logs import get_logger
 from svsync.observe.metrics import Metrics, watch_loop
 from svsync.ports import Signals
-from svsync.services.access import Access
 from svsync.services.deliveries import Deliveries
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
@@ -91,7 +90,7 @@ async def serve(
         service = _Service(app, settings, load, signals, meter, notify, frozenset(roles))
         place = await service.listen(stack)
         _, deliveries = await stack.enter_async_context(
-            open_webhooks(app, own_listeners=service.own_listeners)
+            open_webhooks(app, own_listeners=service.own_listeners, meter=meter)
         )
         async with asyncio.TaskGroup() as tasks:
             running = service.start(tasks, deliveries)
@@ -146,6 +145,7 @@ class _Service:
         )
         self._workers = Workers(app.db, app.runs, signals, slots=SLOTS)
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
+        self._noticed: Counter[tuple[str, str]] = Counter()
         self.own_listeners: frozenset[tuple[str, int]] = frozenset()
 
     async def listen(self, stack: AsyncExitStack) -> Place:
@@ -157,13 +157,13 @@ class _Service:
             gauges = Gauges(app.db, self._meter)
             stack.push_async_callback(gauges.aclose)
             host, port = await stack.enter_async_context(
-                serving_metrics(self._meter, gauges, settings.metrics_address)
+                serving_metrics(self._meter, gauges, settings.metrics_address, look=self._measure)
             )
             metrics = f"http://{host}:{port}/metrics"
             at.add((host, port))
         if Role.API in self._roles:
             api = Api(
-                access=Access(app.db, ids=new_id, random=entropy.token_bytes),
+                access=app.access,
                 federation=app.federation,
                 removal=app.removal,
                 reports=Reports(app.db),
@@ -186,7 +186,7 @@ class _Service:
             self._name,
             roles=sorted(self._roles),
             version=__version__,
-            each=self._measure,
+            each=self._say_status,
         )
         works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
         if self._notify.watchdog_s is not None:
@@ -209,10 +209,26 @@ class _Service:
 
     # --- tasks ----------------------------------------------------------------------
 
+    def _say_status(self) -> None:
+        self._notify.status(f"{self._workers.at_work} of {SLOTS} workers busy")
+
     def _measure(self) -> None:
+        """What stands in this process now, for the page of metrics."""
         self._meter.workers(self._workers.at_work, SLOTS)
         self._meter.signals_shared(self._signals.shared)
-        self._notify.status(f"{self._workers.at_work} of {SLOTS} workers busy")
+        down: Counter[str] = Counter()
+        seen: Counter[tuple[str, str]] = Counter()
+        for state in self._feeds.states():
+            down[state.feed] += bool(state.problem)
+            seen[state.feed, "told"] += state.heard - state.unmapped
+            seen[state.feed, "unmapped"] += state.unmapped
+            seen[state.feed, "gap"] += state.gaps
+            seen[state.feed, "dropped"] += state.dropped
+        for feed, many in down.items():
+            self._meter.feeds_down(feed, many)
+        for (feed, outcome), many in (seen - self._noticed).items():
+            self._meter.feed_noticed(feed, outcome, many)
+        self._noticed = self._noticed | seen
 
     async def _keep_alive(self, every_s: float) -> None:
         """The loop that does this is the one that does everything."""

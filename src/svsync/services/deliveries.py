@@ -18,11 +18,12 @@ from svsync.domain.errors import SvsyncError
 from svsync.domain.ids import BackendId, EndpointId, TenantId
 from svsync.domain.webhooks import GIVE_UP_S, Subscription, wanted_by
 from svsync.observe.logs import get_logger
+from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Waker
 from svsync.services.delivering import CLAIM_S, Delivering, Outside
 from svsync.services.sealing import Sealing
 from svsync.services.webhooks import Sender
-from svsync.store import outbox
+from svsync.store import federation, outbox
 from svsync.store import webhooks as store
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.outbox import NewDelivery
@@ -50,12 +51,15 @@ class Deliveries:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
         concurrency: int = CONCURRENCY,
+        meter: Meter = SILENT,
     ) -> None:
         """`random` gives numbers from 0 up to 1; `clock` monotonic seconds."""
         self._db = db
         self._sealing = sealing
-        self._outside = Outside(sender, now, clock, random)
+        self._outside = Outside(sender, now, clock, random, self._told)
         self._concurrency = concurrency
+        self._meter = meter
+        self._slugs: dict[TenantId, str] = {}
 
     async def deliver_due(self, waker: Waker | None = None) -> int:
         """Hand out what is new and send what is due, until nothing is; how many messages were
@@ -70,7 +74,8 @@ class Deliveries:
         sent = 0
         try:
             while True:
-                tenants = await outbox.tenants(self._db)
+                self._slugs = await federation.active_slugs(self._db)
+                tenants = list(self._slugs)
                 more = await self._hand_out(tenants)
                 free = self._concurrency - len(serving)
                 for held, failures in await self._claim(tenants, free):
@@ -89,8 +94,12 @@ class Deliveries:
 
     async def next_due(self) -> float | None:
         """Seconds until something is due; None: nothing is. Raises StoreError."""
-        seconds = await store.next_due(self._db, await outbox.tenants(self._db))
+        seconds = await store.next_due(self._db, await federation.active(self._db))
         return None if seconds is None else max(0.0, seconds)
+
+    def _told(self, tenant: TenantId, status: str, seconds: float) -> None:
+        if tenant in self._slugs:
+            self._meter.webhook_delivered(self._slugs[tenant], status, seconds)
 
     async def _claim(self, tenants: Sequence[TenantId], free: int) -> list[tuple[Claim, int]]:
         return await store.claim(self._db, tenants, free, CLAIM_S) if free > 0 else []

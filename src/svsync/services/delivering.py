@@ -18,7 +18,7 @@ from typing import Final
 
 from svsync.domain import webhooks as rules
 from svsync.domain.errors import KeyServiceError
-from svsync.domain.ids import BackendId
+from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.webhooks import OUTAGE_AFTER, Answer, Failure
 from svsync.observe.logs import get_logger
 from svsync.services.sealing import Sealing
@@ -43,12 +43,14 @@ _UNREADABLE_HOLD_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What is no part of this: the time messages carry, monotonic seconds, numbers from 0
-    up to 1, and who carries a message."""
+    up to 1, who carries a message, and who is told how each attempt ended and how many
+    seconds it took (`delivered`, `failed`, `dead`)."""
 
     sender: Sender
     now: Callable[[], datetime]
     clock: Callable[[], float]
     random: Callable[[], float]
+    told: Callable[[TenantId, str, float], None]
 
 
 class Delivering:
@@ -160,7 +162,11 @@ class Delivering:
         body = rules.body_of(row["type"], row["created_at"], row["payload"])
         timestamp = int(self._outside.now().timestamp())
         headers = rules.signed_headers(message, timestamp, body, self._secrets)
-        return await self._outside.sender.send(self._url, headers, body)
+        began = self._outside.clock()
+        answer = await self._outside.sender.send(self._url, headers, body)
+        status = "delivered" if answer.error is None else "dead" if answer.gone else "failed"
+        self._outside.told(self._held.tenant, status, self._outside.clock() - began)
+        return answer
 
     async def _arrived(self, settled: Sequence[Settled]) -> None:
         was_down = self._failures >= OUTAGE_AFTER

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.federation import BackendSpec, Mode
@@ -32,22 +32,8 @@ _SHORTEST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 
 
-class CountedFeed(ChangeFeed, Protocol):
-    """A feed that says how much of what it heard it could not use, since it was opened."""
-
-    @property
-    def invalid(self) -> int:
-        """What was no notice of the form expected."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """What was dropped unseen; each time a gap was told."""
-        ...
-
-
 Entry = Mapping[str, object]
-OpenFeed = Callable[[Entry, BackendSpec, TenantId], CountedFeed]
+OpenFeed = Callable[[Entry, BackendSpec, TenantId], ChangeFeed]
 """Opens the feed of one entry of a backend's `events`. Raises ConfigError."""
 
 TakeNotice = Callable[[TenantId, BackendId, Collection[RemotePath] | None, str], Awaitable[None]]
@@ -117,7 +103,7 @@ class _Source:
     gaps: int = 0
     invalid: int = 0
     dropped: int = 0
-    opened: CountedFeed | None = None
+    opened: ChangeFeed | None = None
 
     @property
     def listen(self) -> str:
@@ -288,6 +274,9 @@ class Feeds:
                         detail=str(error),
                     )
                 source.problem = str(error)
+            except Exception as bug:  # noqa: BLE001 - a defect in one feed ends no other, nor the service
+                get_logger().error("change_feed_broke", feed=source.feed, exc_info=bug)
+                source.problem = f"it broke in a way it should not ({type(bug).__name__})"
             finally:
                 source.closed()
             if source.gaps > gaps:  # it did listen

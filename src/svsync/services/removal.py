@@ -104,6 +104,7 @@ class Removal:
                     code="managed_by_file",
                 )
             await federation.set_state(tx, stored.spec.id, "active", ("paused",))
+            await federation.due_now(tx, stored.spec.id)  # what feeds told meanwhile was not kept
         return stored.spec.id
 
     async def remove(self, tenant: TenantId, backend: str, *, purge: bool = False) -> Removed:

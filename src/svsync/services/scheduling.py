@@ -206,29 +206,25 @@ async def keep_schedule(scheduling: Scheduling) -> None:
 
     A store that is away is waited for; it is told of once.
     """
+    due, away = asyncio.Event(), False
     clock = AsyncIOScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None})
-    away = False
-
-    async def tick() -> None:
-        nonlocal away
-        wait = TICK_S
-        try:
-            wait = await scheduling.tick()
-        except StoreError as problem:
-            if not away:
-                get_logger().warning("schedule_waits", error_code=problem.code)
-            away = True
-        else:
-            if away:
-                get_logger().info("schedule_goes_on")
-            away = False
-        finally:
-            later = datetime.now(UTC) + timedelta(seconds=wait)
-            clock.add_job(tick, "date", run_date=later)
-
-    clock.add_job(tick)
+    clock.add_job(due.set, "interval", seconds=TICK_S)
     clock.start()
     try:
-        await asyncio.Event().wait()
+        while True:
+            try:
+                wait = await scheduling.tick()
+                if away:
+                    get_logger().info("schedule_goes_on")
+                away = False
+            except StoreError as problem:
+                wait = TICK_S
+                if not away:
+                    get_logger().warning("schedule_waits", error_code=problem.code)
+                away = True
+            if wait < TICK_S:
+                clock.add_job(due.set, "date", run_date=datetime.now(UTC) + timedelta(seconds=wait))
+            await due.wait()
+            due.clear()
     finally:
         clock.shutdown(wait=False)

@@ -277,8 +277,9 @@ class translated:
                 raise StoreError(f"the database refused a statement ({kind})") from None
             case asyncpg.DataError() | UnicodeError():
                 raise StoreError("a record could not be sent to the database") from None
-            case asyncpg.InterfaceError() | OSError():
-                # OSError: TimeoutError, refused, reset, no such socket, no such host
+            case asyncpg.InterfaceError() | asyncpg.InternalClientError() | OSError():
+                # InternalClientError: a connection that was cut while it lay idle. OSError:
+                # TimeoutError, refused, reset, no such socket, no such host.
                 raise StoreUnavailableError(_LOST) from None
 
 

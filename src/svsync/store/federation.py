@@ -65,6 +65,12 @@ async def active(db: Database) -> list[TenantId]:
     return [TenantId(row["tenant_id"]) for row in await db.fetch_global("federation.active")]
 
 
+async def active_slugs(db: Database) -> dict[TenantId, str]:
+    """All active tenants by their names."""
+    rows = await db.fetch_global("federation.active")
+    return {TenantId(row["tenant_id"]): row["slug"] for row in rows}
+
+
 async def tenants(db: Database) -> list[str]:
     """The slugs of all active tenants."""
     return [row["slug"] for row in await db.fetch_global("federation.tenants")]
@@ -95,8 +101,13 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
         "active" if row["vanished"] else row["state"], same_store, syncs, spec.sync_interval,
         spec.max_staleness,
     )  # fmt: skip
-    await tx.execute("federation.due_now", tx.tenant, spec.id)
+    await due_now(tx, spec.id)
     return True
+
+
+async def due_now(tx: Transaction, backend: BackendId) -> None:
+    """Its next cycle is due at once."""
+    await tx.execute("federation.due_now", tx.tenant, backend)
 
 
 async def lock_file(tx: Transaction) -> None:

@@ -71,11 +71,6 @@ async def list_events(tx: Transaction, backend: BackendId) -> list[Row]:
 # --- handing them out -------------------------------------------------------------
 
 
-async def tenants(db: Database) -> list[TenantId]:
-    """All active tenants."""
-    return [TenantId(row["tenant_id"]) for row in await db.fetch_global("outbox.tenants")]
-
-
 async def waiting(db: Database, tenants: Sequence[TenantId]) -> list[TenantId]:
     """Of these tenants those whose events are to be handed out."""
     async with db.transaction_of(tenants, read_only=True) as tx:

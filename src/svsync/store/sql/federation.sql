@@ -2,7 +2,7 @@
 SELECT tenant_id, status FROM tenants WHERE slug = $1;
 
 -- name: active
-SELECT tenant_id FROM tenants WHERE status = 'active' ORDER BY tenant_id;
+SELECT tenant_id, slug FROM tenants WHERE status = 'active' ORDER BY tenant_id;
 
 -- name: tenants
 SELECT slug FROM tenants WHERE status = 'active' ORDER BY slug;

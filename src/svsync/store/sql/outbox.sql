@@ -55,6 +55,3 @@ gone AS (
   RETURNING o.event_id)
 SELECT page.event_id, page.old, gone.event_id IS NOT NULL AS removed
 FROM page LEFT JOIN gone USING (event_id) ORDER BY page.event_id;
-
--- name: tenants
-SELECT tenant_id FROM tenants WHERE status = 'active' ORDER BY tenant_id;
