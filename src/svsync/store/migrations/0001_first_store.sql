@@ -49,12 +49,17 @@ CREATE TABLE data_keys (
 );
 CREATE UNIQUE INDEX data_keys_one_active ON data_keys (tenant_id, purpose) WHERE state = 'active';
 
--- The server and timeline that the database was on when it was last in order: on another one it was restored.
+-- The server and timeline that the database was on when it was last in order, none where our role may not know: on another
+-- one it was restored. And whether a person has stopped all runs, of every tenant.
 CREATE TABLE store_home (
   one         boolean PRIMARY KEY DEFAULT true CHECK (one),
-  system      text NOT NULL,
-  timeline    int NOT NULL,
-  seen_at     timestamptz NOT NULL DEFAULT now()
+  system      text,
+  timeline    int,
+  seen_at     timestamptz NOT NULL DEFAULT now(),
+  stopped_at  timestamptz,
+  stopped_by  text,
+  CHECK ((system IS NULL) = (timeline IS NULL)),
+  CHECK ((stopped_at IS NULL) = (stopped_by IS NULL))
 );
 
 -- Backends -----------------------------------------------------------------------

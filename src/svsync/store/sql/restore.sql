@@ -23,7 +23,7 @@ WHERE tenant_id = $1 AND state IN ('planned', 'sent', 'unknown');
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system, (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline;
 
 -- name: remembered
-SELECT system, timeline FROM store_home;
+SELECT system, timeline FROM store_home WHERE system IS NOT NULL;
 
 -- name: remember
 INSERT INTO store_home (system, timeline) VALUES ($1, $2)

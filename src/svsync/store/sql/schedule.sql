@@ -16,7 +16,9 @@ FROM backend_health h JOIN backends b USING (tenant_id, backend_id) WHERE b.stat
 -- name: enqueue_due
 -- Backends that are due become queued runs, and are due again one interval later, less up to a tenth: whichever replica is
 -- first, the others find nothing. Where no rule syncs there is a probe instead. $1: run ids, as many as are wanted at most.
-WITH due AS (
+-- While a person has stopped all runs there is none, and what is due is so again in a few seconds: no tick is made in vain.
+WITH halt AS (SELECT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL) AS halted),
+     due AS (
        SELECT h.tenant_id, h.backend_id, b.syncs, b.rev, b.interval_s, row_number() OVER (ORDER BY h.next_due_at) AS n
        FROM backend_health h JOIN backends b USING (tenant_id, backend_id)
        WHERE (h.tenant_id, h.backend_id) IN (
@@ -25,18 +27,18 @@ WITH due AS (
          ORDER BY d.next_due_at LIMIT cardinality($1::text[]) FOR UPDATE OF d SKIP LOCKED)),
      moved AS (
        UPDATE backend_health h SET next_due_at = now()
-         + make_interval(secs => CASE WHEN d.syncs THEN d.interval_s * (1 - 0.1 * random()) ELSE $2 END)
-       FROM due d WHERE h.tenant_id = d.tenant_id AND h.backend_id = d.backend_id)
+         + make_interval(secs => CASE WHEN halt.halted THEN 5 WHEN d.syncs THEN d.interval_s * (1 - 0.1 * random()) ELSE $2 END)
+       FROM due d CROSS JOIN halt WHERE h.tenant_id = d.tenant_id AND h.backend_id = d.backend_id)
 INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev)
 SELECT d.tenant_id, i.id, d.backend_id, CASE WHEN d.syncs THEN 'full' ELSE 'probe' END,
   CASE WHEN d.syncs THEN 'schedule' ELSE 'probe' END, d.rev
-FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n
+FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n WHERE NOT (SELECT halt.halted FROM halt)
 ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
 RETURNING run_id;
 
 -- name: candidates
 -- Runs that could begin now, best first: what somebody named, what was never synced, and what has waited long; then what was
--- asked for; then the schedule. Between tenants the one that has fewest at work.
+-- asked for; then the schedule. Between tenants the one that has fewest at work. None while a person has stopped all runs.
 WITH busy AS (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id)
 SELECT r.tenant_id, r.run_id FROM runs r
 JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
@@ -45,6 +47,7 @@ LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id
   AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
 LEFT JOIN busy ON busy.tenant_id = r.tenant_id
 WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
+  AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)
 ORDER BY CASE WHEN r.kind IN ('targeted', 'probe') OR h.last_success_at IS NULL
                 OR r.queued_at < clock_timestamp() - interval '60 s' THEN 0
               WHEN r.trigger <> 'schedule' THEN 1 ELSE 2 END,
