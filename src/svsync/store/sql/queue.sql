@@ -104,7 +104,9 @@ RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_c
 -- name: start
 -- `attempts` rises here, not at failure, so that a run that kills its worker is seen: it goes on from the deaths before.
 UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5 + 1, suspects = $6::text[], fence = $3, worker = $4,
-  stage = CASE WHEN handed_over AND staged_count IS NOT NULL THEN 'diff' ELSE 'list' END, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
+  stage = CASE WHEN handed_over AND staged_count IS NOT NULL THEN 'diff' ELSE 'list' END,
+  -- What an earlier worker had in hand is of a work list that is made anew.
+  todo_count = NULL, batch_cursor = 0, batch_size = NULL, in_hand = NULL, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
 RETURNING run_no, started_at, attempts, allow, paths, kind, trigger, handed_over, staged_count, scope_hash,
   counts::text AS counts, calls::text AS calls, stages_ms::text AS stages_ms;
