@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.program import until
+from tests.servers import FaultyTcp
 
 from svsync.bus.address import parse_address
 from svsync.bus.redis import Command, Pace, Servers
@@ -74,6 +76,14 @@ async def ask(url: SecretValue, *command: str | int) -> Any:
     async with Servers(address, QUICK).linked(address.hosts[0]) as link:
         question: Command = command
         return (await link.ask([question]))[0]
+
+
+@asynccontextmanager
+async def proxy_to(server: ValkeyServer) -> AsyncIterator[FaultyTcp]:
+    """A proxy that misbehaves on request, in the block of which all its users end."""
+    async with FaultyTcp(("127.0.0.1", server.port)) as proxy:
+        yield proxy
+        await until(lambda: not proxy._tasks)  # one that is cancelled at its end leaves a socket
 
 
 @asynccontextmanager
