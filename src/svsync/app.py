@@ -32,6 +32,7 @@ from svsync.services.access import Access
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
 from svsync.services.federation import Federation
+from svsync.services.overview import Overview
 from svsync.services.removal import Removal
 from svsync.services.restore import Restored, after_restore
 from svsync.services.retention import Ages, Retention
@@ -78,6 +79,7 @@ class App:
     runs: Runs
     retention: Retention
     access: Access
+    overview: Overview
     embedded: bool
 
     async def tenant(self, slug: str) -> TenantId:
@@ -160,6 +162,7 @@ async def open_app(
             ),
             retention=Retention(db, ages_of(settings)),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
+            overview=Overview(db),
             embedded=embedded is not None,
         )
         if apply_backends and (settings.backends or settings.source is not None):

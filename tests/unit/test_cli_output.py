@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from svsync.cli.federation import state_of
 from svsync.cli.output import Output, ago, plain_table, shown, span
+from svsync.cli.status import state_of
 from svsync.cli.words import ALWAYS, COUNTS, REASONS
 from svsync.domain.runs import Count, SkipReason
 
@@ -117,6 +117,7 @@ def test_times_are_told_as_people_say_them(moment: str | None, words: str) -> No
     [
         ({}, "healthy"),
         ({"last_sync_at": None}, "new"),
+        ({"last_sync_at": None, "connection_latency_ms": 4.2}, "healthy"),
         ({"consecutive_failures": 2}, "failing"),
         ({"consecutive_failures": 2, "status": "denied"}, "denied"),
         ({"paused": True, "consecutive_failures": 2}, "paused"),
@@ -124,6 +125,7 @@ def test_times_are_told_as_people_say_them(moment: str | None, words: str) -> No
 )
 def test_a_backend_is_called_healthy_only_when_it_is(changes: dict[str, object], word: str) -> None:
     well = {"paused": False, "last_sync_at": "…", "consecutive_failures": 0, "status": "healthy"}
+    well |= {"connection_latency_ms": None}
     assert state_of(well | changes) == word
 
 

@@ -1,13 +1,13 @@
-"""Backends as people look at them: list, show, test, status, the mapping."""
+"""Backends as they are configured: list, show, test, the mapping."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from svsync.cli.arguments import add_command, add_group, backend_option
 from svsync.cli.lifecycle import add_verbs
-from svsync.cli.output import Output, ago, span
+from svsync.cli.output import Output, span
+from svsync.cli.status import said_there_are_none
 from svsync.domain.errors import DeniedError, NotFoundError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ def add_commands(subparsers: Any) -> None:
     for parser in (shown, tested):
         parser.add_argument("backend", metavar="ID", help="a backend's id or name")
     add_verbs(backends)
-    backend_option(
-        add_command(subparsers, "status", "how the backends are, now", status), required=False
-    )
     mapping = add_group(subparsers, "map", "the path mapping, looked at without any store")
     tried = add_command(mapping, "test", "what becomes of some paths, both ways", map_test)
     backend_option(tried)
@@ -47,7 +44,7 @@ async def list_backends(args: argparse.Namespace) -> int:
         backends = await app.federation.list_backends(tenant)
     if out.json:
         out.document({"backends": backends})
-    elif _said_there_are_none(out, backends):
+    elif said_there_are_none(out, backends):
         pass
     else:
         rows = [(b["id"], b["name"], b["type"], b["mode"], b["state"]) for b in backends]
@@ -120,115 +117,6 @@ def _show_test(out: Output, document: Mapping[str, Any]) -> None:
     out.line()
     rows = [(c["name"], c["state"], c["hint"]) for c in document["checks"]]
     out.table(("permission", "state", "granted by"), rows)
-
-
-# --- status ---------------------------------------------------------------------------
-
-
-_DURATIONS: Final = ("sync_interval", "max_staleness")
-_STATUS_COLUMNS: Final = (
-    "backend",
-    "state",
-    "last sync",
-    "next",
-    "stale",
-    "secrets",
-    "conflicts",
-    "error",
-)
-
-
-async def status(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
-
-    out: Output = args.out
-    async with opened(args) as (app, tenant):
-        if args.backend:
-            one = await app.federation.status(tenant, args.backend)
-        else:
-            backends = await app.federation.list_backends(tenant)
-    now = datetime.now(UTC)
-    if args.backend and out.json:
-        out.document(one)
-    elif args.backend:
-        out.facts(_status_facts(one, now))
-    elif out.json:
-        out.document({"backends": backends})
-    elif not _said_there_are_none(out, backends):
-        out.table(_STATUS_COLUMNS, [_status_row(b, now) for b in backends])
-    return 0
-
-
-def state_of(status: Mapping[str, Any]) -> str:
-    """One word; what never ran, or does not get to its end, is not called healthy."""
-    if status["paused"]:
-        return "paused"
-    if status["last_sync_at"] is None:
-        return "new"
-    if status["consecutive_failures"] and status["status"] == "healthy":
-        return "failing"
-    return str(status["status"])
-
-
-def _next(status: Mapping[str, Any], now: datetime) -> str | None:
-    """When the next run is due; nobody starts it while no daemon runs."""
-    due = status["next_sync_at"]
-    if status["paused"] or due is None:
-        return None
-    words = ago(due, now)
-    return words if words.startswith("in ") else f"due {words}"
-
-
-def _stale(status: Mapping[str, Any]) -> str | None:
-    seconds = status["staleness_s"]
-    return None if seconds is None else span(round(seconds))
-
-
-def _status_row(b: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
-    return (
-        b["id"],
-        state_of(b),
-        ago(b["last_sync_at"], now),
-        _next(b, now),
-        _stale(b),
-        b["secrets_synced"],
-        b["conflicts_open"],
-        b["last_error"],
-    )
-
-
-def _status_facts(s: Mapping[str, Any], now: datetime) -> list[tuple[str, object]]:
-    lease, latency = s["lease"], s["connection_latency_ms"]
-    return [
-        ("backend", s["id"]),
-        ("state", state_of(s)),
-        ("mode", s["mode"]),
-        ("last sync", ago(s["last_sync_at"], now)),
-        ("last success", ago(s["last_success_at"], now)),
-        ("next sync", _next(s, now)),
-        ("stale for", _stale(s)),
-        (
-            "running now",
-            lease and f"{lease['holder']}, {ago(lease['expires_at'], now)} at the latest",
-        ),
-        ("secrets", s["secrets_synced"]),
-        ("conflicts", s["conflicts_open"]),
-        ("diverged", s["diverged"]),
-        ("skipped", s["skipped"]),
-        ("quarantined", s["quarantined"]),
-        ("latency", None if latency is None else f"{latency:.0f} ms"),
-        ("calls a cycle", s["calls_per_cycle"]),
-        ("failures", s["consecutive_failures"] or None),
-        ("unreachable", s["unreachable_since"] and f"since {ago(s['unreachable_since'], now)}"),
-        ("last error", s["last_error"]),
-        ("last run", s["last_run"]),
-    ]
-
-
-def _said_there_are_none(out: Output, backends: Sequence[object]) -> bool:
-    if not backends:
-        out.line("There is no backend: name one under `backends:` in the configuration file.")
-    return not backends
 
 
 # --- mapping --------------------------------------------------------------------------
@@ -349,7 +237,7 @@ def _rule_row(number: int, rule: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _setting(key: str, value: Any) -> object:
-    if key in _DURATIONS:
+    if key in ("sync_interval", "max_staleness"):
         return span(value)
     return value if isinstance(value, str | int | float) else _words(value)
 

@@ -1,10 +1,11 @@
-"""What becomes of a backend: its file brought in, paused, resumed, removed."""
+"""What becomes of backends: their file brought in, paused, resumed, all stopped, removed."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from svsync.cli.arguments import add_command
+from svsync.cli.arguments import acting_user, add_command
 from svsync.cli.output import Output
+from svsync.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from svsync.domain.ids import BackendId
@@ -25,8 +26,13 @@ def add_verbs(backends: Any) -> None:
     paused = add_command(backends, "pause", "begin no run of a backend any more", pause)
     resumed = add_command(backends, "resume", "begin runs of a paused backend again", resume)
     removed = add_command(backends, "remove", "let go of a backend and its pairs", remove)
-    for parser in (paused, resumed, removed):
-        parser.add_argument("backend", metavar="ID", help="a backend's id or name")
+    removed.add_argument("backend", metavar="ID", help="a backend's id or name")
+    for parser, words in (
+        (paused, "begin no run at all, of any tenant, until `resume --all`"),
+        (resumed, "end the stop of `pause --all`"),
+    ):
+        parser.add_argument("backend", metavar="ID", nargs="?", help="a backend's id or name")
+        parser.add_argument("--all", action="store_true", help=words)
     removed.add_argument(
         "--local-copies",
         choices=("keep", "purge"),
@@ -53,11 +59,45 @@ async def apply(args: argparse.Namespace) -> int:
 
 
 async def pause(args: argparse.Namespace) -> int:
-    return await _set(args, "paused")
+    return await (_stop(args) if _means_all(args) else _set(args, "paused"))
 
 
 async def resume(args: argparse.Namespace) -> int:
-    return await _set(args, "active")
+    return await (_go_on(args) if _means_all(args) else _set(args, "active"))
+
+
+def _means_all(args: argparse.Namespace) -> bool:
+    if args.all == (args.backend is not None):
+        raise UsageError("name one backend, or give --all")
+    return bool(args.all)
+
+
+async def _stop(args: argparse.Namespace) -> int:
+    """Runs under way end as ever; each backend stays as it is, active or paused."""
+    from svsync.cli.opening import opened
+    from svsync.services.overview import RESUME, stopped_json
+
+    out: Output = args.out
+    async with opened(args) as (app, _):
+        stopped = stopped_json(await app.overview.stop(acting_user()))
+    if out.json:
+        out.document({"stopped": stopped})
+    else:
+        out.line(f"No run begins any more, of any tenant; those at work end. {RESUME} ends this.")
+    return 0
+
+
+async def _go_on(args: argparse.Namespace) -> int:
+    from svsync.cli.opening import opened
+
+    out: Output = args.out
+    async with opened(args) as (app, _):
+        await app.overview.go_on()
+    if out.json:
+        out.document({"stopped": None})
+    else:
+        out.line("Runs begin again; a backend that is paused itself stays so.")
+    return 0
 
 
 async def _set(args: argparse.Namespace, state: str) -> int:

@@ -37,6 +37,7 @@ _COMMANDS = (
     "serve",
     "run",
     "federation",
+    "status",
     "conflicts",
     "secrets",
     "tokens",

@@ -10,14 +10,16 @@ would move a cursor or hide text is shown escaped.
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from svsync.domain.errors import SetupError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from svsync.domain.runs import Stage
     from svsync.services.sync.context import Progress
 
@@ -26,6 +28,7 @@ Row = Sequence[object]
 _COLOURS: Final = {
     "green": {"ok", "healthy", "granted", "completed", "in_sync", "active"},
     "yellow": {
+        "warning",
         "partial",
         "degraded",
         "missing_optional",
@@ -35,7 +38,16 @@ _COLOURS: Final = {
         "new",
         "retained",
     },
-    "red": {"failed", "unreachable", "denied", "missing", "quarantined", "failing"},
+    "red": {
+        "wrong",
+        "failed",
+        "unreachable",
+        "denied",
+        "missing",
+        "quarantined",
+        "failing",
+        "stale",
+    },
 }
 _FOLDED: Final = frozenset(
     {"path", "remote path", "local", "remote", "but", "what", "because", "such as", "value", "tags"}
@@ -51,11 +63,13 @@ class Output:
     Attributes:
         json: programs are reading; views are not drawn.
         answered: the one JSON object has been written.
+        unheard: whoever read went away; what is written goes nowhere.
     """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
         self.answered = False
+        self.unheard = False
         self.on_terminal = sys.stdout.isatty()
 
     # --- for programs -----------------------------------------------------------------
@@ -72,7 +86,7 @@ class Output:
     # --- for people -------------------------------------------------------------------
 
     def line(self, text: str = "") -> None:
-        self._text(shown(text) + "\n")
+        self.text(shown(text) + "\n")
 
     def heading(self, text: str, says: str = "") -> None:
         """A line that stands out, in the colour of the word that it says."""
@@ -81,7 +95,7 @@ class Output:
 
             self._draw(Text(shown(text), style=f"bold {_colour(says)}"))
         else:
-            self._text(shown(text) + "\n")
+            self.text(shown(text) + "\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Rows under their column names; numbers are set to the right."""
@@ -90,7 +104,7 @@ class Output:
             bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(columns))
         ]
         if not self.on_terminal:
-            self._text(plain_table([name.upper() for name in columns], cells, right))
+            self.text(plain_table([name.upper() for name in columns], cells, right))
             return
         from rich import box
         from rich.table import Table
@@ -106,14 +120,14 @@ class Output:
                 no_wrap=name not in _FOLDED,
             )
         for row in cells:
-            table.add_row(*map(_styled, row))
+            table.add_row(*map(styled, row))
         self._draw(table)
 
     def facts(self, facts: Sequence[tuple[str, object]]) -> None:
         """Names and what they are, one a line; None leaves a fact out."""
         rows = [[name, shown(value)] for name, value in facts if value is not None]
         if not self.on_terminal:
-            self._text(plain_table(None, rows, [False, False]))
+            self.text(plain_table(None, rows, [False, False]))
             return
         from rich.table import Table
 
@@ -121,7 +135,7 @@ class Output:
         grid.add_column(style="dim")
         grid.add_column(overflow="fold")
         for name, value in rows:
-            grid.add_row(name, _styled(value))
+            grid.add_row(name, styled(value))
         self._draw(grid)
 
     @contextmanager
@@ -150,6 +164,32 @@ class Output:
 
             yield tell
 
+    @property
+    def can_draw(self) -> bool:
+        """Can what was written be written over?"""
+        return self.on_terminal and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
+
+    @contextmanager
+    def screen(self) -> Iterator[Callable[["RenderableType"], bool]]:
+        """The whole terminal, drawn anew by each call; as it was before when the block ends.
+
+        A call says whether somebody still sees it.
+        """
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(
+            file=cast("IO[str]", _Written(self)), force_terminal=True, highlight=False, markup=False
+        )
+        with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False,
+                  redirect_stderr=False) as live:  # fmt: skip
+
+            def draw(thing: "RenderableType") -> bool:
+                live.update(thing, refresh=True)
+                return not self.unheard
+
+            yield draw
+
     def _draw(self, thing: object) -> None:
         """Render by rich, then write as everything else is written."""
         import io
@@ -159,9 +199,9 @@ class Output:
         drawn = io.StringIO()
         Console(file=drawn, force_terminal=True, highlight=False, markup=False).print(thing)
         lines = [line.rstrip() for line in drawn.getvalue().split("\n")]
-        self._text("\n".join(lines).strip("\n") + "\n")
+        self.text("\n".join(lines).strip("\n") + "\n")
 
-    def _text(self, text: str) -> None:
+    def text(self, text: str) -> None:
         self.raw(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace"))
 
     def raw(self, data: bytes) -> None:
@@ -177,6 +217,7 @@ class Output:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except BrokenPipeError:
+            self.unheard = True
             _forget_stdout()
         except OSError as error:
             _forget_stdout()
@@ -253,7 +294,21 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
-def _styled(text: str) -> Any:
+class _Written:
+    """A file for rich, whose writes are those of an `Output`."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        self._out.text(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Every write is flushed already."""
+
+
+def styled(text: str) -> Any:
     """A cell that says how something stands has its colour."""
     from rich.text import Text
 

@@ -64,6 +64,8 @@ async def run_once(args: argparse.Namespace) -> int:
     request = _request(args, dry=args.dry_run, allow=allow)
     out: Output = args.out
     async with opened(args) as (app, tenant):
+        if not args.dry_run:
+            await app.overview.refuse_stopped()
         ended = await _run(app, tenant, request, out, wait=args.wait)
         document = ended.to_json()
         if out.json:

@@ -32,7 +32,8 @@ class Overview:
         """How things stand, ready to be printed; names and numbers, never a value.
 
         `at` is the database's clock, and so is every other moment. Of a backend: its status
-        as the API gives it, and `name`, `type`, `state`, `max_staleness_s`, `stale` (older
+        as the API gives it, and `name`, `type`, `state`, `syncs` (it has cycles; else it is
+        only probed), `max_staleness_s`, `stale` (older
         than that, or than three intervals where there is none), `tls_verify` (false: the
         backend is not checked to be who it says), `runs_waiting`, and `run`: the one at
         work, with `stage`, `listed`, `to_do` and `done`, each null until it is known.
@@ -101,6 +102,7 @@ def _backend(spec: BackendSpec, row: Row) -> dict[str, Any]:
         "name": spec.name,
         "type": spec.type,
         "state": row["state"],
+        "syncs": row["syncs"],
         **status_json(spec, row["state"], row),
         "max_staleness_s": spec.max_staleness,
         "stale": row["stale"],

@@ -10,7 +10,7 @@ WITH open AS (SELECT backend_id, count(*) AS n FROM conflicts WHERE tenant_id = 
                          AND p.remote_path = u.remote_path AND p.status = 'pending_push')
        GROUP BY u.backend_id),
      waiting AS (SELECT backend_id, count(*) AS n FROM runs WHERE tenant_id = $1 AND state = 'queued' GROUP BY backend_id)
-SELECT b.spec, b.state,
+SELECT b.spec, b.state, b.syncs,
   h.status, h.last_sync_at, h.last_success_at, h.next_due_at, h.secrets_synced, h.latency_ms::float8 AS latency_ms, h.failures,
   h.unreachable_since, h.diverged, h.skipped, h.quarantined, h.last_run_id, h.last_error, h.calls_per_cycle,
   extract(epoch FROM clock_timestamp() - h.last_success_at)::float8 AS staleness_s,
