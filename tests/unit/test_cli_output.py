@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from svsync.cli.output import Output, ago, plain_table, shown, span
-from svsync.cli.status import state_of
+from svsync.cli.standing import state_of
 from svsync.cli.words import ALWAYS, COUNTS, REASONS
 from svsync.domain.runs import Count, SkipReason
 

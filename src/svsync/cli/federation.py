@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from svsync.cli.arguments import add_command, add_group, backend_option
 from svsync.cli.lifecycle import add_verbs
 from svsync.cli.output import Output, span
-from svsync.cli.status import said_there_are_none
+from svsync.cli.standing import said_there_are_none
 from svsync.domain.errors import DeniedError, NotFoundError
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from svsync.cli.output import Output, ago, shown, span, styled
-from svsync.cli.status import next_words, of_backend, show, state_of, stop_line, unsafe_lines
+from svsync.cli.standing import next_words, of_backend, show, state_of, stop_line, unsafe_lines
 from svsync.domain.errors import StoreError, StoreUnavailableError
 from svsync.services.overview import Overview
 
