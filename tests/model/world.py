@@ -17,7 +17,13 @@ from tests.house import ALLOW_ALL, TENANT, WORK, House
 
 from svsync.app import new_id
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import BackendUnreachableError, SvsyncError, ThrottledError
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    FenceLostError,
+    StoreError,
+    SvsyncError,
+    ThrottledError,
+)
 from svsync.domain.federation import BackendSpec, RuleSpec, Writes
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, ConflictId, KeyId, LocalPath, SecretId, TenantId
@@ -272,7 +278,10 @@ class World:
             except Killed:
                 self.log.append("died")
             except SvsyncError as error:
-                self.log.append(f"run: {error.code}")
+                self._told("run", error)
+        if ended is not None and ended.record.error is not None:
+            code = ended.record.error.code
+            assert code not in (StoreError.code, "internal"), ended.record.error
         if meanwhile is None and self.spec.writes is not Writes.WRITE_THROUGH:
             made = self.there.calls["write"] + self.there.calls["delete"] - writes_before
             assert made == 0, "a write to the backend without write-through"
@@ -306,7 +315,7 @@ class World:
             except Killed:
                 self.log.append("died")
             except SvsyncError as refused:
-                self.log.append(f"put: {refused.code}")
+                self._told("put", refused)
             else:
                 self.keep(name, value, "here")
                 assert await self.readable_here(name, value), "an answered write is not there"
@@ -341,10 +350,16 @@ class World:
             except Killed:
                 self.log.append("died")
             except SvsyncError as refused:
-                self.log.append(f"resolve: {refused.code}")
+                self._told("resolve", refused)
             else:
                 if payload is not None:
                     self.keep(name, value, "here")
+
+    def _told(self, what: str, error: SvsyncError) -> None:
+        """What is refused is told; the store itself refuses nothing."""
+        lost = isinstance(error, FenceLostError)
+        assert lost or not isinstance(error, StoreError), f"{what}: {error}"
+        self.log.append(f"{what}: {error.code}")
 
     def _writes(self, mortal: Mortal) -> SecretWrites:
         app = self.house.app
