@@ -35,6 +35,7 @@ class Served:
     canary: Canary
     lines: list[dict[str, Any]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+    reading: asyncio.Task[None] | None = None
 
     async def read(self) -> None:
         """Take what it says until it ends."""
@@ -78,24 +79,35 @@ class Served:
         self.tell(signal.SIGTERM)
         return await self.code()
 
+    async def aclose(self) -> None:
+        """End it, if it has not ended, and take the rest of what it said."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        if self.reading is not None:
+            await self.reading
+
+
+async def start_serving(program: Program, *args: str, **changes: str) -> Served:
+    """A new process of `svsync serve`; whoever has it ends it with `aclose`."""
+    process = await program.start("serve", *args, **{**LISTEN, **changes})
+    served = Served(process, program.canary)
+    served.reading = asyncio.create_task(served.read())
+    return served
+
 
 @asynccontextmanager
 async def serving(
     program: Program, *args: str, ready: bool = True, **changes: str
 ) -> AsyncIterator[Served]:
     """`svsync serve` until the block ends; with `ready`, from when it serves."""
-    process = await program.start("serve", *args, **{**LISTEN, **changes})
-    served = Served(process, program.canary)
-    reading = asyncio.create_task(served.read())
+    served = await start_serving(program, *args, **changes)
     try:
         if ready:
             await served.says("serving")
         yield served
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        await reading
+        await served.aclose()
 
 
 @dataclass(frozen=True)
