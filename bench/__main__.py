@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.figures import Figure, keep_in_document, middle, table, write_results
 from bench.programs import Result, run_program
 from bench.rig import COPY_MOUNT, MOUNT, Source, filled_openbao, fresh_database
+from bench.service import idle_service
 from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
 
 HERE = Path(__file__).parent
@@ -31,10 +32,20 @@ class Plan:
     tenth: int = 100_000
     rounds: int = 3
     sample: int = 60
+    backends: int = 1_000
+    minutes: float = 1.5
 
     @classmethod
     def quick(cls) -> "Plan":
-        return cls(secrets=2_000, million=100_000, tenth=10_000, rounds=1, sample=20)
+        return cls(
+            secrets=2_000,
+            million=100_000,
+            tenth=10_000,
+            rounds=1,
+            sample=20,
+            backends=100,
+            minutes=0.5,
+        )
 
 
 async def vault_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
@@ -132,6 +143,19 @@ async def small_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Re
     return {"bytes": size["bytes"], "help_s": middle(starts)}
 
 
+async def service_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Result:
+    """Many backends on one process, and the service while it has nothing to do."""
+    say(f"{plan.backends:,} backends on one process")
+    async with fresh_database(server, "many") as dsn:
+        many = await run_program(
+            "bench.svsync_many", dsn=dsn, state_dir=str(state), count=plan.backends,
+            seconds=plan.minutes * 60,
+        )  # fmt: skip
+    say("the service, idle")
+    async with fresh_database(server, "idle") as dsn:
+        return {"many": many, "idle": await idle_service(dsn, state)}
+
+
 def vault_figures(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
     first = middle(r["first"]["seconds"] for r in rounds)
     floor = middle(r["floor_first"]["seconds"] for r in rounds)
@@ -206,6 +230,15 @@ def small(found: Result) -> Iterator[Figure]:
     yield Figure("svsync --help, s", f"{start:.2f} s", "", start, 0.3)
 
 
+def service(plan: Plan, found: Result) -> Iterator[Figure]:
+    many, idle = found["many"], found["idle"]
+    n = f"{plan.backends:,} backends at 30 s"
+    yield Figure(f"{n}, due to start, p99", f"{many['p99_s']:.2f} s", "", many["p99_s"], 1.5)
+    yield Figure("  its share of a core", f"{many['cores']:.2f}", "", many["cores"], 0.6)
+    yield Figure("svsync serve, idle, MB", f"{idle['idle_mb']:.0f} MB", "", idle["idle_mb"], 90)
+    yield Figure("  ready after, s", f"{idle['ready_s']:.2f} s", "", idle["ready_s"], 1.5)
+
+
 def say(what: str) -> None:
     print(f"[{datetime.now(UTC):%H:%M:%S}] {what}", file=sys.stderr, flush=True)
 
@@ -227,8 +260,10 @@ async def measure(plan: Plan) -> tuple[list[Figure], dict[str, object]]:
             vault = await vault_rounds(plan, server, state)
             million = await million_rounds(plan, server, state)
             others = await small_figures(plan, server, state)
+            served = await service_figures(plan, server, state)
     figures = [*vault_figures(plan, vault), *million_figures(plan, million), *small(others)]
-    return figures, {"vault": vault, "million": million, "small": others}
+    figures += service(plan, served)
+    return figures, {"vault": vault, "million": million, "small": others, "service": served}
 
 
 def main() -> int:
