@@ -13,14 +13,15 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svsync.bus.opening import open_signals
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
-from svsync.domain.errors import ConfigError, SetupError, StoreUnavailableError
+from svsync.domain.errors import ConfigError, SchemaError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.values import Credential
@@ -31,6 +32,7 @@ from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.access import Access
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
+from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
 from svsync.services.overview import Overview
 from svsync.services.removal import Removal
@@ -209,6 +211,59 @@ async def open_webhooks(
             Webhooks(app.db, app.sealing, sender, ids=new_id),
             Deliveries(app.db, app.sealing, sender, random=random.random, meter=meter),
         )
+
+
+def make_doctor(
+    settings: Settings,
+    *,
+    environ: Mapping[str, str] | None = None,
+    drivers: Mapping[str, BackendDriver] | None = None,
+) -> Doctor:
+    """Who examines this installation; nothing is opened before it does."""
+    environ = os.environ if environ is None else environ
+    secrets: list[Secrets] = []
+
+    def opened_secrets() -> Secrets:
+        if not secrets:
+            raise ConfigError(
+                "its credential is kept in ScaiVault, which cannot be opened",
+                code="credential_unavailable",
+            )
+        return secrets[0]
+
+    @asynccontextmanager
+    async def open_store() -> AsyncIterator[Store]:
+        async with AsyncExitStack() as stack:
+            dsn, embedded = await _store(settings, stack)
+            db = await stack.enter_async_context(open_database(dsn, size=4))
+            problem = None
+            try:
+                await migrate(dsn, apply=False)
+            except SchemaError as found:
+                problem = found
+            yield Store(db, embedded is not None, problem)
+
+    async def open_root(db: Database) -> Sealing | None:
+        roots = await keys.root_keys(db)
+        if not roots:
+            return None
+        # A second key that wraps nothing yet is made, and used, by the next start.
+        second = any(row["wrapped_2"] for row in roots)
+        known = settings if second else replace(settings, kms_key_id_secondary=None)
+        services = key_services(known, make_primary=False, make_secondary=False)
+        sealing = Sealing(db, services, entropy.token_bytes)
+        await sealing.open_root()
+        secrets.append(Secrets(db, sealing))
+        return sealing
+
+    return Doctor(
+        settings,
+        Registry(settings, _credentials(settings, opened_secrets, environ), drivers=drivers),
+        open_store=open_store,
+        open_root=open_root,
+        open_hints=lambda: open_hints(settings),
+        now=lambda: datetime.now(UTC),
+    )
 
 
 async def migrate_only(

@@ -43,6 +43,7 @@ _COMMANDS = (
     "tokens",
     "webhooks",
     "admin",
+    "doctor",
     "demo",
 )
 """Modules of this package; each adds its commands with `add_commands(subparsers)`."""

@@ -1,0 +1,15 @@
+"""What an examination asks of the database that nobody else does."""
+
+from svsync.store.database import Database, Row, Transaction
+
+
+async def server(db: Database) -> Row:
+    """Version, role, clock, and what the server writes into its log."""
+    [row] = await db.fetch_global("doctor.server")
+    return row
+
+
+async def neglected(tx: Transaction, late_s: float) -> list[Row]:
+    """What nobody has in hand any more, of each backend of the transaction's tenants;
+    `late_s`: seconds after a push's deadline."""
+    return await tx.fetch("doctor.neglected", late_s)
