@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 from tests.program import until
-from tests.valkey import QUICK, ask
+from tests.valkey import QUICK, ask, proxy_to
 
 from svsync.bus.joined import RedisSignals, redis_signals
 from svsync.bus.opening import CountedSignals, open_signals
@@ -148,13 +148,19 @@ async def test_more_topics_than_anybody_keeps_wake_every_topic_of_the_others(
         assert await waker.wait(5)
 
 
-async def test_what_was_to_be_told_at_the_end_is_told(
+async def test_what_came_up_during_the_last_round_trip_is_told_before_the_end(
     bob: RedisSignals, shared_valkey: ValkeyServer, name: str
 ) -> None:
-    with bob.listen(name) as waker:
-        async with redis_signals(shared_valkey.url, pace=QUICK) as short:
-            await short.wake(name)
-        assert await waker.wait(5)
+    async with proxy_to(shared_valkey) as proxy:
+        slow = SecretValue(f"redis://:{shared_valkey.password.reveal()}@127.0.0.1:{proxy.port}")
+        with bob.listen(name) as first, bob.listen(f"{name}-next") as second:
+            async with redis_signals(slow, pace=QUICK) as short:
+                await until(lambda: short.shared)
+                proxy.delay = 0.1
+                await short.wake(name)
+                assert await first.wait(5)  # its answer is still on the way
+                await short.wake(f"{name}-next")
+            assert await second.wait(5)
 
 
 async def test_two_processes_take_every_turn_of_a_rate_exactly_once(

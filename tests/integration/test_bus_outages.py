@@ -15,6 +15,7 @@ from tests.servers import FaultyTcp, hanging_server
 from tests.valkey import QUICK, ask, proxy_to, tls_before
 
 from svsync.bus.joined import RedisSignals, redis_signals
+from svsync.bus.redis import Link
 from svsync.domain.values import SecretValue
 from svsync.embedded.openbao import TlsFiles
 from svsync.embedded.processes import free_port
@@ -111,6 +112,47 @@ async def test_what_one_process_could_not_tell_is_told_when_it_is_back(
         assert bob.counts.lost == 0
         assert bob.counts.heard == 1
         await until(lambda: ann.counts.sent == 1)
+
+
+async def test_a_wake_up_whose_telling_failed_is_told_again(valkey: ValkeyServer) -> None:
+    pace = replace(QUICK, beat=30.0, answer=0.2)
+    async with (
+        proxy_to(valkey) as proxy,
+        redis_signals(valkey.url, pace=QUICK) as bob,
+        redis_signals(through(proxy, valkey), pace=pace) as ann,
+    ):
+        proxy.fault = "hang"
+        with bob.listen("queue") as waker:
+            await ann.wake("queue")
+            await until(lambda: not ann.shared)
+            assert not await waker.wait(0)
+            proxy.fault = "none"
+            assert await waker.wait(10)
+
+
+async def test_who_is_joined_again_is_woken_once_since_something_may_have_been_missed(
+    valkey: ValkeyServer,
+) -> None:
+    async with redis_signals(valkey.url, pace=QUICK) as ann:
+        with ann.listen("queue") as waker:
+            await ask(valkey.url, "CLIENT", "KILL", "TYPE", "pubsub")
+            assert await waker.wait(10)
+            assert not await waker.wait(0.1)
+
+
+async def test_who_speaks_and_hears_nothing_is_not_shared(
+    valkey: ValkeyServer, written: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hear_nothing(_: Link) -> None:
+        await asyncio.Event().wait()
+
+    async with redis_signals(valkey.url, pace=QUICK) as ann:
+        assert ann.shared
+        monkeypatch.setattr(Link, "next_message", hear_nothing)
+        await until(lambda: not ann.shared)
+        monkeypatch.undo()
+        await until(lambda: ann.shared)
+    assert lines(written, "signals_lost")[0]["reason"] == "not_heard"
 
 
 async def test_a_connection_that_is_silent_is_noticed_without_anybody_asking(
