@@ -10,7 +10,7 @@ from tests.postgres import connected
 from svsync.app import new_id
 from svsync.bus.local import LocalSignals
 from svsync.domain.errors import SvsyncError
-from svsync.domain.federation import Writes
+from svsync.domain.federation import ConflictPolicy
 from svsync.services.overview import Overview
 from svsync.services.scheduling import Scheduling
 from svsync.store import schedule
@@ -65,14 +65,17 @@ async def test_what_is_shown_of_a_backend_is_what_its_status_says(house: House) 
     assert 0 <= shown["staleness_s"] < 60
 
 
-async def test_conflicts_and_pushes_are_counted_by_backend(house: House) -> None:
+async def test_open_conflicts_and_pending_pushes_are_counted(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     house.there.put("kv/b", {"k": "1"})
-    await house.configure(writes=Writes.WRITE_THROUGH)
+    await house.configure(conflict_resolution=ConflictPolicy.MANUAL)
     await house.run()
-    await house.admin.execute("UPDATE sync_state SET status = 'pending_push' WHERE path = 'ext/a'")
-    assert (await only(house))["pending_pushes"] == 1
-    assert (await only(house))["conflicts_open"] == 0
+    await house.write("ext/a", {"k": "mine"})
+    house.there.put("kv/a", {"k": "theirs"})
+    await house.run()
+    await house.admin.execute("UPDATE sync_state SET status = 'pending_push' WHERE path = 'ext/b'")
+    shown = await only(house)
+    assert (shown["conflicts_open"], shown["pending_pushes"]) == (1, 1)
 
 
 async def test_run_at_work_tells_how_far_it_has_got(house: House) -> None:

@@ -53,7 +53,7 @@ async def _examine(args: argparse.Namespace) -> "list[Finding]":
     source = settings.source or "the environment alone"
     try:
         backends = compiled(settings)
-        found.append(ok("configuration", f"{source}, with {len(backends)} backends"))
+        found.append(ok("configuration", f"{source}; backends: {len(backends)}"))
     except ConfigError as problem:
         found.append(wrong("configuration", problem.message))
     return found + [finding async for finding in make_doctor(settings).examine()]
