@@ -34,7 +34,10 @@ SEND_CLOSING_ONLY = ("federation.sync.completed", "federation.sync.failed")
 
 
 class Store:
-    """A PostgreSQL of its own that can be restarted, behind a TCP port."""
+    """A PostgreSQL of its own that can be restarted, behind a TCP port.
+
+    It writes what it has committed to the disk, for it crashes, too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -67,9 +70,7 @@ class Store:
         await self._up()
 
     async def _up(self) -> None:
-        self.server = await self._stack.enter_async_context(
-            embedded_postgres(self._folder, durable=False)
-        )
+        self.server = await self._stack.enter_async_context(embedded_postgres(self._folder))
 
     async def _through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to the server's socket."""

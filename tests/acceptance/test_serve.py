@@ -14,7 +14,7 @@ from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import Served, ask, new_token, serving
 from tests.postgres import connected
 from tests.program import Program, until
-from tests.servers import Front
+from tests.servers import FaultyTcp, Front
 
 from svsync.services.sync import intake
 
@@ -251,6 +251,17 @@ async def test_second_signal_ends_the_service_at_once(desk: Desk) -> None:
             assert await served.code() == 128 + signal.SIGTERM
 
 
+async def test_service_that_waits_for_its_store_at_its_start_can_be_stopped(desk: Desk) -> None:
+    host, _, port = desk.bao.url.removeprefix("http://").rpartition(":")
+    async with FaultyTcp((host, int(port))) as silent:
+        silent.fault = "hang"
+        url = f"postgresql://svsync@127.0.0.1:{silent.port}/svsync"
+        async with serving(desk.program, ready=False, DATABASE_URL=url) as served:
+            await until(lambda: silent.connections > 0)
+            assert await served.stopped() == 128 + signal.SIGTERM
+    assert served.sentences == ["svsync: interrupted"]
+
+
 # --- another configuration --------------------------------------------------------
 
 
@@ -288,12 +299,12 @@ async def test_good_file_is_taken_at_sighup_and_a_bad_one_is_kept_out_and_said(d
 
         file.write_text(good)
         document = json.loads(good)
-        document["log_level"] = "debug"
+        document["shutdown_grace"] = "3s"
         document["backends"] = []
         file.write_text(json.dumps(document))
         await reloaded(served, "reloaded", 2)
         later = await served.says("restart_needed")
-        assert "log_level" in later["detail"]
+        assert later["detail"].endswith(": shutdown_grace")
         state = await row(desk, "SELECT state FROM backends WHERE backend_id = $1", backend)
         assert state["state"] == "paused"
         assert await served.stopped() == 0

@@ -21,7 +21,7 @@ from svsync import __version__
 from svsync.app import App, new_id, open_app, open_hints, open_webhooks
 from svsync.config.model import Settings
 from svsync.daemon.systemd import Notify
-from svsync.domain.errors import FenceLostError, StoreError, SvsyncError
+from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.roles import Role
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
@@ -79,8 +79,6 @@ async def serve(
     """
     environ = os.environ if environ is None else environ
     notify = Notify(environ)
-    stop = asyncio.Event()
-    _on_signals(stop)
     meter = Metrics()
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(
@@ -92,6 +90,9 @@ async def serve(
         _, deliveries = await stack.enter_async_context(
             open_webhooks(app, own_listeners=service.own_listeners, meter=meter)
         )
+        stop = asyncio.Event()
+        # Not before: until here a signal cancels the start, however long that waits.
+        _on_signals(stop, service.reload)
         async with asyncio.TaskGroup() as tasks:
             running = service.start(tasks, deliveries)
             notify.ready()
@@ -104,7 +105,7 @@ async def serve(
                 task.cancel()
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _on_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def told(number: int) -> None:
@@ -114,6 +115,7 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told, number)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
 
 
 class _Service:
@@ -139,7 +141,6 @@ class _Service:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._listener: Listener | None = None
         self._working: asyncio.Task[None] | None = None
-        self._reload = asyncio.Event()
         self._scheduling = Scheduling(
             app.db, signals, ids=new_id, health_interval=settings.health_interval
         )
@@ -147,6 +148,7 @@ class _Service:
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
         self._noticed: Counter[tuple[str, str]] = Counter()
         self.own_listeners: frozenset[tuple[str, int]] = frozenset()
+        self.reload = asyncio.Event()
 
     async def listen(self, stack: AsyncExitStack) -> Place:
         """Open the listeners of this process's roles."""
@@ -253,7 +255,7 @@ class _Service:
     async def _keep_following(self) -> None:
         """Listen for the backends that there are; those that are made later, within a minute."""
         while True:
-            with suppress(StoreError):  # those that are followed stay so
+            with suppress(SvsyncError):  # those that are followed stay so
                 self._feeds.follow(await self._app.federation.listening())
             await asyncio.sleep(_LOOK_S)
 
@@ -265,47 +267,48 @@ class _Service:
                 ) as ours:
                     if ours:
                         await self._app.retention.run_all()
-            except (StoreError, FenceLostError) as problem:
+            except SvsyncError as problem:
                 get_logger().warning("retention_waits", error_code=problem.code)
             await asyncio.sleep(_LOOK_S)
 
     # --- another configuration --------------------------------------------------------
 
     async def _keep_reloading(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        try:
-            while True:
-                await self._reload.wait()
-                self._reload.clear()
-                self._notify.reloading()
+        while True:
+            await self.reload.wait()
+            self.reload.clear()
+            self._notify.reloading()
+            try:
                 await self._apply_anew()
-                self._notify.ready()
-        finally:
-            loop.remove_signal_handler(signal.SIGHUP)
+            except SvsyncError as problem:
+                get_logger().error(
+                    "reload_refused", error_code=problem.code, detail=problem.message
+                )
+            self._notify.ready()
 
     async def _apply_anew(self) -> None:
-        """Backends and the certificate; the rest is taken at the next start, and named."""
-        try:
-            wanted = self._load()
-            changed = await self._app.federation.apply(wanted.backends)
-            if self._listener is not None:
-                self._listener.reload_certificate()
-        except SvsyncError as problem:
-            get_logger().error("reload_refused", error_code=problem.code, detail=problem.message)
-            return
+        """Backends and the certificate; the rest is taken at the next start, and named.
+
+        Raises SvsyncError: backends are as they were.
+        """
+        wanted = self._load()
+        if self._listener is not None:
+            self._listener.reload_certificate()
+        changed = await self._app.federation.apply(wanted.backends)
         self._app.removal.know_file({(spec.tenant, spec.id) for spec in wanted.backends})
         rest = _changed_otherwise(self._settings, wanted)
         self._settings = replace(self._settings, backends=wanted.backends, source=wanted.source)
-        self._feeds.follow(await self._app.federation.listening())
         get_logger().info("reloaded", count=len(changed))
         if rest:
             get_logger().warning(
                 "restart_needed", detail=f"changed, and taken at the next start: {', '.join(rest)}"
             )
+        with suppress(SvsyncError):  # they are looked up again within a minute
+            self._feeds.follow(await self._app.federation.listening())
 
 
 def _changed_otherwise(now: Settings, wanted: Settings) -> list[str]:
-    left_out = {"backends", "source", "places"}
+    # How it logs changes as the file is read.
+    left_out = {"backends", "source", "places", "log_level", "log_format"}
     names = [name for name in Settings.__dataclass_fields__ if name not in left_out]
     return [name for name in names if getattr(now, name) != getattr(wanted, name)]
