@@ -10,12 +10,13 @@ from svsync.bus.local import LocalSignals
 from svsync.domain.errors import (
     BackendUnreachableError,
     ConfigError,
+    LoginError,
     NotFoundError,
     ProtocolError,
     WriteOutcomeUnknownError,
 )
 from svsync.domain.federation import Mode, Writes
-from svsync.domain.ids import LocalPath, RemotePath, RunId
+from svsync.domain.ids import BackendId, LocalPath, RemotePath, RunId
 from svsync.domain.values import Payload
 from svsync.services.scheduling import Scheduling
 from svsync.services.write_rows import Put
@@ -221,6 +222,9 @@ async def test_push_that_nobody_ended_is_asked_after(house: House) -> None:
     assert await queued(house) == []
     await house.admin.execute("UPDATE pushes SET deadline = now() - interval '1 h'")
     await scheduling(house).tick()
+    assert await queued(house) == [], "a run that has just ended is not repeated at once"
+    await house.admin.execute("UPDATE backend_health SET last_sync_at = now() - interval '2 min'")
+    await scheduling(house).tick()
     assert await queued(house) == [("targeted", "schedule")]
     await work_all(house)
     assert (await house.row("pushes"))["state"] == "landed"
@@ -239,3 +243,77 @@ async def test_backend_that_is_older_than_it_promises_is_told_of_once(house: Hou
     await house.admin.execute("UPDATE backend_health SET last_success_at = now() - interval '2 h'")
     await scheduling(house).tick()
     assert (await house.events()).count(stale) == 2
+
+
+# --- what a review found ------------------------------------------------------------
+
+
+async def test_push_that_cannot_be_asked_after_makes_no_run_each_second(house: House) -> None:
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await house.admin.execute(
+        "INSERT INTO pushes (tenant_id, push_id, backend_id, path, remote_path, kind, state,"
+        " secret_id, version, row_rev, created_by, sent_at, deadline)"
+        " SELECT 1, 'psh_x', $1, 'ext/a', 'kv/a', 'put', 'unknown', secret_id, 1, row_rev, 'x',"
+        " now(), now() - interval '1 h' FROM secrets",
+        BACKEND,
+    )
+    await house.admin.execute("UPDATE backend_health SET last_sync_at = now() - interval '2 min'")
+    house.there.fail("login", LoginError("no longer", operation="login"))
+    made = 0
+    for _ in range(5):
+        await scheduling(house).tick()
+        made += len(await work_all(house))
+    assert made == 1
+
+
+async def test_run_that_waits_for_its_feed_begins_when_somebody_asks(house: House) -> None:
+    await house.configure(extra={"feed_min_interval": 3600})
+    for _ in range(2):
+        await scheduling(house).notice(TENANT, BACKEND, None, "vault-audit")
+        await work_all_begun(house)
+    await scheduling(house).notice(TENANT, BACKEND, None, "vault-audit")
+    [waits] = await house.rows("runs", state="queued")
+    assert (waits["not_before"] - waits["queued_at"]).total_seconds() > 3000
+    assert (await scheduling(house).trigger(TENANT, BACKEND)).coalesced
+    [waits] = await house.rows("runs", state="queued")
+    assert (waits["not_before"] - waits["queued_at"]).total_seconds() < 60
+
+
+async def work_all_begun(house: House) -> None:
+    await house.admin.execute("UPDATE runs SET not_before = now() WHERE state = 'queued'")
+    await work_all(house)
+
+
+async def test_run_of_a_backend_that_was_removed_is_not_waited_for(house: House) -> None:
+    with pytest.raises(NotFoundError):
+        async with house.app.db.transaction(TENANT) as tx:
+            await queue.enqueue(tx, BackendId("fed_gone"), RunId("run_x"), Wanted("full", "api"))
+
+
+async def test_lost_probe_is_no_cycle_and_is_followed_by_a_probe(house: House) -> None:
+    await house.configure(mode=Mode.PROXY)
+    async with house.app.db.transaction(TENANT) as tx:
+        await queue.claim(tx, BACKEND, RunId("run_dead"), Wanted("probe", "probe"), holder="x:1")
+    await house.admin.execute("UPDATE leases SET expires_at = now()")
+    await house.admin.execute("UPDATE backend_health SET next_due_at = now() + interval '1 d'")
+    await scheduling(house).tick()
+    assert await queued(house) == [("probe", "probe")]
+    await work_all(house)
+    assert await house.events() == []
+    assert (await house.row("backend_health"))["failures"] == 0
+
+
+async def test_notice_of_after_a_listing_that_was_taken_over_is_kept(house: House) -> None:
+    await scheduling(house).notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+    [waits] = await house.rows("runs", state="queued")
+    await house.admin.execute("UPDATE runs SET state = 'superseded'")
+    await house.admin.execute("DELETE FROM runs WHERE run_id = $1", waits["run_id"])
+    await house.run()  # listed now and whole: it has seen it
+    assert await house.rows("dirty_paths") == []
+    await scheduling(house).notice(TENANT, BACKEND, {RemotePath("kv/a")}, "vault-audit")
+    house.there.put("kv/shut/b", {"k": "1"})
+    house.there.denied.add("kv/shut/")
+    await house.run()  # not whole: by name it may be read all the same
+    assert len(await house.rows("dirty_paths")) == 1

@@ -37,6 +37,7 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
     (errors.StoreUnavailableError("x"), 1),
     (errors.SchemaError("x"), 1),
     (errors.FenceLostError("x"), 1),
+    (errors.HandedOverError("x"), 1),
     (errors.KeyServiceError("x"), 1),
     (errors.SetupError("x"), 1),
     (errors.SvsyncError("x"), 1),

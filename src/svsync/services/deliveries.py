@@ -151,6 +151,8 @@ async def _served(one: Delivering, held: Claim) -> None:
         await one.run()
     except SvsyncError as error:
         get_logger().warning("webhooks_interrupted", endpoint_id=held.endpoint, error=error)
+    except Exception as bug:  # noqa: BLE001 - a defect at one endpoint keeps nobody from the others
+        get_logger().error("webhooks_broke", endpoint_id=held.endpoint, exc_info=bug)
 
 
 async def _next(serving: dict[asyncio.Task[None], Delivering], waker: Waker | None) -> None:

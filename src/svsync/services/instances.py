@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from svsync.domain.errors import StoreError
+from svsync.domain.errors import SvsyncError
 from svsync.ports import Signals
 from svsync.store import schedule
 from svsync.store.database import Database
@@ -29,7 +29,7 @@ async def keep_beating(
     """
     try:
         while True:
-            with suppress(StoreError):  # others count one less, until the next beat
+            with suppress(SvsyncError):  # others count one less, until the next beat
                 signals.divide_by(await schedule.beat(db, instance, roles, version))
             each()
             await asyncio.sleep(BEAT_S)
@@ -40,5 +40,5 @@ async def keep_beating(
 
 
 async def _leave(db: Database, instance: str) -> None:
-    with suppress(StoreError):  # it is forgotten once it was not heard of for half a minute
+    with suppress(SvsyncError):  # it is forgotten once it was not heard of for half a minute
         await schedule.leave(db, instance)

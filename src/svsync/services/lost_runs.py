@@ -13,9 +13,9 @@ from svsync.store.outbox import Event
 async def tell_lost(
     tx: Transaction, spec: BackendSpec, row: Row, *, ids: Callable[[str], str]
 ) -> None:
-    """In the transaction that ended the run; a dry run is no cycle and tells nothing."""
+    """In the transaction that ended the run; a dry run or a probe is no cycle and tells nothing."""
     record = record_of(spec.id, row, RunState.FAILED)
-    if record.kind is RunKind.DRY:
+    if record.kind in (RunKind.DRY, RunKind.PROBE):
         return
     await federation.run_lost(tx, spec.id, record.run_id, row["error_code"])
     data = Report().to_event(record, backend_name=spec.name, tenant=spec.tenant, sequence=0)

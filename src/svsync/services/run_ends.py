@@ -5,7 +5,7 @@ and the lease is given back with them. A run that lost its lease writes none of 
 whoever took over has ended it. A worker that is to end gives its run back instead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -15,13 +15,15 @@ from svsync.domain.errors import (
     BackendUnreachableError,
     ConfigError,
     DeniedError,
+    FenceLostError,
     KeyServiceError,
     LoginError,
     StoreError,
+    StoreUnavailableError,
     SvsyncError,
 )
 from svsync.domain.federation import BackendSpec
-from svsync.domain.ids import RunId
+from svsync.domain.ids import BackendId, RemotePath, RunId
 from svsync.domain.runs import (
     Report,
     RunError,
@@ -93,6 +95,16 @@ class RunEnds:
         self._unreachable_after = unreachable_after
 
     async def hand_over(self, run: Run) -> None:
+        """Give the run back. Where another one of its kind was queued at the same moment, once
+        more: now it is there to go on."""
+        try:
+            await self._hand_over(run)
+        except (FenceLostError, StoreUnavailableError):
+            raise
+        except StoreError:
+            await self._hand_over(run)
+
+    async def _hand_over(self, run: Run) -> None:
         async with run.transaction() as tx:
             await queue.hand_over(
                 tx,
@@ -104,10 +116,12 @@ class RunEnds:
             )
             await queue.release(tx, run.claimed.held)
 
-    async def end(self, run: Run, error: SvsyncError | None, dirty_until: int = 0) -> Ended:
+    async def end(
+        self, run: Run, error: SvsyncError | None, seen: Mapping[RemotePath, int] | None = None
+    ) -> Ended:
         """Write the run's end, with its event, and give the lease back.
 
-        `dirty_until`: what change feeds had named when it began, and it has looked at.
+        `seen`: what change feeds had named when it began, and it has looked at.
         """
         failure = None if error is None else RunError.of(error, run.failed_in or Stage.CONNECT)
         result, failure = run.report.result(failure, run.spec.max_error_ratio)
@@ -139,7 +153,7 @@ class RunEnds:
             if not run.dry:
                 await self._settle(tx, run, record, failed=failed, error=error, waiting=waiting)
                 if not failed:
-                    await schedule.clean(tx, run.spec.id, dirty_until)
+                    await schedule.clean(tx, run.spec.id, seen or {})
             await queue.release(tx, run.claimed.held)
         # The run has ended; its work rows are of no use, and the next run clears them too.
         with suppress(StoreError):
@@ -207,7 +221,11 @@ class RunEnds:
         """Count connection failures in a row; tell of the backend once when they persist,
         and once when it is back; look again soon, whatever the interval."""
         spec = run.spec
-        away = isinstance(error, BackendUnreachableError)
+        lost = isinstance(error, BackendUnreachableError)
+        away = lost and run.connection is None
+        if lost and not away:  # it went away in the middle, or part of it is: look once more
+            await self._probe(tx, spec.id, PROBE_FIRST_S)
+            return
         if not away and run.connection is None and not isinstance(error, LoginError | DeniedError):
             return  # nothing was learned of it
         seen = await federation.connection_seen(
@@ -235,9 +253,11 @@ class RunEnds:
             )
         await outbox.add(tx, spec.id, events, event_ids=lambda: self._ids("evt"))
         if away:
-            pause = min(PROBE_LONGEST_S, PROBE_FIRST_S * 2.0 ** (seen["failures"] - 1))
-            run_id = RunId(self._ids("run"))
-            await schedule.enqueue_probe(tx, spec.id, run_id, after_s=pause)
+            doubled = PROBE_FIRST_S * 2.0 ** min(10, seen["failures"] - 1)
+            await self._probe(tx, spec.id, min(PROBE_LONGEST_S, doubled))
+
+    async def _probe(self, tx: Transaction, backend: BackendId, after_s: float) -> None:
+        await schedule.enqueue_probe(tx, backend, RunId(self._ids("run")), after_s=after_s)
 
     async def _emit(
         self, tx: Transaction, spec: BackendSpec, record: RunRecord, report: Report
@@ -272,7 +292,7 @@ def _health(run: Run, error: SvsyncError | None) -> str | None:
             return "degraded"
         case ConfigError() | KeyServiceError() | StoreError():
             return None
-    if error is None and run.claimed.kind != RunKind.FULL:
+    if error is None and run.claimed.kind == RunKind.TARGETED:
         return None
     unseen = run.report.reasons[SkipReason.DENIED] + run.report.reasons[SkipReason.UNLISTED]
     connected = run.connection.status if run.connection else None

@@ -19,7 +19,7 @@ from svsync.domain.errors import (
 from svsync.domain.federation import BackendSpec, Mode
 from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
-from svsync.domain.ids import BackendId, RunId, TenantId
+from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.runs import (
     Report,
@@ -115,7 +115,7 @@ class _Begun:
         first: no pair of the backend has a base yet.
         calls_left: how many calls its budget leaves it; None: it has none.
         targets: None: everything.
-        dirty_until: the highest number among the paths that change feeds had named.
+        named: the paths that change feeds had named, each with the number of its notice.
         lost: runs of dead workers that this one ended.
     """
 
@@ -127,7 +127,7 @@ class _Begun:
     first: bool
     calls_left: int | None
     targets: Targets | None
-    dirty_until: int
+    named: dict[RemotePath, int]
     lost: Sequence[Row]
 
 
@@ -186,6 +186,7 @@ class Runs:
 
         Raises:
             BackendBusyError: its backend is being run by somebody else.
+            ConfigError: this process cannot use its backend; the run waits on.
             HandedOverError: it was given back.
             FenceLostError: the run was taken over or reconfigured while it worked.
         """
@@ -197,10 +198,12 @@ class Runs:
                     return None
                 begun = await self._begin(tx, *found)
         except ConfigError as problem:
-            # Paused meanwhile it waits on; of a backend without cycles it is void.
-            if problem.code != "backend_paused":
-                async with self._db.transaction(tenant) as tx:
-                    await queue.withdraw(tx, run)
+            if problem.code == "backend_paused":
+                return None  # it waits on
+            if problem.code != "not_synced":
+                raise  # this process cannot use the backend; another one may
+            async with self._db.transaction(tenant) as tx:
+                await queue.withdraw(tx, run)
             return None
         self._measure_lost(begun)
         return await self._see_through(begun, keys, _untold, stopping)
@@ -236,7 +239,7 @@ class Runs:
     async def _work_and_end(self, run: Run, begun: "_Begun") -> Ended:
         try:
             error = await self._work(run, begun)
-            return await self._ends.end(run, error, begun.dirty_until)
+            return await self._ends.end(run, error, _seen(run, begun))
         except HandedOverError:
             await self._ends.hand_over(run)
             raise
@@ -298,7 +301,7 @@ class Runs:
         per_day = stored.spec.call_budget.get("per_day")
         if isinstance(per_day, int):
             calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
-        named, until = ([], 0) if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
+        named = {} if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
         targets = None
         if claimed.kind == RunKind.TARGETED or claimed.paths is not None:
             targets = Targets(tuple(Glob(text) for text in claimed.paths or ()), tuple(named))
@@ -315,7 +318,7 @@ class Runs:
             first=not await pairs.any_settled(tx, backend),
             calls_left=calls_left,
             targets=targets,
-            dirty_until=until,
+            named=named,
             lost=lost,
         )
 
@@ -373,6 +376,13 @@ class Runs:
     async def holder_of(self, tenant: TenantId, backend: BackendId) -> Row | None:
         async with self._db.transaction(tenant, read_only=True) as tx:
             return await tx.fetchrow("queue.holder", tx.tenant, backend)
+
+
+def _seen(run: Run, begun: _Begun) -> dict[RemotePath, int]:
+    """Of what change feeds had named, what this run looked at: all where it was asked for by
+    name, or listed now and whole. A stage that it took over may be older than a notice."""
+    whole = run.listed_all and run.claimed.left is None
+    return begun.named if begun.targets is not None or whole else {}
 
 
 def _unexpected(bug: Exception) -> SvsyncError:

@@ -10,13 +10,14 @@ All of it may be done by any process at any time, and by several at once.
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from svsync.domain.errors import ConfigError, StoreError
+from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError
 from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
@@ -158,21 +159,20 @@ class Scheduling:
             abandoned = await schedule.abandoned(tx)
             overdue = await schedule.overdue_pushes(tx, OVERDUE_S)
             stale = await schedule.stale(tx)
-        for tenant, backend in abandoned:
-            async with self._db.transaction(tenant) as tx:
-                await queue.enqueue(
-                    tx, backend, self._run_id(), Wanted(str(RunKind.FULL), str(Trigger.SCHEDULE))
-                )
+        for tenant, backend, syncs in abandoned:
+            wanted = Wanted(str(RunKind.FULL), str(Trigger.SCHEDULE))
+            if not syncs:
+                wanted = Wanted(str(RunKind.PROBE), str(Trigger.PROBE))
+            with suppress(NotFoundError):  # it was removed just now
+                async with self._db.transaction(tenant) as tx:
+                    await queue.enqueue(tx, backend, self._run_id(), wanted)
         for row in overdue:
-            async with self._db.transaction(TenantId(row["tenant_id"])) as tx:
-                backend = BackendId(row["backend_id"])
-                await schedule.add_dirty(tx, backend, row["paths"], "pushes")
-                await queue.enqueue(
-                    tx,
-                    backend,
-                    self._run_id(),
-                    Wanted(str(RunKind.TARGETED), str(Trigger.SCHEDULE)),
-                )
+            backend = BackendId(row["backend_id"])
+            wanted = Wanted(str(RunKind.TARGETED), str(Trigger.SCHEDULE))
+            with suppress(NotFoundError):
+                async with self._db.transaction(TenantId(row["tenant_id"])) as tx:
+                    await schedule.add_dirty(tx, backend, row["paths"], "pushes")
+                    await queue.enqueue(tx, backend, self._run_id(), wanted)
         for tenant, backend in stale:
             await self._tell_stale(tenant, backend)
         return len(abandoned) + len(overdue)
@@ -217,7 +217,7 @@ async def keep_schedule(scheduling: Scheduling) -> None:
                 if away:
                     get_logger().info("schedule_goes_on")
                 away = False
-            except StoreError as problem:
+            except SvsyncError as problem:
                 wait = TICK_S
                 if not away:
                     get_logger().warning("schedule_waits", error_code=problem.code)

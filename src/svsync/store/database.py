@@ -32,7 +32,11 @@ from svsync.domain.ids import BackendId, Fence, TenantId
 Row = asyncpg.Record
 NO_TENANT = TenantId(0)
 """Under which stand the leases of tasks that only one process does at a time."""
-_NAME_TENANTS = "SELECT set_config('svsync.tenants', $1, true)"
+_NAME_TENANTS = (
+    "SELECT set_config('svsync.tenants', $1, true),"
+    " set_config('idle_in_transaction_session_timeout', '10s', true)"
+)
+"""A process that is stopped in the middle keeps nobody waiting for longer than that."""
 ROLLBACK_S = 5.0
 """Seconds that an undo may take before its connection is cut."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from svsync.domain.errors import BackendBusyError
+from svsync.domain.errors import BackendBusyError, NotFoundError
 from svsync.domain.ids import BackendId, Fence, RunId
 from svsync.domain.suspects import Suspicion
 from svsync.store import suspects
@@ -67,7 +67,10 @@ async def enqueue(
     tx: Transaction, backend: BackendId, run: RunId, wanted: Wanted
 ) -> tuple[RunId, bool]:
     """The run that waits from now on for what is wanted; True where it waited already, and
-    now has this leave and these paths as well."""
+    now has this leave and these paths as well.
+
+    Raises NotFoundError where the backend was removed.
+    """
     paths = None if wanted.paths is None else list(wanted.paths)
     while True:
         made = await tx.fetchval(
@@ -81,6 +84,9 @@ async def enqueue(
         )
         if joined is not None:
             return RunId(joined), True
+        # It was claimed in between; or there is nothing to run any more.
+        if await tx.fetchval("federation.stand_by", tx.tenant, backend) is None:
+            raise NotFoundError(f"there is no backend {backend!r}", code="backend_not_found")
 
 
 async def claim(
@@ -92,8 +98,8 @@ async def claim(
         BackendBusyError: somebody holds the lease. The transaction is rolled back
             by it, so the row that was queued is withdrawn.
     """
-    fence, lost = await _take_lease(tx, backend, run, holder)
     chosen, _ = await enqueue(tx, backend, run, wanted)
+    fence, lost = await _take_lease(tx, backend, chosen, holder)
     return await _start(tx, backend, chosen, fence, holder, lost), lost
 
 

@@ -4,7 +4,7 @@ Statements here look after all tenants at once (`Database.transaction_of`), unle
 transaction has a tenant of its own. All times are the database's.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
@@ -69,26 +69,31 @@ async def add_dirty(
     await tx.execute("schedule.add_dirty", tx.tenant, backend, sorted(paths), feed)
 
 
-async def dirty(tx: Transaction, backend: BackendId) -> tuple[list[RemotePath], int]:
-    """The paths that notices named, and the highest number among them."""
+async def dirty(tx: Transaction, backend: BackendId) -> dict[RemotePath, int]:
+    """The paths that notices named, each with the number of the last one."""
     rows = await tx.fetch("schedule.dirty", tx.tenant, backend)
-    return [RemotePath(r["remote_path"]) for r in rows], max((r["seq"] for r in rows), default=0)
+    return {RemotePath(row["remote_path"]): row["seq"] for row in rows}
 
 
-async def clean(tx: Transaction, backend: BackendId, until: int) -> None:
-    """These numbers were looked at."""
-    if until:
-        await tx.execute("schedule.clean", tx.tenant, backend, until)
+async def clean(tx: Transaction, backend: BackendId, seen: Mapping[RemotePath, int]) -> None:
+    """These were looked at, as far as they stood for these numbers."""
+    if seen:
+        await tx.execute(
+            "schedule.clean", tx.tenant, backend, list(seen.keys()), list(seen.values())
+        )
 
 
 async def overdue_pushes(tx: Transaction, late_s: float) -> list[Row]:
     return await tx.fetch("schedule.overdue_pushes", late_s)
 
 
-async def abandoned(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
-    """Backends with a run whose worker is gone, for which no other run waits."""
+async def abandoned(tx: Transaction) -> list[tuple[TenantId, BackendId, bool]]:
+    """Backends with a run whose worker is gone, for which no other run waits, and whether
+    they have cycles."""
     rows = await tx.fetch("schedule.abandoned")
-    return [(TenantId(row["tenant_id"]), BackendId(row["backend_id"])) for row in rows]
+    return [
+        (TenantId(row["tenant_id"]), BackendId(row["backend_id"]), row["syncs"]) for row in rows
+    ]
 
 
 async def stale(tx: Transaction) -> list[tuple[TenantId, BackendId]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from svsync.domain.changes import Fetched
-from svsync.domain.errors import ProtocolError
+from svsync.domain.errors import GuardError, ProtocolError
 from svsync.domain.federation import transforms_of, transforms_text
 from svsync.domain.guards import GuardNumbers, check_guards
 from svsync.domain.pushes import PushState
@@ -62,6 +62,12 @@ async def cycle(run: Run, stored: StoredBackend, targets: Targets | None) -> Non
             async with aclosing(_fetched(run)) as fetched:
                 await apply(run, fetched)
             return
+        except GuardError:
+            # The stage that another worker left is older than what that one wrote there.
+            if run.claimed.left is None:
+                raise
+            run.claimed = replace(run.claimed, left=None)
+            run.report.list_again()
         except StageLostError:
             if attempt == _STAGINGS - 1:
                 raise

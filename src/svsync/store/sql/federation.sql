@@ -117,8 +117,10 @@ RETURNING before.told_unreachable AS had_told, h.told_unreachable AS told, h.con
 
 -- name: probe_ended
 -- A look at a backend that is no cycle: its status and latency, where it learned them.
-UPDATE backend_health SET status = coalesce($3, status), latency_ms = coalesce($4, latency_ms)
-WHERE tenant_id = $1 AND backend_id = $2;
+-- That one with cycles is healthy, a full run alone can say.
+UPDATE backend_health h SET latency_ms = coalesce($4, h.latency_ms),
+  status = CASE WHEN $3 = 'healthy' AND b.syncs THEN h.status ELSE coalesce($3, h.status) END
+FROM backends b WHERE h.tenant_id = $1 AND h.backend_id = $2 AND b.tenant_id = $1 AND b.backend_id = $2;
 
 -- name: run_lost
 UPDATE backend_health SET last_run_id = $3, last_sync_at = now(), failures = failures + 1, last_error = $4
@@ -230,7 +232,8 @@ UPDATE runs SET state = 'superseded', ended_at = clock_timestamp() WHERE tenant_
 -- name: remove
 -- Its health row goes with it; its runs, events, pushes and closed conflicts stay until their time is over.
 WITH a AS (DELETE FROM leases WHERE tenant_id = $1 AND backend_id = $2),
-     b AS (DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status = 'standby')
+     b AS (DELETE FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND status = 'standby'),
+     c AS (DELETE FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2)
 DELETE FROM backends WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: destroy_sides

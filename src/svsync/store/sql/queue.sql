@@ -3,12 +3,13 @@
 -- inserted where one waits already.
 INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, paths, allow, rev)
 SELECT $1, $2, $3, $4, $5, $6::text[], $7::text[], b.rev FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $3
+FOR KEY SHARE
 ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
 RETURNING run_id;
 
 -- name: join_waiting
 -- Whoever asks for what waits already gets that run, which then has his leave and his paths too.
-UPDATE runs SET allow = ARRAY (SELECT DISTINCT unnest(allow || $4::text[])),
+UPDATE runs SET allow = ARRAY (SELECT DISTINCT unnest(allow || $4::text[])), not_before = least(not_before, clock_timestamp()),
   paths = CASE WHEN paths IS NULL THEN $5::text[] WHEN $5::text[] IS NULL THEN paths
                ELSE ARRAY (SELECT DISTINCT unnest(paths || $5::text[])) END
 WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued'

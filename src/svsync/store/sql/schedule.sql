@@ -33,7 +33,8 @@ INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev)
 SELECT d.tenant_id, i.id, d.backend_id, CASE WHEN d.syncs THEN 'full' ELSE 'probe' END,
   CASE WHEN d.syncs THEN 'schedule' ELSE 'probe' END, d.rev
 FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n WHERE NOT (SELECT halt.halted FROM halt)
-ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
+-- One that waits for its time, for a feed, need not any more.
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO UPDATE SET not_before = least(runs.not_before, now())
 RETURNING run_id;
 
 -- name: candidates
@@ -72,7 +73,9 @@ SELECT $1, $3, $2, $4, 'feed', b.rev, greatest(clock_timestamp(), make_interval(
     SELECT max(x.queued_at) FROM (SELECT trigger, queued_at FROM runs WHERE tenant_id = $1 AND backend_id = $2
                                   ORDER BY run_id DESC LIMIT 20) x WHERE x.trigger = 'feed'))
 FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2 AND b.state = 'active' AND b.syncs
-ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
+-- The one that waits is locked, so that nobody begins it before the paths that it is to look at are there.
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued'
+DO UPDATE SET not_before = least(runs.not_before, excluded.not_before)
 RETURNING run_id;
 
 -- name: add_dirty
@@ -86,13 +89,16 @@ SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $
 
 -- name: clean
 -- What was looked at, unless somebody has named it again since.
-DELETE FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 AND seq <= $3;
+DELETE FROM dirty_paths d USING unnest($3::text[], $4::bigint[]) AS x(remote_path, seq)
+WHERE d.tenant_id = $1 AND d.backend_id = $2 AND d.remote_path = x.remote_path AND d.seq = x.seq;
 
 -- name: overdue_pushes
--- Paths whose pushes nobody has in hand any more, of backends that can be asked and are at rest.
-SELECT u.tenant_id, u.backend_id, array_agg(u.remote_path ORDER BY u.remote_path) AS paths FROM pushes u
+-- Paths whose pushes nobody has in hand any more, of backends that can be asked and are at rest; the less often, the more of
+-- their runs fail.
+SELECT u.tenant_id, u.backend_id, array_agg(DISTINCT u.remote_path) AS paths FROM pushes u
 JOIN backends b ON b.tenant_id = u.tenant_id AND b.backend_id = u.backend_id AND b.state = 'active' AND b.syncs
 JOIN backend_health h ON h.tenant_id = u.tenant_id AND h.backend_id = u.backend_id AND h.unreachable_since IS NULL
+  AND (h.last_sync_at IS NULL OR h.last_sync_at < clock_timestamp() - make_interval(mins => least(1 + h.failures, 60)))
 WHERE u.state IN ('planned', 'sent', 'unknown') AND u.deadline < clock_timestamp() - make_interval(secs => $1)
   AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = u.tenant_id AND r.backend_id = u.backend_id AND r.state IN ('queued', 'running'))
 GROUP BY u.tenant_id, u.backend_id LIMIT 100;
@@ -113,7 +119,8 @@ RETURNING b.name, b.stale_after_s, h.last_success_at,
 
 -- name: abandoned
 -- Running runs whose lease is over: whoever takes the backend next ends them; where no run waits, one is to be queued.
-SELECT r.tenant_id, r.backend_id FROM runs r
+SELECT r.tenant_id, r.backend_id, b.syncs FROM runs r
+JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
 LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id AND l.expires_at > clock_timestamp()
 WHERE r.state = 'running' AND l.holder IS NULL
   AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued')

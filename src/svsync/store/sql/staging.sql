@@ -7,7 +7,8 @@ DELETE FROM todo WHERE run_no = $1;
 
 -- name: clear_ended
 -- Work rows that earlier runs of this backend left behind when they died.
-WITH ended AS (SELECT run_no FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND state NOT IN ('queued', 'running')
+WITH ended AS (SELECT run_no FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND kind <> 'probe'
+                 AND state NOT IN ('queued', 'running')
                ORDER BY run_id DESC LIMIT 20),
      a AS (DELETE FROM stage USING ended WHERE stage.run_no = ended.run_no),
      b AS (DELETE FROM stage_scopes s USING runs r, ended e

@@ -32,7 +32,7 @@ DELETE FROM endpoints WHERE tenant_id = $1 AND endpoint_id = $2;
 -- name: listeners
 -- Active endpoints; none of them is removed before the transaction ends.
 SELECT endpoint_id, types, path_patterns, only_if_changed FROM endpoints
-WHERE tenant_id = $1 AND state = 'active' ORDER BY endpoint_id FOR KEY SHARE;
+WHERE tenant_id = $1 AND state = 'active' ORDER BY endpoint_id FOR SHARE;
 
 -- name: claim
 -- Endpoints to which something is due and that nobody has in hand, the longest unserved first, for so many seconds.
