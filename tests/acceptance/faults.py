@@ -301,7 +301,9 @@ async def _evidence(estate: Estate) -> Evidence:
         "SELECT type, backend_id AS backend, sequence, payload::json->>'run_id' AS run_id"
         " FROM outbox ORDER BY backend_id, sequence"
     )
-    left = await estate.query("SELECT backend_id FROM leases WHERE holder IS NOT NULL")
+    left = await estate.query(
+        "SELECT backend_id FROM leases WHERE holder IS NOT NULL AND tenant_id <> 0"
+    )
     estate.said += [f"somebody holds the lease of {row['backend_id']}" for row in left]
     for name, receiver in estate.receivers.items():
         if any(estate.canary.found_in(message.body) for message in receiver.got):

@@ -12,7 +12,7 @@ from tests.integration.test_removal import remove
 
 from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError
 from svsync.domain.federation import Mode, RuleSpec, Writes
-from svsync.services import secret_writes, write_through
+from svsync.services import write_rows, write_through
 from svsync.services.removal import Removal
 from svsync.store import federation, outbox
 from svsync.store import secrets as store
@@ -74,7 +74,7 @@ async def test_removal_waits_for_a_write_that_looked_before_it(
     house: House, monkeypatch: pytest.MonkeyPatch, purge: bool
 ) -> None:
     await filled(house, writes=Writes.WRITE_THROUGH)
-    with Gate(monkeypatch, secret_writes, "plan") as gate:
+    with Gate(monkeypatch, write_rows, "plan") as gate:
         writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
         await gate.reached.wait()
         removing = asyncio.create_task(remove(house, purge=purge))

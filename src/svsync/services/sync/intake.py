@@ -82,8 +82,7 @@ async def list_and_stage(run: Run) -> int:
 
 async def take_over_stage(run: Run) -> int | None:
     """The length of the stage that a stopped worker left complete, under the same mapping;
-    None where there is none. It may be of any age: what is decided is read anew, and what
-    is missing from it is asked for by name."""
+    None where there is none, or it waited for too long (`queue.start`)."""
     left = run.claimed.left
     if left is None or left.staged is None or left.scope_hash != _scope_hash(run):
         return None

@@ -23,7 +23,7 @@ FOR UPDATE SKIP LOCKED;
 -- name: inherit
 -- A run that its stopped worker gives back, while another one of its kind waits: that one goes on with its work rows, and
 -- with what it was asked for.
-UPDATE runs w SET run_no = r.run_no, handed_over = true, staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
+UPDATE runs w SET run_no = r.run_no, handed_over = true, not_before = clock_timestamp(), staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
   counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb,
   allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)),
   paths = CASE WHEN w.paths IS NULL THEN r.paths WHEN r.paths IS NULL THEN w.paths
@@ -105,7 +105,10 @@ RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_c
 -- name: start
 -- `attempts` rises here, not at failure, so that a run that kills its worker is seen: it goes on from the deaths before.
 UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5 + 1, suspects = $6::text[], fence = $3, worker = $4,
-  stage = CASE WHEN handed_over AND staged_count IS NOT NULL THEN 'diff' ELSE 'list' END,
+  -- A listing that nobody went on with within a minute is old: what has changed since would be taken for unchanged.
+  staged_count = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' THEN staged_count END,
+  stage = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' AND staged_count IS NOT NULL
+               THEN 'diff' ELSE 'list' END,
   -- What an earlier worker had in hand is of a work list that is made anew.
   todo_count = NULL, batch_cursor = 0, batch_size = NULL, in_hand = NULL, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
