@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
 import asyncpg
 import pytest
@@ -32,6 +34,64 @@ async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Recor
         yield connection
     finally:
         await connection.close()
+
+
+class Relay:
+    """Stands before the store's socket; once `frozen`, nothing goes through any more."""
+
+    def __init__(self, socket: str) -> None:
+        self.frozen = False
+        self._never = asyncio.Event()
+        self._socket = socket
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self.frozen:
+                await self._never.wait()
+            up_reader, up_writer = await asyncio.open_unix_connection(self._socket)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, up_writer))
+                group.create_task(self._pass_on(up_reader, writer))
+        except asyncio.CancelledError:
+            pass  # the streams would report it
+        finally:
+            writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while block := await reader.read(65536):
+                if self.frozen:
+                    await self._never.wait()
+                writer.write(block)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def relayed(database_url: str) -> AsyncIterator[tuple[Relay, str]]:
+    """The relay, and the address of the database behind it."""
+    address = urlsplit(database_url)
+    query = {name: values[0] for name, values in parse_qs(address.query).items()}
+    relay = Relay(str(Path(query["host"]) / f".s.PGSQL.{query['port']}"))
+    server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    user = quote(address.username or query.get("user", ""))
+    password = quote(address.password or query.get("password", ""))
+    try:
+        yield relay, f"postgresql://{user}:{password}@127.0.0.1:{port}{address.path}"
+    finally:
+        server.close()
+        await relay.end()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

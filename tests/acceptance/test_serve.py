@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import Served, ask, new_token, serving
-from tests.postgres import connected
+from tests.postgres import connected, relayed
 from tests.program import Program, until
 from tests.servers import FaultyTcp, Front
 
@@ -260,6 +260,16 @@ async def test_service_that_waits_for_its_store_at_its_start_can_be_stopped(desk
             await until(lambda: silent.connections > 0)
             assert await served.stopped() == 128 + signal.SIGTERM
     assert served.sentences == ["svsync: interrupted"]
+
+
+async def test_service_whose_store_falls_silent_can_be_stopped(desk: Desk) -> None:
+    async with (
+        relayed(desk.program.environment["DATABASE_URL"]) as (relay, url),
+        serving(desk.program, DATABASE_URL=url) as served,
+    ):
+        relay.frozen = True
+        await served.says("schedule_waits")
+        assert await served.stopped() == 0
 
 
 # --- another configuration --------------------------------------------------------

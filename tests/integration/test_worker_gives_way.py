@@ -2,18 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from tests.house import BACKEND, TENANT, House, failure
+from tests.postgres import relayed
 
-from svsync.domain.errors import FenceLostError, StoreUnavailableError
+from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
 from svsync.domain.ids import RunId
 from svsync.services.sync import lease
-from svsync.store import database, queue
+from svsync.store import database, federation, queue
 from svsync.store.database import open_database
 from svsync.store.queue import Claimed, Wanted
 
@@ -61,64 +58,6 @@ async def test_takeover_passes_a_worker_that_froze_inside_its_transaction(
 # --- a store that answers no more ---------------------------------------------------------
 
 
-class Relay:
-    """Stands before the store's socket; once `frozen`, nothing goes through any more."""
-
-    def __init__(self, socket: str) -> None:
-        self.frozen = False
-        self._never = asyncio.Event()
-        self._socket = socket
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            if self.frozen:
-                await self._never.wait()
-            up_reader, up_writer = await asyncio.open_unix_connection(self._socket)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, up_writer))
-                group.create_task(self._pass_on(up_reader, writer))
-        except asyncio.CancelledError:
-            pass  # the streams would report it
-        finally:
-            writer.close()
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while block := await reader.read(65536):
-                if self.frozen:
-                    await self._never.wait()
-                writer.write(block)
-                await writer.drain()
-        finally:
-            writer.close()
-
-    async def end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def relayed(database_url: str) -> AsyncIterator[tuple[Relay, str]]:
-    """The relay, and the address of the database behind it."""
-    address = urlsplit(database_url)
-    query = {name: values[0] for name, values in parse_qs(address.query).items()}
-    relay = Relay(str(Path(query["host"]) / f".s.PGSQL.{query['port']}"))
-    server = await asyncio.start_server(relay.accept, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    user = quote(address.username or query.get("user", ""))
-    password = quote(address.password or query.get("password", ""))
-    try:
-        yield relay, f"postgresql://{user}:{password}@127.0.0.1:{port}{address.path}"
-    finally:
-        server.close()
-        await relay.end()
-
-
 @pytest.mark.parametrize("busy", ["between statements", "in a statement"])
 async def test_renewal_that_hangs_does_not_outlive_the_deadline(
     house: House, database_url: str, monkeypatch: pytest.MonkeyPatch, busy: str
@@ -153,3 +92,53 @@ async def test_renewal_that_hangs_does_not_outlive_the_deadline(
     assert done
     assert isinstance(ended, FenceLostError)
     assert took < 2
+
+
+@pytest.mark.parametrize("what", ["all tenants", "no tenant", "one tenant", "cancelled"])
+async def test_store_that_hangs_is_told_as_one_that_is_away_and_its_pool_ends(
+    house: House, database_url: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    for limit in ("LOOK_S", "ANSWER_S", "ROLLBACK_S"):
+        monkeypatch.setattr(database, limit, 0.2)
+
+    async def look(db: database.Database) -> None:
+        if what == "all tenants":
+            async with db.transaction_of([TENANT]) as tx:
+                await tx.fetch("gauges.backends")
+        elif what == "one tenant":
+            async with db.transaction(TENANT) as tx:
+                await tx.fetch("gauges.backends")
+        else:
+            await federation.active(db)
+
+    async with (
+        asyncio.timeout(20),
+        relayed(database_url) as (relay, dsn),
+        open_database(dsn, size=2) as db,
+    ):
+        await federation.active(db)
+        relay.frozen = True
+        if what == "cancelled":
+            monkeypatch.setattr(database, "LOOK_S", 3600.0)
+            task = asyncio.create_task(look(db))
+            await asyncio.sleep(0.05)  # it waits for an answer that does not come
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            with pytest.raises(StoreUnavailableError):
+                await look(db)
+
+
+async def test_transaction_in_which_a_statement_failed_is_not_told_as_committed(
+    house: House,
+) -> None:
+    async def go_on_after_a_failure() -> None:
+        async with house.app.db.transaction(TENANT) as tx:
+            await queue.enqueue(tx, BACKEND, RunId("run_undone"), Wanted("full", "api"))
+            with pytest.raises(StoreError):
+                await tx.copy("runs", ["run_id"], [("run_undone",)])
+
+    with pytest.raises(StoreError, match="undid"):
+        await go_on_after_a_failure()
+    assert not await house.rows("runs", run_id="run_undone")

@@ -32,13 +32,16 @@ from svsync.domain.ids import BackendId, Fence, TenantId
 Row = asyncpg.Record
 NO_TENANT = TenantId(0)
 """Under which stand the leases of tasks that only one process does at a time."""
-_NAME_TENANTS = (
-    "SELECT set_config('svsync.tenants', $1, true),"
-    " set_config('idle_in_transaction_session_timeout', '10s', true)"
-)
+_BEGIN = "BEGIN {mode}; SELECT set_config('svsync.tenants', '{tenants}', true), {idle}"
+_IDLE = "set_config('idle_in_transaction_session_timeout', '10s', true)"
 """A process that is stopped in the middle keeps nobody waiting for longer than that."""
+LOOK_S = 15.0
+"""Seconds in which a database that is there answers what looks after all tenants, or after
+a lease. One that hangs, without a reset, is known by that alone."""
+ANSWER_S = 60.0
+"""The same for any other transaction but those of a run, which its lease bounds."""
 ROLLBACK_S = 5.0
-"""Seconds that an undo may take before its connection is cut."""
+"""Seconds that an undo, or the end of a connection, may take before it is cut."""
 
 if TYPE_CHECKING:  # generic in its stubs only
     Connection = asyncpg.pool.PoolConnectionProxy[Row]
@@ -71,26 +74,31 @@ def statements() -> dict[str, str]:
 class Transaction:
     """Statements by name, inside one transaction of one tenant."""
 
-    def __init__(self, connection: "Connection", tenant: TenantId) -> None:
+    def __init__(
+        self, connection: "Connection", tenant: TenantId, seconds: float | None = None
+    ) -> None:
         self._connection = connection
+        self._seconds = seconds
         self.tenant = tenant
 
     async def fetch(self, name: str, *args: object) -> list[Row]:
         with translated():
-            return await self._connection.fetch(statements()[name], *args)
+            return await self._connection.fetch(statements()[name], *args, timeout=self._seconds)
 
     async def fetchrow(self, name: str, *args: object) -> Row | None:
         with translated():
-            return await self._connection.fetchrow(statements()[name], *args)
+            return await self._connection.fetchrow(statements()[name], *args, timeout=self._seconds)
 
     async def fetchval(self, name: str, *args: object) -> Any:
         with translated():
-            return await self._connection.fetchval(statements()[name], *args)
+            return await self._connection.fetchval(statements()[name], *args, timeout=self._seconds)
 
     async def execute(self, name: str, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
         with translated():
-            status = await self._connection.execute(statements()[name], *args)
+            status = await self._connection.execute(
+                statements()[name], *args, timeout=self._seconds
+            )
         count = status.rsplit(" ", 1)[-1]
         return int(count) if count.isdigit() else 0
 
@@ -100,7 +108,7 @@ class Transaction:
         """COPY records in; the number of rows that arrived."""
         with translated():
             status = await self._connection.copy_records_to_table(
-                table, columns=list(columns), records=records
+                table, columns=list(columns), records=records, timeout=self._seconds
             )
         return int(status.rsplit(" ", 1)[-1])
 
@@ -153,23 +161,12 @@ class Database:
             StoreUnavailableError: Postgres cannot be reached.
             StoreError: Postgres refused a statement, or to commit.
         """
-        pool = self._renewals if renewal else self._pool
-        with translated():
-            connection = await pool.acquire()
-        try:
-            work = connection.transaction(readonly=read_only)
-            try:
-                with translated():
-                    await work.start()
-                await _enter(connection, tenant, held, lookups=lookups, scratch=scratch)
-                yield Transaction(connection, tenant)
-                with translated():
-                    await work.commit()
-            except BaseException:
-                await _roll_back(connection, work)
-                raise
-        finally:
-            await pool.release(connection)
+        pool, seconds = (self._renewals, LOOK_S) if renewal else (self._pool, ANSWER_S)
+        bound = seconds if held is None else None
+        async with _transaction(pool, [tenant], read_only, bound) as connection:
+            if held is not None:
+                await _enter(connection, held, lookups=lookups, scratch=scratch)
+            yield Transaction(connection, tenant, bound)
 
     @asynccontextmanager
     async def transaction_of(
@@ -180,69 +177,79 @@ class Database:
 
         Raises: as `transaction`.
         """
-        with translated():
-            connection = await self._pool.acquire()
-        try:
-            work = connection.transaction(readonly=read_only)
-            try:
-                with translated():
-                    await work.start()
-                    await connection.execute(_NAME_TENANTS, ",".join(map(str, tenants)))
-                yield Transaction(connection, NO_TENANT)
-                with translated():
-                    await work.commit()
-            except BaseException:
-                await _roll_back(connection, work)
-                raise
-        finally:
-            await self._pool.release(connection)
+        async with _transaction(self._pool, tenants, read_only, LOOK_S) as connection:
+            yield Transaction(connection, NO_TENANT, LOOK_S)
 
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
-        """A statement on the few tables that belong to no tenant."""
-        with translated():
-            return await self._pool.fetch(statements()[name], *args)
+        """A statement on the few tables that belong to no tenant.
+
+        Raises: as `transaction`.
+        """
+        async with _borrowed(self._pool, LOOK_S) as connection:
+            with translated():
+                return await connection.fetch(statements()[name], *args, timeout=LOOK_S)
 
 
-async def _enter(
-    connection: "Connection",
-    tenant: TenantId,
-    held: Held | None,
-    *,
-    lookups: bool,
-    scratch: bool,
-) -> None:
+@asynccontextmanager
+async def _borrowed(pool: "Pool", seconds: float | None) -> AsyncIterator["Connection"]:
+    """A connection of the pool; one that does not come back to rest soon is cut."""
     with translated():
-        if held is None:
-            await connection.execute(_NAME_TENANTS, str(tenant))
-            return
-        enter = "SELECT svsync_enter($1, $2, $3, $4, $5)"
+        connection = await pool.acquire(timeout=seconds)
+    try:
+        yield connection
+    finally:
+        with suppress(TimeoutError, asyncpg.InterfaceError):
+            await pool.release(connection, timeout=ROLLBACK_S)
+
+
+@asynccontextmanager
+async def _transaction(
+    pool: "Pool", tenants: Sequence[TenantId], read_only: bool, seconds: float | None
+) -> AsyncIterator["Connection"]:
+    """A transaction that sees the rows of these tenants; each of its waits is bounded."""
+    begin = _BEGIN.format(
+        mode="READ ONLY" if read_only else "",
+        tenants=",".join(str(int(tenant)) for tenant in tenants),
+        idle=_IDLE,
+    )
+    async with _borrowed(pool, seconds) as connection:
+        try:
+            with translated():
+                await connection.execute(begin, timeout=seconds)
+            yield connection
+            with translated():
+                ended = await connection.execute("COMMIT", timeout=seconds)
+            if ended != "COMMIT":  # what Postgres answers where a statement had failed
+                raise StoreError("the database undid a transaction instead of committing it")
+        except BaseException:
+            await _roll_back(connection)
+            raise
+
+
+async def _enter(connection: "Connection", held: Held, *, lookups: bool, scratch: bool) -> None:
+    with translated():
         alive = await connection.fetchval(
-            enter, held.tenant, held.backend, held.fence, lookups, scratch
+            "SELECT svsync_enter($1, $2, $3, $4, $5)",
+            held.tenant,
+            held.backend,
+            held.fence,
+            lookups,
+            scratch,
         )
     if not alive:
         raise FenceLostError(f"the run of {held.backend} was taken over or reconfigured: it stops")
 
 
-async def _roll_back(connection: "Connection", work: asyncpg.transaction.Transaction) -> None:
+async def _roll_back(connection: "Connection") -> None:
     """Undo; a connection that does not answer is cut, which undoes as well. So is one that
-    failed to begin or to commit: the pool would wait for it, for ever on a dead peer.
-
-    A task of its own with a bounded wait, not `asyncio.timeout`: that one, in a task
-    that is being cancelled, does not tell its own end before Python 3.11.4.
-    """
-
-    async def roll_back() -> None:
-        await work.rollback()  # which raises at once where the connection is closed
-
-    undo = asyncio.create_task(roll_back())
+    failed to begin or to commit: the pool would wait for it, for ever on a dead peer."""
     try:
-        await asyncio.wait({undo}, timeout=ROLLBACK_S)
-    finally:
-        if not undo.done() or undo.cancelled() or undo.exception() is not None:
-            undo.cancel()
-            with suppress(asyncpg.InterfaceError):  # closed already, and back in the pool
-                connection.terminate()
-            await asyncio.gather(undo, return_exceptions=True)
+        await connection.execute("ROLLBACK", timeout=ROLLBACK_S)
+    except BaseException as failed:
+        with suppress(asyncpg.InterfaceError):  # closed already, and back in the pool
+            connection.terminate()
+        if not isinstance(failed, Exception):
+            raise
 
 
 class translated:
@@ -302,9 +309,20 @@ async def open_database(dsn: str, *, size: int = 8) -> AsyncIterator[Database]:
         StoreUnavailableError: no connection, wrong password, no such database.
         SchemaError: the role is superuser or has BYPASSRLS.
     """
-    async with await _connect(dsn, 1, size) as pool, await _connect(dsn, 0, 2) as renewals:
+    async with _pool(dsn, 1, size) as pool, _pool(dsn, 0, 2) as renewals:
         await _refuse_powerful_role(pool)
         yield Database(pool, renewals)
+
+
+@asynccontextmanager
+async def _pool(dsn: str, least: int, most: int) -> AsyncIterator["Pool"]:
+    """A pool whose end does not wait for a database that does not answer."""
+    pool = await _connect(dsn, least, most)
+    try:
+        yield pool
+    finally:
+        with suppress(TimeoutError):  # by then its connections were cut
+            await asyncio.wait_for(pool.close(), ROLLBACK_S)
 
 
 async def _connect(dsn: str, least: int, most: int) -> "Pool":
