@@ -5,12 +5,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from tests.house import BACKEND, TENANT, House, Pause
+from tests.writes import there, written_through
 
 from svsync.app import new_id
 from svsync.bus.local import LocalSignals
 from svsync.domain.errors import BackendUnreachableError
-from svsync.domain.federation import RuleSpec
+from svsync.domain.federation import ConflictPolicy, RuleSpec, Writes
 from svsync.domain.ids import RunId
 from svsync.services.scheduling import Scheduling
 from svsync.services.sync import intake
@@ -184,6 +186,36 @@ async def test_stage_of_another_mapping_is_not_gone_on_with(house: House) -> Non
     assert house.there.calls["list"] > listed
     new = [path for path in await house.paths() if path.startswith("new/")]
     assert len(new) == 2 * intake.BATCH
+
+
+async def test_run_that_pushed_goes_on_elsewhere_and_its_own_writes_trip_no_guard(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BATCH", 40)
+    await written_through(house, monkeypatch)
+    await house.configure(conflict_resolution=ConflictPolicy.LOCAL_WINS, writes=Writes.LOCAL)
+    many(house, 120)
+    await house.run()
+    for n in range(120):
+        await house.write(f"ext/{n:04}", {"k": f"ours {n}"})
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    signals = LocalSignals()
+    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
+    run = (await made.trigger(TENANT, BACKEND, allow=["mass_overwrite"])).run_id
+    pause = Pause(house.there, "write", "kv/0045")
+    async with working(house, signals) as workers:
+        await asyncio.wait_for(pause.reached.wait(), 20)
+        workers.stop()
+        pause.let_go()
+    assert (await house.row("runs", run_id=run))["handed_over"]
+    # The stage that was left tells of values of before these pushes: all went backwards.
+    async with working(house):
+        await until(lambda: ended(house, run))
+    row = await house.row("runs", run_id=run)
+    assert (row["state"], row["result"]) == ("completed", "ok")
+    assert json.loads(row["counts"])["pushed"] == 120
+    assert all(there(house, f"kv/{n:04}") == {"k": f"ours {n}"} for n in range(120))
+    assert await closing_events(house) == ["federation.sync.completed"] * 3  # two before
 
 
 # --- unreachable ------------------------------------------------------------------
