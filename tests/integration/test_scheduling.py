@@ -17,10 +17,11 @@ from svsync.domain.errors import (
 )
 from svsync.domain.federation import Mode, Writes
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, RunId
+from svsync.domain.suspects import Suspicion
 from svsync.domain.values import Payload
 from svsync.services.scheduling import Scheduling
 from svsync.services.write_rows import Put
-from svsync.store import queue
+from svsync.store import queue, suspects
 from svsync.store.queue import Wanted
 
 
@@ -317,3 +318,50 @@ async def test_notice_of_after_a_listing_that_was_taken_over_is_kept(house: Hous
     house.there.denied.add("kv/shut/")
     await house.run()  # not whole: by name it may be read all the same
     assert len(await house.rows("dirty_paths")) == 1
+
+
+# --- left behind by the dead --------------------------------------------------------
+
+
+async def dead(house: House) -> None:
+    """A run whose worker died in a piece of its work list, its lease over."""
+    async with house.app.db.transaction(TENANT) as tx:
+        claimed, _ = await queue.claim(
+            tx, BACKEND, RunId("run_dead"), Wanted("full", "run_once"), holder="x:1"
+        )
+        await suspects.take_in_hand(tx, claimed.run_id, [RemotePath("kv/a")])
+    await house.admin.execute("UPDATE leases SET expires_at = now()")
+
+
+async def test_dead_run_of_a_paused_backend_is_ended_with_its_event(house: House) -> None:
+    await dead(house)
+    await house.app.removal.pause(TENANT, BACKEND)
+    await scheduling(house).tick()
+    row = await house.row("runs")
+    assert (row["state"], row["error_code"]) == ("failed", "worker_lost")
+    assert await house.events() == ["federation.sync.failed"]
+    assert (await house.row("leases"))["holder"] is None
+    await scheduling(house).tick()
+    assert await house.events() == ["federation.sync.failed"]
+
+
+async def test_run_of_a_paused_backend_that_is_still_worked_is_left_alone(house: House) -> None:
+    await dead(house)
+    await house.admin.execute("UPDATE leases SET expires_at = now() + interval '1 min'")
+    await house.app.removal.pause(TENANT, BACKEND)
+    await scheduling(house).tick()
+    assert (await house.row("runs"))["state"] == "running"
+
+
+async def test_death_that_was_told_while_paused_is_remembered_when_resumed(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await dead(house)
+    await house.admin.execute("UPDATE backends SET state = 'paused'")
+    await scheduling(house).tick()
+    await house.admin.execute("UPDATE backends SET state = 'active'")
+    async with house.app.db.transaction(TENANT) as tx:
+        claimed, lost = await queue.claim(
+            tx, BACKEND, RunId("run_next"), Wanted("full", "run_once"), holder="x:2"
+        )
+    assert lost == []
+    assert claimed.suspicion == Suspicion().after_death([RemotePath("kv/a")], piece=True)

@@ -142,7 +142,7 @@ class _Service:
         self._listener: Listener | None = None
         self._working: asyncio.Task[None] | None = None
         self._scheduling = Scheduling(
-            app.db, signals, ids=new_id, health_interval=settings.health_interval
+            app.db, signals, ids=new_id, health_interval=settings.health_interval, meter=meter
         )
         self._workers = Workers(app.db, app.runs, signals, slots=SLOTS)
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from svsync.domain.federation import BackendSpec
 from svsync.domain.runs import Report, RunKind, RunState
+from svsync.domain.runs import Run as RunRecord
+from svsync.observe.meter import Meter
 from svsync.services.run_rows import record_of
 from svsync.store import federation, outbox
 from svsync.store.database import Row, Transaction
@@ -21,3 +23,13 @@ async def tell_lost(
     data = Report().to_event(record, backend_name=spec.name, tenant=spec.tenant, sequence=0)
     event = Event("federation.sync.failed", data)
     await outbox.add(tx, spec.id, [event], event_ids=lambda: ids("evt"))
+
+
+def measure(meter: Meter, spec: BackendSpec, record: RunRecord, report: Report) -> None:
+    """Whoever ends a cycle counts it, a lost one too; a dry run or a probe is no cycle."""
+    if record.kind in (RunKind.FULL, RunKind.TARGETED):
+        counts = {str(count): n for count, n in report.numbers.items()}
+        meter.run_ended(
+            spec.tenant, spec.id, spec.type, str(record.result),
+            (record.duration_ms or 0) / 1000, counts | {"skipped": report.skips},
+        )  # fmt: skip

@@ -36,6 +36,7 @@ from svsync.domain.runs import (
 )
 from svsync.domain.runs import Run as RunRecord
 from svsync.observe.meter import Meter
+from svsync.services.lost_runs import measure
 from svsync.services.secrets import time_of
 from svsync.services.sync.context import Planned, Run
 from svsync.store import conflicts, federation, outbox, pairs, queue, schedule, staging
@@ -159,17 +160,8 @@ class RunEnds:
         with suppress(StoreError):
             async with self._db.transaction(run.claimed.held.tenant) as tx:
                 await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
-        self.measure(run.spec, record, run.report)
+        measure(self._meter, run.spec, record, run.report)
         return Ended(record, run.report, tuple(run.plan), waiting, error)
-
-    def measure(self, spec: BackendSpec, record: RunRecord, report: Report) -> None:
-        """Whoever ends a cycle counts it, a lost one too; a dry run or a probe is no cycle."""
-        if record.kind in (RunKind.FULL, RunKind.TARGETED):
-            counts = {str(count): n for count, n in report.numbers.items()}
-            self._meter.run_ended(
-                spec.tenant, spec.id, spec.type, str(record.result),
-                (record.duration_ms or 0) / 1000, counts | {"skipped": report.skips},
-            )  # fmt: skip
 
     async def _settle(
         self,

@@ -33,7 +33,7 @@ from svsync.domain.runs import (
 from svsync.observe.logs import log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Backend
-from svsync.services.lost_runs import tell_lost
+from svsync.services.lost_runs import measure, tell_lost
 from svsync.services.run_ends import Ended, RunEnds
 from svsync.services.run_rows import record_of, run_of
 from svsync.services.sealing import Sealing, TenantKeys
@@ -156,6 +156,7 @@ class Runs:
         self._holder = holder
         self._ids = ids
         self._random = random
+        self._meter = meter
         self._ends = RunEnds(
             db, ids=ids, random=random, meter=meter, unreachable_after=unreachable_after
         )
@@ -258,7 +259,7 @@ class Runs:
     def _measure_lost(self, begun: "_Begun") -> None:
         spec = begun.stored.spec
         for row in begun.lost:
-            self._ends.measure(spec, record_of(spec.id, row, RunState.FAILED), Report())
+            measure(self._meter, spec, record_of(spec.id, row, RunState.FAILED), Report())
 
     async def _stopped(self, run: Run) -> None:
         """Stopped in the middle of something: given back where this worker is to end, ended

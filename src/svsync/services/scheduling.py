@@ -21,9 +21,12 @@ from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError
 from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
-from svsync.domain.runs import RunKind, Trigger
+from svsync.domain.runs import Report, RunKind, RunState, Trigger
 from svsync.observe.logs import get_logger
+from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Signals
+from svsync.services.lost_runs import measure, tell_lost
+from svsync.services.run_rows import record_of
 from svsync.services.secrets import time_of
 from svsync.store import federation, outbox, queue, schedule
 from svsync.store.database import Database
@@ -62,12 +65,14 @@ class Scheduling:
         *,
         ids: Callable[[str], str],
         health_interval: float,
+        meter: Meter = SILENT,
     ) -> None:
         """`health_interval`: seconds between two looks at a backend without cycles."""
         self._db = db
         self._signals = signals
         self._ids = ids
         self._health_interval = health_interval
+        self._meter = meter
 
     # --- asked for ----------------------------------------------------------------
 
@@ -158,6 +163,7 @@ class Scheduling:
         async with self._db.transaction_of(tenants, read_only=True) as tx:
             abandoned = await schedule.abandoned(tx)
             overdue = await schedule.overdue_pushes(tx, OVERDUE_S)
+            lost = await schedule.lost_at_rest(tx)
             stale = await schedule.stale(tx)
         for tenant, backend, syncs in abandoned:
             wanted = Wanted(str(RunKind.FULL), str(Trigger.SCHEDULE))
@@ -173,9 +179,22 @@ class Scheduling:
                 async with self._db.transaction(TenantId(row["tenant_id"])) as tx:
                     await schedule.add_dirty(tx, backend, row["paths"], "pushes")
                     await queue.enqueue(tx, backend, self._run_id(), wanted)
+        for tenant, backend in lost:
+            await self._end_lost(tenant, backend)
         for tenant, backend in stale:
             await self._tell_stale(tenant, backend)
         return len(abandoned) + len(overdue)
+
+    async def _end_lost(self, tenant: TenantId, backend: BackendId) -> None:
+        async with self._db.transaction(tenant) as tx:
+            found = await federation.find(tx, backend)
+            if found is None:
+                return
+            rows = await queue.end_lost(tx, backend, holder="the schedule")
+            for row in rows:
+                await tell_lost(tx, found.spec, row, ids=self._ids)
+        for row in rows:
+            measure(self._meter, found.spec, record_of(backend, row, RunState.FAILED), Report())
 
     async def _tell_stale(self, tenant: TenantId, backend: BackendId) -> None:
         async with self._db.transaction(tenant) as tx:

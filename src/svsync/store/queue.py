@@ -174,6 +174,17 @@ async def _start(
     )
 
 
+async def end_lost(tx: Transaction, backend: BackendId, *, holder: str) -> list[Row]:
+    """End what dead workers left of a backend that nobody runs any more; none where somebody
+    holds its lease after all. Should a worker not be dead, it writes no more."""
+    fence = await tx.fetchval("queue.take_lease", tx.tenant, backend, holder, None, LEASE_S)
+    if fence is None:
+        return []
+    lost = await tx.fetch("queue.end_lost", tx.tenant, backend)
+    await release(tx, Held(tx.tenant, backend, Fence(fence)))
+    return lost
+
+
 async def hand_over(
     tx: Transaction,
     run: RunId,

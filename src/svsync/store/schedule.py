@@ -96,6 +96,12 @@ async def abandoned(tx: Transaction) -> list[tuple[TenantId, BackendId, bool]]:
     ]
 
 
+async def lost_at_rest(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
+    """Backends that are not run any more, with a run whose worker is gone."""
+    rows = await tx.fetch("schedule.lost_at_rest")
+    return [(TenantId(row["tenant_id"]), BackendId(row["backend_id"])) for row in rows]
+
+
 async def stale(tx: Transaction) -> list[tuple[TenantId, BackendId]]:
     rows = await tx.fetch("schedule.stale")
     return [(TenantId(row["tenant_id"]), BackendId(row["backend_id"])) for row in rows]

@@ -15,7 +15,7 @@ async def inherited(tx: Transaction, backend: BackendId, lost: RunId | None) -> 
     before = Suspicion()
     if last["suspects"]:
         before = Suspicion(tuple(map(RemotePath, last["suspects"])), last["attempts"] - 1)
-    if lost is None:
+    if lost is None and last["error_code"] != "worker_lost":  # or ended while nobody ran it
         return before
     if last["in_hand"]:
         return before.after_death(last["in_hand"], piece=True)

@@ -126,6 +126,14 @@ WHERE r.state = 'running' AND l.holder IS NULL
   AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued')
 LIMIT 1000;
 
+-- name: lost_at_rest
+-- The same of backends that nobody runs any more: paused, or being removed.
+SELECT DISTINCT r.tenant_id, r.backend_id FROM runs r
+JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state <> 'active'
+LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id AND l.expires_at > clock_timestamp()
+WHERE r.state = 'running' AND l.holder IS NULL
+LIMIT 1000;
+
 -- name: take_turn
 -- The lease of a task that one process does for all, unless somebody holds it or did it a short while ago.
 INSERT INTO leases (tenant_id, backend_id, fence, holder, acquired_at, expires_at)

@@ -1,6 +1,6 @@
 -- name: last_begun
 -- The backend's latest run that began (the lost one, where one is named), with what it suspected and had in hand.
-SELECT run_no, attempts, suspects, in_hand, batch_cursor, batch_size FROM runs
+SELECT run_no, attempts, suspects, in_hand, batch_cursor, batch_size, error_code FROM runs
 WHERE tenant_id = $1 AND backend_id = $2 AND (state <> 'queued' OR handed_over) AND ($3::text IS NULL OR run_id = $3)
 ORDER BY run_id DESC LIMIT 1;
 
