@@ -4,17 +4,18 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.house import BACKEND, TENANT, House, Pause
+from tests.house import BACKEND, TENANT, House, Pause, backend
 from tests.postgres import connected
 
 from svsync.app import new_id
 from svsync.bus.local import LocalSignals
 from svsync.domain.errors import SvsyncError
-from svsync.domain.federation import ConflictPolicy
+from svsync.domain.federation import ConflictPolicy, RuleSpec
+from svsync.domain.ids import BackendId
 from svsync.services.overview import Overview
 from svsync.services.scheduling import Scheduling
 from svsync.store import schedule
-from svsync.store.database import statements
+from svsync.store.database import Transaction, statements
 
 
 def scheduling(house: House) -> Scheduling:
@@ -63,6 +64,36 @@ async def test_what_is_shown_of_a_backend_is_what_its_status_says(house: House) 
         key: value for key, value in status.items() if key not in moving
     }
     assert 0 <= shown["staleness_s"] < 60
+
+
+async def test_backends_are_listed_with_their_status_by_as_many_statements_as_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    made: list[str] = []
+    for way in ("fetch", "fetchrow", "fetchval"):
+        plain = getattr(Transaction, way)
+
+        async def counted(tx: Transaction, name: str, *args: object, plain: Any = plain) -> Any:
+            made.append(name)
+            return await plain(tx, name, *args)
+
+        monkeypatch.setattr(Transaction, way, counted)
+    await house.app.federation.list_backends(TENANT)
+    alone = made.copy()
+    more = [backend([RuleSpec(f"{n}/**", f"{n}/**")], id=BackendId(f"fed_{n}")) for n in "ab"]
+    await house.app.federation.apply([house.spec, *more])
+    made.clear()
+    listed = await house.app.federation.list_backends(TENANT)
+    assert made == alone
+    assert [each["id"] for each in listed] == ["fed_a", "fed_b", BACKEND]
+    for each in listed:
+        status = await house.app.federation.status(TENANT, str(each["id"]))
+        moving = {"staleness_s"}
+        assert {key: each[key] for key in status.keys() - moving} == {
+            key: status[key] for key in status.keys() - moving
+        }
 
 
 async def test_open_conflicts_and_pending_pushes_are_counted(house: House) -> None:

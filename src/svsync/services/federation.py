@@ -7,7 +7,7 @@ from typing import Any
 
 from svsync.config.kinds import SECONDS, shortest
 from svsync.domain.errors import ConfigError, MappingError
-from svsync.domain.federation import BackendSpec, to_json
+from svsync.domain.federation import BackendSpec, from_json, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
@@ -15,7 +15,7 @@ from svsync.ports import Connection
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
-from svsync.store import federation, flips, pairs, queue
+from svsync.store import federation, flips, overview, pairs, queue
 from svsync.store.database import Database, Row
 
 
@@ -98,20 +98,20 @@ class Federation:
                         refuse_unreachable_interval(spec, await queue.calls_of_cycles(tx, spec.id))
 
     async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:
-        """Every backend with the heart of its status."""
+        """Every backend with the heart of its status; one statement, however many there are."""
         async with self._db.transaction(tenant, read_only=True) as tx:
-            found = await federation.list_backends(tx)
-            rows = [(b, await federation.health(tx, b.spec.id)) for b in found]
+            rows = await overview.backends(tx)
+        found = [(from_json(row["spec"]), row) for row in rows]
         return [
             {
-                "id": b.spec.id,
-                "name": b.spec.name,
-                "type": b.spec.type,
-                "mode": str(b.spec.mode),
-                "state": b.state,
-                **status_json(b.spec, b.state, health),
+                "id": spec.id,
+                "name": spec.name,
+                "type": spec.type,
+                "mode": str(spec.mode),
+                "state": row["state"],
+                **status_json(spec, row["state"], row),
             }
-            for b, health in rows
+            for spec, row in found
         ]
 
     async def show(self, tenant: TenantId, backend: str) -> dict[str, Any]:
