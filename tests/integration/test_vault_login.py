@@ -136,6 +136,22 @@ async def test_a_dead_token_without_a_new_one_fails_the_call(kv2: Bao) -> None:
     assert token not in str(caught.value)
 
 
+async def test_token_for_a_connection_is_replaced_where_the_server_forgot_it(kv2: Bao) -> None:
+    """A connection that is not a call has to ask for the token itself, and to be told once."""
+    fields = await fields_of(kv2, SELF)
+    async with Front(kv2.url) as front, session_of(front.url, fields) as session:
+        first = await session.token()
+        assert await session.token_instead_of(first) is None
+        await kv2.request("POST", "auth/token/revoke", {"token": first.reveal()})
+        second = await session.token_instead_of(first)
+        assert second is not None
+        assert second != first
+        assert await session.token() is second
+        asked = len(front.seen)
+        assert await session.token_instead_of(first) is second
+        assert len(front.seen) == asked, "what is newer already is given without a question"
+
+
 @pytest.mark.parametrize("default_policy", [True, False])
 async def test_a_denied_path_is_not_taken_for_a_dead_token(kv2: Bao, default_policy: bool) -> None:
     fields = await fields_of(

@@ -46,20 +46,6 @@ _HANDSHAKE_S: Final = 30.0
 _VERBS: Final = frozenset({"data", "metadata", "delete", "undelete", "destroy"})
 
 
-class _Session(VaultSession):
-    """The backend's login, for a connection that is not a call."""
-
-    async def token(self) -> SecretValue:
-        return (await self._current_login()).token
-
-    async def token_instead_of(self, refused: SecretValue) -> SecretValue | None:
-        """A new token where the server no longer knows this one, None where it does."""
-        answer = await self._look_up_self(refused)
-        if answer.status == 200 or answer.token_accepted:
-            return None
-        return (await self._login_after(self._login)).token
-
-
 class VaultEventsFeed:
     """See `ports.ChangeFeed`. One a backend, with the settings that the backend has.
 
@@ -94,7 +80,7 @@ class VaultEventsFeed:
         redirects = aiohttp.TraceConfig()
         redirects.on_request_redirect.append(_refuse_redirect)
         async with (
-            _Session(self._settings, self._credential, self._policy) as session,
+            VaultSession(self._settings, self._credential, self._policy) as session,
             aiohttp.ClientSession(
                 connector=guarded_connector(
                     self._policy, self._origin.host or "", tls=self._tls, limit=1
@@ -130,7 +116,7 @@ class VaultEventsFeed:
             tell(notice)
 
     async def _connected(
-        self, session: _Session, http: aiohttp.ClientSession
+        self, session: VaultSession, http: aiohttp.ClientSession
     ) -> aiohttp.ClientWebSocketResponse:
         """A subscription; a token that the server forgot is replaced once."""
         token: SecretValue | None = await session.token()

@@ -181,6 +181,25 @@ class VaultSession:
             sent=False,
         )
 
+    async def token(self) -> SecretValue:
+        """The token of the current login, for a connection that is not a call.
+
+        Raises LoginError when the credential is refused.
+        """
+        return (await self._current_login()).token
+
+    async def token_instead_of(self, refused: SecretValue) -> SecretValue | None:
+        """Another token, where the server no longer knows this one; None: it does.
+
+        Raises LoginError where there is no other.
+        """
+        login = await self._current_login()
+        if login.token is not refused:
+            return login.token
+        if await self._accepts(refused):
+            return None
+        return (await self._login_after(login)).token
+
     async def ask_server(self, path: str) -> Answer:
         """A GET about the server itself, without token and namespace."""
         return await self._transport.send("GET", path, operation="connect", namespaced=False)
@@ -313,9 +332,10 @@ class VaultSession:
 
     async def _knows(self, login: _Login, refusal: Answer) -> bool:
         """Whether the server still knows the token whose call it refused."""
-        if refusal.token_accepted:
-            return True
-        answer = await self._login_call(lambda: self._look_up_self(login.token))
+        return refusal.token_accepted or await self._accepts(login.token)
+
+    async def _accepts(self, token: SecretValue) -> bool:
+        answer = await self._login_call(lambda: self._look_up_self(token))
         return answer.status == 200 or answer.token_accepted
 
     async def _look_up_self(self, token: SecretValue) -> Answer:
