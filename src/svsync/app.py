@@ -183,6 +183,8 @@ def ages_of(settings: Settings) -> Ages:
         runs_kept=settings.runs_kept,
         pushes=settings.push_retention,
         detached=settings.detached_retention,
+        events=settings.events_kept,
+        tokens=settings.token_retention,
     )
 
 

@@ -90,6 +90,19 @@ async def test_backend_of_the_file_is_synced_without_anybody_asking(desk: Desk) 
     assert got.json["data"] == value
 
 
+async def test_metrics_name_types_where_there_are_more_backends_than_configured(
+    desk: Desk,
+) -> None:
+    backend, file = desk.backend()
+    args = ("--config", str(file))
+    async with serving(desk.program, *args, SVSYNC_METRICS_MAX_BACKENDS="0") as served:
+        await run_ended(desk, backend)
+        page = (await ask(served.metrics)).text
+        assert 'backend="hashicorp-vault"' in page
+        assert backend not in page
+        assert await served.stopped() == 0
+
+
 async def test_run_that_is_asked_for_by_http_is_worked_and_can_be_looked_up(desk: Desk) -> None:
     rule = {"local": "asked/**", "remote": f"{desk.bao.mount}/data/asked/**"}
     backend, file = desk.backend(path_mapping=[rule])

@@ -64,6 +64,7 @@ def test_the_words_of_each_label_are_on_the_page() -> None:
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert f"more than {metrics.MAX_BACKENDS:,} backends" in PAGE
+    assert Settings.__dataclass_fields__["metrics_max_backends"].default == metrics.MAX_BACKENDS
     address = Settings.__dataclass_fields__["metrics_address"].default
     assert f"http://{address}/metrics" in PAGE
 

@@ -6,6 +6,8 @@ from typing import Final
 import pytest
 from tests.house import TENANT, House, counts
 
+from svsync.app import ages_of
+from svsync.domain.access import Identity, IdentityType, Scope
 from svsync.domain.errors import (
     BackendUnreachableError,
     NotFoundError,
@@ -25,10 +27,12 @@ AT_ONCE: Final = Ages(
     runs_kept=1,
     pushes=0,
     detached=0,
+    events=60,
+    tokens=0,
 )
 """Everything is over as soon as it is there."""
 LATER: Final = replace(
-    AT_ONCE, tombstones=60, conflicts=60, runs=60, pushes=60, detached=60, trim_grace=60
+    AT_ONCE, tombstones=60, conflicts=60, runs=60, pushes=60, detached=60, tokens=60, trim_grace=60
 )
 
 
@@ -514,6 +518,79 @@ async def test_events_wait_for_their_delivery(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     await house.run()
     before = await house.events()
+    await house.admin.execute("UPDATE outbox SET pending = true")
     await age(house, "outbox", "created_at", 10**9)
     await retain(house)
     assert await house.events() == before
+
+
+async def test_events_that_everybody_was_told_of_go_but_the_newest(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await house.run()
+    told = await house.events()
+    await house.admin.execute("UPDATE outbox SET pending = false")
+    assert (await retain(house)).events == 0
+    await age(house, "outbox", "created_at", 61)
+    assert (await retain(house)).events == len(told) - 1
+    assert await house.events() == told[-1:]
+
+
+# --- tokens -----------------------------------------------------------------------
+
+
+async def make_token(house: House, *, expires_in: float | None = None) -> str:
+    made = await house.app.access.create(
+        TENANT,
+        Identity(IdentityType.SERVICE_ACCOUNT, "ci"),
+        [Scope.SECRETS_READ],
+        expires_in=expires_in,
+        by="ann",
+    )
+    return made.token_id
+
+
+async def tokens(house: House) -> set[str]:
+    return {row["token_id"] for row in await house.rows("tokens")}
+
+
+async def test_tokens_that_count_no_more_are_listed_for_a_while_and_go(house: House) -> None:
+    lasting, later = await make_token(house), await make_token(house, expires_in=10**6)
+    revoked, _ = await make_token(house), await make_token(house, expires_in=3600)
+    await house.app.access.revoke(TENANT, revoked)
+    await age(house, "tokens", "created_at", 3700)
+    await age(house, "tokens", "expires_at", 3600 + 50)
+    await age(house, "tokens", "revoked_at", 50)
+    assert (await retain(house, LATER)).tokens == 0
+    await age(house, "tokens", "expires_at", 11)
+    assert (await retain(house, LATER)).tokens == 1
+    assert await tokens(house) == {lasting, later, revoked}
+    await age(house, "tokens", "revoked_at", 11)
+    assert (await retain(house, LATER)).tokens == 1
+    assert await tokens(house) == {lasting, later}
+    assert (await retain(house)).tokens == 0
+
+
+async def test_token_that_was_revoked_before_it_would_expire_goes_by_that(house: House) -> None:
+    token = await make_token(house, expires_in=10**6)
+    await house.app.access.revoke(TENANT, token)
+    await age(house, "tokens", "created_at", 61)
+    await age(house, "tokens", "revoked_at", 61)
+    assert (await retain(house, LATER)).tokens == 1
+
+
+async def test_pages_of_tokens_reach_those_behind_ones_that_stay(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svsync.services.retention.BATCH", 1)
+    lasting = await make_token(house)
+    for _ in range(2):
+        await house.app.access.revoke(TENANT, await make_token(house))
+    assert (await retain(house)).tokens == 2
+    assert await tokens(house) == {lasting}
+
+
+async def test_what_goes_and_when_is_as_configured(house: House) -> None:
+    settings = replace(house.app.settings, events_kept=86_400, token_retention=7)
+    ages = ages_of(settings)
+    assert (ages.events, ages.tokens) == (86_400, 7)

@@ -260,6 +260,7 @@ VALUES = {
     "log_level": "error",
     "log_format": "text",
     "metrics_address": "off",
+    "metrics_max_backends": "50",
     "health_interval": "2m",
     "unreachable_after": "5",
     "kms_provider": "vault",
@@ -280,6 +281,8 @@ VALUES = {
     "runs_kept": "30",
     "push_retention": "10d",
     "detached_retention": "11d",
+    "events_kept": "12d",
+    "token_retention": "13d",
     "shutdown_grace": "30s",
     "backends": "[]",
 }
@@ -334,6 +337,7 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         log_level=LogLevel.ERROR,
         log_format=settings.log_format,
         metrics_address=None,
+        metrics_max_backends=50,
         health_interval=120,
         unreachable_after=5,
         kms_provider=KmsProvider.VAULT,
@@ -354,6 +358,8 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         runs_kept=30,
         push_retention=10 * 86400,
         detached_retention=11 * 86400,
+        events_kept=12 * 86400,
+        token_retention=13 * 86400,
         shutdown_grace=30,
     )
     assert settings.log_format == "text"
@@ -419,6 +425,8 @@ def test_the_documented_defaults_are_those_of_the_contract() -> None:
     assert (settings.shutdown_grace, settings.kms_grace) == (20, 86400)
     assert (settings.health_interval, settings.max_replica_lag) == (60, 5)
     assert (settings.audit_timeout, settings.unreachable_after) == (2, 3)
+    assert settings.metrics_max_backends == 2_000
+    assert (settings.events_kept, settings.token_retention) == (7 * 86_400, 90 * 86_400)
     assert settings.kms_provider is KmsProvider.LOCAL
     assert settings.allowed_file_roots is None
     assert settings.migrate_on_start

@@ -109,6 +109,9 @@ _REMOVED: Final = {
     "pushes": "records of writes to backends",
     "detached_pairs": "bases of paths that left a mapping",
     "hidden_copies": "copies of what is read through its backend now",
+    "deliveries": "deliveries of events",
+    "events": "events that everybody was told of",
+    "tokens": "tokens that expired or were revoked",
 }
 
 

@@ -215,6 +215,12 @@ class Settings:
         default="127.0.0.1:9464",
         variable="METRICS_ADDRESS",
     )
+    metrics_max_backends: int = setting(
+        integer(0, 1_000_000),
+        "Up to so many backends the metrics name each; with more they name types, which keeps the "
+        "series few.",
+        default=2_000,
+    )
     health_interval: int = setting(
         duration(1, DAY),
         "How often a backend without cycles is probed.",
@@ -329,6 +335,17 @@ class Settings:
         duration(0, 90 * DAY),
         "For how long base is kept of a path that left the mapping, in case it comes back; no "
         "longer, for an older one is not believed. The secret stays.",
+        default="90d",
+    )
+    events_kept: int = setting(
+        duration(DAY, 3650 * DAY),
+        "For how long events are kept once they were delivered or given up, to be replayed; no "
+        "shorter, for a delivery is tried for a day.",
+        default="7d",
+    )
+    token_retention: int = setting(
+        duration(0, 3650 * DAY),
+        "For how long a token is listed after it expired or was revoked.",
         default="90d",
     )
 

@@ -79,7 +79,7 @@ async def serve(
     """
     environ = os.environ if environ is None else environ
     notify = Notify(environ)
-    meter = Metrics()
+    meter = Metrics(max_backends=settings.metrics_max_backends)
     async with AsyncExitStack() as stack:
         app = await stack.enter_async_context(
             open_app(settings, environ=environ, meter=meter, pool=POOL)

@@ -1,10 +1,11 @@
 """Retention: what is removed once its time is over, and what never is.
 
 Removed are versions beyond those that are kept, the values of tombstones, then the
-tombstones themselves, closed conflicts, ended runs and pushes, and pairs that left
-the mapping. Each batch is a transaction of its own, so it may stop anywhere, and run
-beside runs, writes and itself: it locks what it removes, asks once more whether that
-may go, and waits for nobody.
+tombstones themselves, closed conflicts, ended runs and pushes, pairs that left the
+mapping, events that everybody was told of, and tokens that count no more. Each batch
+is a transaction of its own, so it may stop anywhere, and run beside runs, writes and
+itself: it locks what it removes, asks once more whether that may go, and waits for
+nobody.
 
 Never removed is what somebody still needs:
 
@@ -15,8 +16,7 @@ Never removed is what somebody still needs:
 - The number of a version. Of a tombstone that marks nothing any more the counter
   stays, and whoever creates the path anew goes on from there.
 - An earlier side of a conflict, as long as the conflict itself is kept.
-
-Events in the outbox are not touched: nothing has delivered them yet.
+- An event that somebody is still to be told of, and the newest of each backend.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,8 +37,6 @@ BATCH: Final = 1_000
 _TOMBSTONES: Final = 100
 """Tombstones of one transaction: each may have a history."""
 _RUNS: Final = 100
-EVENTS_KEPT_S: Final = 7 * 86_400.0
-"""Seconds for which events are kept that were told, and their deliveries."""
 """Runs of one transaction: each may have thousands of skipped paths."""
 
 
@@ -50,6 +48,8 @@ class Ages:
         max_versions: of a secret that neither says so itself nor has a backend.
         trim_grace: of versions, whatever their number; likewise.
         runs_kept: of each backend, however long ago they ended.
+        events: and their deliveries, once those ended.
+        tokens: since they expired or were revoked.
     """
 
     max_versions: int
@@ -60,6 +60,8 @@ class Ages:
     runs_kept: int
     pushes: float
     detached: float
+    events: float
+    tokens: float
 
 
 @dataclass(slots=True)
@@ -81,6 +83,9 @@ class Removed:
     pushes: int = 0
     detached_pairs: int = 0
     hidden_copies: int = 0
+    deliveries: int = 0
+    events: int = 0
+    tokens: int = 0
 
 
 _Page = Callable[[Transaction, Row | None, int], Awaitable[list[Row]]]
@@ -115,16 +120,18 @@ class Retention:
             kept = await store.last_runs(tx, ages.runs_kept)
         runs = partial(store.runs, seconds=ages.runs, kept=kept)
         removed.runs = await self._walk(tenant, runs, _RUNS)
+        told = await prune(self._db, tenant, ages.events)
+        removed.deliveries, removed.events = told.deliveries, told.events
+        removed.tokens = await self._walk(tenant, partial(store.tokens, seconds=ages.tokens))
         return removed
 
     async def run_all(self) -> None:
-        """Remove what is over of every active tenant, its events too.
+        """Remove what is over of every active tenant.
 
         Raises: as `run`.
         """
         for tenant in await federation.active(self._db):
             await self.run(tenant)
-            await prune(self._db, tenant, EVENTS_KEPT_S)
 
     async def _walk(self, tenant: TenantId, page: _Page, size: int = BATCH) -> int:
         """Page after page, until none of a page's rows is old: their keys begin with the

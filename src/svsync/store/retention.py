@@ -98,6 +98,10 @@ async def detached(tx: Transaction, after: Row | None, limit: int, seconds: floa
     return await tx.fetch("retention.detached", tx.tenant, *_key(after, 3), limit, seconds)
 
 
+async def tokens(tx: Transaction, after: Row | None, limit: int, seconds: float) -> list[Row]:
+    return await tx.fetch("retention.tokens", tx.tenant, *_key(after, 1), limit, seconds)
+
+
 def _key(after: Row | None, width: int) -> tuple[str, ...]:
     """Where a page begins: behind the last row of the one before."""
     return ("",) * width if after is None else tuple(after)[:width]

@@ -168,3 +168,14 @@ gone AS (DELETE FROM sync_state p USING due
          RETURNING p.path, p.backend_id, p.remote_path)
 SELECT path, backend_id, remote_path, true AS old, gone.path IS NOT NULL AS removed
 FROM page LEFT JOIN gone USING (path, backend_id, remote_path) ORDER BY path, backend_id, remote_path;
+
+-- name: tokens
+-- A page of tokens, and which of them expired or were revoked long enough ago and are gone now: whichever came first.
+WITH page AS (SELECT token_id, created_at FROM tokens WHERE tenant_id = $1 AND token_id > $2 ORDER BY token_id LIMIT $3),
+due AS (
+  SELECT t.token_id FROM tokens t JOIN page USING (token_id)
+  WHERE t.tenant_id = $1 AND least(t.expires_at, t.revoked_at) <= now() - make_interval(secs => $4)
+  FOR UPDATE OF t SKIP LOCKED),
+gone AS (DELETE FROM tokens t USING due WHERE t.tenant_id = $1 AND t.token_id = due.token_id RETURNING t.token_id)
+SELECT page.token_id, page.created_at <= now() - make_interval(secs => $4) AS old, gone.token_id IS NOT NULL AS removed
+FROM page LEFT JOIN gone USING (token_id) ORDER BY page.token_id;
