@@ -75,6 +75,14 @@ async def dirty(tx: Transaction, backend: BackendId) -> dict[RemotePath, int]:
     return {RemotePath(row["remote_path"]): row["seq"] for row in rows}
 
 
+async def dirty_after(
+    tx: Transaction, backend: BackendId, upto: int, limit: int
+) -> dict[RemotePath, int]:
+    """The oldest of those that were named behind a number."""
+    rows = await tx.fetch("schedule.dirty_after", tx.tenant, backend, upto, limit)
+    return {RemotePath(row["remote_path"]): row["seq"] for row in rows}
+
+
 async def clean(tx: Transaction, backend: BackendId, seen: Mapping[RemotePath, int]) -> None:
     """These were looked at, as far as they stood for these numbers."""
     if seen:

@@ -96,6 +96,14 @@ async def add_scopes(tx: Transaction, run: RunId, scopes: Sequence[Scope]) -> No
         await tx.execute("staging.add_scopes", tx.tenant, run, *columns(rows, 3))
 
 
+async def renew(
+    tx: Transaction, backend: BackendId, run_no: int, paths: Collection[RemotePath]
+) -> None:
+    """What the run has settled since it was listed: base is newer than the listing then, and
+    these values did not go backwards."""
+    await tx.execute("staging.renew", tx.tenant, backend, run_no, list(paths))
+
+
 async def diff(
     tx: Transaction,
     backend: BackendId,

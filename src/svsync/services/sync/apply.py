@@ -47,7 +47,8 @@ async def apply(run: Run, batches: AsyncIterator[list[Fetched]]) -> None:
     """
     first, done = run.first and not run.dry, 0
     async for fetched in batches:
-        await apply_batch(run, fetched)
+        async with run.deciding:
+            await apply_batch(run, fetched)
         done += len(fetched)
         run.progress(Stage.COMMIT, done, max(done, run.todo))
         if first:
@@ -67,8 +68,7 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
             paths = [(o.pair.remote_path, o.pair.local_path, o.pair.rule) for o in overtaken]
             fetched = await fetch_batch(run, await reload(run, paths))
         with run.spending(Stage.DECIDE):
-            outcomes = [judge(run, one, run.now()) for one in fetched]
-            outcomes = await _knowing_late_calls(run, outcomes)
+            outcomes = await judged(run, fetched)
         if run.dry:
             _plan(run, outcomes)
             return
@@ -76,18 +76,23 @@ async def apply_batch(run: Run, fetched: Sequence[Fetched]) -> None:
         moving = [o for o in outcomes if o.decision.skip_reason is None and _moves(o)]
         for idle in outcomes:
             if idle.decision.skip_reason is None and not _moves(idle):
-                _count(run, idle)
+                count(run, idle)
         made = await _commit_or_halve(run, await _undamped(run, moving))
         left = {id(o.fetched) for o in (*made.overtaken, *made.refused)}
         for done in moving:
             if id(done.fetched) not in left:
-                _count(run, done)
+                count(run, done)
         await _record_skips(run, [*skipped, *made.refused])
         overtaken = [*made.overtaken, *await _push(run, made.planned)]
         if not overtaken:
             return
     for late in overtaken:
         run.skip(late.pair.remote_path, SkipReason.OVERTAKEN)
+
+
+async def judged(run: Run, fetched: Sequence[Fetched]) -> list[Outcome]:
+    """A decision for each, by what is known now."""
+    return await _knowing_late_calls(run, [judge(run, one, run.now()) for one in fetched])
 
 
 async def _knowing_late_calls(run: Run, outcomes: list[Outcome]) -> list[Outcome]:
@@ -235,7 +240,8 @@ async def _commit_or_halve(run: Run, outcomes: list[Outcome]) -> _Committed:
         return first.and_then(await _commit_or_halve(run, outcomes[middle:]))
 
 
-def _count(run: Run, o: Outcome) -> None:
+def count(run: Run, o: Outcome) -> None:
+    """Count what was done."""
     report, decision = run.report, o.decision
     if decision.count is not None:
         report.add(decision.count)
@@ -292,7 +298,7 @@ def _plan(run: Run, outcomes: Sequence[Outcome]) -> None:
         if decision.skip_reason is not None:
             run.skip(pair.remote_path, decision.skip_reason, o.detail)
             continue
-        _count(run, o)
+        count(run, o)
         if decision.conflict is not None:
             run.report.add(Count.CONFLICTS)
         action = _action(o)

@@ -1,5 +1,6 @@
 """What the stages of one run share: who it is, what it uses, what it counts."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -76,6 +77,8 @@ class Run:
         pieces: paths that may kill the worker, each piece to be taken up alone.
         listed_all: no folder of the listing was denied or failed.
         keeps_stage: the listing is complete in the stage, and another worker could go on by it.
+        deciding: held while a batch is decided and committed, one at a time.
+        brought: what `meanwhile.py` has brought in.
         lease_left: seconds for which this run surely holds its lease.
     """
 
@@ -106,6 +109,8 @@ class Run:
     keeps_stage: bool = False
     stopping: Stopping = never
     pieces: list[list[RemotePath]] = field(default_factory=list)
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    brought: set[RemotePath] = field(default_factory=set)
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager

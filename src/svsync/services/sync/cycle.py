@@ -23,6 +23,7 @@ from svsync.services.sync.intake import (
     name_paths,
     take_over_stage,
 )
+from svsync.services.sync.meanwhile import looking_meanwhile
 from svsync.services.sync.pipeline import ahead
 from svsync.services.sync.poison import isolate
 from svsync.services.sync.preview import preview
@@ -58,9 +59,11 @@ async def cycle(run: Run, stored: StoredBackend, targets: Targets | None) -> Non
         await isolate(run)
     for attempt in range(_STAGINGS):
         try:
-            run.todo = await take_in(run, targets)
-            async with aclosing(_fetched(run)) as fetched:
-                await apply(run, fetched)
+            if targets is not None:
+                await _pass(run, targets)
+                return
+            async with looking_meanwhile(run):
+                await _pass(run, None)
             return
         except GuardError:
             # The stage that another worker left is older than what that one wrote there.
@@ -73,6 +76,12 @@ async def cycle(run: Run, stored: StoredBackend, targets: Targets | None) -> Non
                 raise
             run.claimed = replace(run.claimed, left=None)
             run.report.list_again()
+
+
+async def _pass(run: Run, targets: Targets | None) -> None:
+    run.todo = await take_in(run, targets)
+    async with aclosing(_fetched(run)) as fetched:
+        await apply(run, fetched)
 
 
 def _fetched(run: Run) -> AsyncGenerator[list[Fetched]]:

@@ -192,7 +192,9 @@ def _scope_hash(run: Run) -> str:
 async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     """Write the work list; its length, and the numbers for the guards."""
     claimed = run.claimed
-    async with run.transaction(scratch=True) as tx:
+    async with run.deciding, run.transaction(scratch=True) as tx:
+        if run.brought:
+            await staging.renew(tx, run.spec.id, claimed.run_no, run.brought)
         counts = await staging.diff(
             tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.push_rules, run.leaving
         )

@@ -87,6 +87,9 @@ ON CONFLICT (tenant_id, backend_id, remote_path) DO UPDATE SET seq = excluded.se
 -- name: dirty
 SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 ORDER BY remote_path;
 
+-- name: dirty_after
+SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 AND seq > $3 ORDER BY seq LIMIT $4;
+
 -- name: clean
 -- What was looked at, unless somebody has named it again since.
 DELETE FROM dirty_paths d USING unnest($3::text[], $4::bigint[]) AS x(remote_path, seq)

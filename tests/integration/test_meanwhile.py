@@ -1,0 +1,165 @@
+"""What a change feed names while a full run of the same backend is under way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.house import BACKEND, TENANT, House, Pause, counts, failure
+from tests.writes import there
+
+from svsync.app import new_id
+from svsync.bus.local import LocalSignals
+from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RuleSpec, Writes
+from svsync.domain.guards import Allow
+from svsync.domain.ids import RemotePath
+from svsync.services.run_ends import Ended
+from svsync.services.scheduling import Scheduling
+from svsync.services.sync import meanwhile
+
+ALLOW_NOTHING = Allow()
+
+
+@pytest.fixture
+async def full(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """Two folders, ten secrets each, in sync."""
+    monkeypatch.setattr(meanwhile, "LOOK_S", 0.01)
+    await house.configure(
+        rules=(RuleSpec("first/**", "first/**"), RuleSpec("second/**", "second/**"))
+    )
+    for folder in ("first", "second"):
+        for n in range(10):
+            house.there.put(f"{folder}/{n}", {"k": "1"})
+    await house.run()
+    return house
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await holds():  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def notice(house: House, *paths: str) -> None:
+    made = Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
+    await made.notice(TENANT, BACKEND, [RemotePath(path) for path in paths], "vault-audit")
+
+
+async def have(house: House, value: str, *paths: str) -> None:
+    """Wait until these paths have the value here."""
+
+    async def all_of_them() -> bool:
+        return all([await house.data(path) == {"k": value} for path in paths])
+
+    await until(all_of_them)
+
+
+@asynccontextmanager
+async def under_way(house: House, pause: Pause) -> AsyncIterator[asyncio.Task[Ended]]:
+    """A full run that stands at the pause; it has ended with the block."""
+    run = asyncio.create_task(house.run(allow=ALLOW_NOTHING))
+    await asyncio.wait_for(pause.reached.wait(), 20)
+    try:
+        yield run
+    finally:
+        pause.let_go()
+        await asyncio.gather(run, return_exceptions=True)
+
+
+async def test_new_value_is_here_before_the_run_has_even_listed(full: House) -> None:
+    async with under_way(full, Pause(full.there, "list", "second/")) as run:
+        full.there.put("first/1", {"k": "2"})
+        await notice(full, "first/1")
+        await have(full, "2", "first/1")
+        assert not run.done()
+    ended = run.result()
+    assert failure(ended) is None
+    assert counts(ended)["updated"] == 1
+    assert (await full.row("secrets", path="first/1"))["current_version"] == 2
+    [waiting] = await full.rows("runs", state="queued")
+    assert waiting["kind"] == "targeted", "the notice itself stays for the run that waits"
+    assert counts(await full.run("first/1")).get("updated", 0) == 0
+
+
+async def test_listing_that_is_older_than_what_was_brought_in_trips_no_guard(full: House) -> None:
+    six = [f"first/{n}" for n in range(6)]
+    async with under_way(full, Pause(full.there, "list", "second/")) as run:
+        for path in six:  # their folder was listed before
+            full.there.put(path, {"k": "2"})
+        await notice(full, *six)
+        await have(full, "2", *six)
+    assert failure(run.result()) is None
+    assert [await full.data(path) for path in six] == [{"k": "2"}] * 6
+
+
+async def test_what_the_run_read_before_does_not_undo_what_was_brought_in(full: House) -> None:
+    full.there.put("first/1", {"k": "2"})
+    full.there.put("second/9", {"k": "2"})
+    async with under_way(full, Pause(full.there, "read", "second/9")) as run:
+        # The values of the batch are read in order, so that of the other one is in its hands.
+        full.there.put("first/1", {"k": "3"})
+        await notice(full, "first/1")
+        await have(full, "3", "first/1")
+    assert failure(run.result()) is None
+    assert await full.data("first/1") == {"k": "3"}
+    assert await full.data("second/9") == {"k": "2"}
+    versions = await full.versions("first/1")
+    assert versions[-1] == {"k": "3"}
+    assert [v["k"] for v in versions] == sorted(v["k"] for v in versions)
+
+
+async def test_only_plain_new_values_are_brought_in_and_the_rest_waits(full: House) -> None:
+    full.there.put("first/5", {"k": "old"})
+    full.there.put("first/5", {"k": "new"})
+    await full.configure(
+        conflict_resolution=ConflictPolicy.MANUAL,
+        writes=Writes.LOCAL,
+        on_remote_delete=OnRemoteDelete.SOFT_DELETE,
+    )
+    await full.run()
+    await full.write("first/2", {"k": "ours"})
+    async with under_way(full, Pause(full.there, "list", "second/")):
+        full.there.put("first/2", {"k": "theirs"})  # changed on both sides
+        full.there.remove("first/3")
+        full.there.put("first/new", {"k": "2"})
+        full.there.put("first/4", {"k": "2"})
+        full.there.rollback("first/5", 2)
+        named = ["first/2", "first/3", "first/new", "first/4", "first/5", "nowhere/x"]
+        await notice(full, *named)
+        await have(full, "2", "first/4")
+        assert await full.rows("conflicts") == []
+        assert await full.data("first/2") == {"k": "ours"}
+        assert await full.data("first/3") == {"k": "1"}
+        assert await full.data("first/5") == {"k": "new"}
+        assert "first/new" not in await full.paths()
+    ended = await full.run("first/2", "first/3", "first/new")
+    assert failure(ended) is None
+    assert len(await full.rows("conflicts", state="open")) == 1
+    assert await full.data("first/new") == {"k": "2"}
+
+
+async def test_fewer_are_brought_in_than_a_guard_counts(
+    full: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meanwhile, "MOST", 3)
+    async with under_way(full, Pause(full.there, "list", "second/")):
+        for n in range(5):
+            full.there.put(f"first/{n}", {"k": "2"})
+            await notice(full, f"first/{n}")
+        await have(full, "2", "first/0", "first/1", "first/2")
+        await notice(full, "first/9")
+        await asyncio.sleep(0.1)  # nothing tells that nothing happens
+        assert await full.data("first/3") == await full.data("first/4") == {"k": "1"}
+
+
+async def test_dry_run_brings_in_nothing(full: House) -> None:
+    pause = Pause(full.there, "list", "second/")
+    run = asyncio.create_task(full.run(dry=True))
+    await asyncio.wait_for(pause.reached.wait(), 20)
+    full.there.put("first/1", {"k": "2"})
+    await notice(full, "first/1")
+    await asyncio.sleep(0.1)  # nothing tells that nothing happens
+    assert await full.data("first/1") == {"k": "1"}
+    pause.let_go()
+    await run
+    assert there(full, "first/1") == {"k": "2"}
