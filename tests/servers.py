@@ -136,10 +136,10 @@ class FaultyTcp:
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            way.up_writer.close()  # first: whoever is cancelled below comes no further
             for end in ends:
                 end.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
-            way.up_writer.close()
 
     async def _forth(self, way: _Way) -> None:
         while block := await way.reader.read(65536):
