@@ -1,15 +1,18 @@
 """What is told to receivers, in which order, how often, and what is written down of it."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import WebhookVerificationError
 from tests.house import BACKEND, TENANT, backend
 from tests.receivers import Hanging, Message, Receiver, WebhookDesk, desk, webhook_desk
+from tests.waiting import somebody_waits_for_a_lock, until
 
 from svsync.domain.ids import BackendId
-from svsync.domain.webhooks import message_id
+from svsync.domain.webhooks import Answer, message_id
+from svsync.store import outbox
 
 __all__ = ["desk"]
 
@@ -346,3 +349,67 @@ async def test_endpoint_whose_secret_does_not_open_keeps_nobody_from_the_others(
         wait = await desk.deliveries.next_due()
     assert wait is not None
     assert wait > 50
+
+
+async def test_defect_at_one_endpoint_keeps_nobody_from_the_others_and_is_not_tried_at_once(
+    desk: WebhookDesk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Receiver() as receiver:
+        broken, _ = await desk.endpoint(f"{receiver.url}/broken")
+        await desk.endpoint(receiver.url)
+        send = desk.client.send
+
+        async def defective(url: str, *rest: Any) -> Answer:
+            if url.endswith("/broken"):
+                raise LookupError("a defect of ours")
+            return await send(url, *rest)
+
+        monkeypatch.setattr(desk.client, "send", defective)
+        await desk.tell(times=3)
+        async with asyncio.timeout(20):
+            assert await desk.deliveries.deliver_due() == 3
+        assert receiver.numbers == [1, 2, 3]
+        wait = await desk.deliveries.next_due()
+        assert wait is not None
+        assert wait > 50
+        assert capsys.readouterr().err.count("webhooks_broke") == 1
+        monkeypatch.undo()
+        await desk.later()
+        assert await desk.deliveries.deliver_due() == 3
+    assert receiver.numbers == [1, 2, 3] * 2
+    assert {state for state, _, _ in await desk.states()} == {"delivered"}
+    assert (await desk.webhooks.show(TENANT, broken))["failing_since"] is None
+
+
+async def test_endpoint_that_is_gone_while_events_are_handed_out_is_given_none_of_them(
+    desk: WebhookDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go = asyncio.Event(), asyncio.Event()
+    fan_out = outbox.fan_out
+
+    async def gone(_message: Message) -> web.Response:
+        reached.set()
+        await go.wait()
+        return web.Response(status=410)
+
+    async def disabled_or_waits() -> bool:
+        [row] = await desk.house.rows("endpoints")
+        return row["state"] == "disabled" or await somebody_waits_for_a_lock(desk.house)
+
+    async def late(*args: Any, **how: Any) -> None:
+        go.set()
+        await until(disabled_or_waits)
+        await fan_out(*args, **how)
+
+    async with Receiver(gone) as receiver:
+        endpoint, _ = await desk.endpoint(receiver.url)
+        await desk.tell()
+        sending = asyncio.create_task(desk.deliveries.deliver_due())
+        await reached.wait()
+        monkeypatch.setattr(outbox, "fan_out", late)
+        await desk.tell()
+        await desk.another().deliver_due()
+        await sending
+    shown = await desk.webhooks.show(TENANT, endpoint)
+    assert (shown["state"], shown["due"]) == ("disabled", 0), "nothing waits for ever"
+    assert await desk.states() == [("dead", 1, "gone"), ("dead", 0, "endpoint_disabled")]

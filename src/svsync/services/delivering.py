@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from svsync.domain import webhooks as rules
-from svsync.domain.errors import KeyServiceError
+from svsync.domain.errors import KeyServiceError, StoreUnavailableError
 from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.webhooks import OUTAGE_AFTER, Answer, Failure
 from svsync.observe.logs import get_logger
@@ -37,7 +37,8 @@ _ROWS: Final = 100
 """Deliveries read at once; each may name thousands of paths."""
 _SETTLE_S: Final = 1.0
 _MARGIN_S: Final = 5.0
-_UNREADABLE_HOLD_S: Final = 60.0
+BROKEN_HOLD_S: Final = 60.0
+"""Seconds for which an endpoint is left alone whose secrets do not open, or that met a defect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Delivering:
         Raises:
             StoreError: what was not written down is sent again.
         """
+        hold_s: float | None = None
         try:
             if self._failures >= OUTAGE_AFTER:
                 async with self._db.transaction(self._held.tenant) as tx:
@@ -90,11 +92,18 @@ class Delivering:
                 )
                 for backend in [b for b, lane in self._lanes.items() if lane.done()]:
                     self._lanes.pop(backend).result()
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            hold_s = BROKEN_HOLD_S  # else it would be taken in hand again at once, and again
+            raise
         finally:
             for lane in self._lanes.values():
                 lane.cancel()
             await asyncio.gather(*self._lanes.values(), return_exceptions=True)
             async with self._db.transaction(self._held.tenant) as tx:
+                if hold_s is not None:
+                    await store.settle(tx, self._held, [], failures=self._failures, hold_s=hold_s)
                 await store.release(tx, self._held)
 
     async def _start_lanes(self) -> bool:
@@ -130,7 +139,7 @@ class Delivering:
             )
             async with self._db.transaction(self._held.tenant) as tx:
                 await store.settle(
-                    tx, self._held, [], failures=self._failures + 1, hold_s=_UNREADABLE_HOLD_S
+                    tx, self._held, [], failures=self._failures + 1, hold_s=BROKEN_HOLD_S
                 )
 
     async def _lane(self, rows: Sequence[Row]) -> None:
