@@ -21,10 +21,10 @@ SELECT backend_id FROM runs WHERE tenant_id = $1 AND run_id = $2 AND state = 'qu
 FOR UPDATE SKIP LOCKED;
 
 -- name: inherit
--- A run that its stopped worker gives back, while another one of its kind waits: that one goes on with its work rows, and
--- with what it was asked for.
+-- A run that its stopped worker gives back, while another one of its kind waits: that one goes on with its work rows,
+-- what it suspects, and what it was asked for.
 UPDATE runs w SET run_no = r.run_no, handed_over = true, not_before = clock_timestamp(), staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
-  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb,
+  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, suspects = r.suspects, attempts = r.attempts,
   allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)),
   paths = CASE WHEN w.paths IS NULL THEN r.paths WHEN r.paths IS NULL THEN w.paths
                ELSE ARRAY (SELECT DISTINCT unnest(w.paths || r.paths)) END
