@@ -46,7 +46,7 @@ async def test_backend_that_was_lost_in_mid_run_is_looked_at_soon_and_not_counte
     house = lost_in_the_middle
     health = await house.row("backend_health")
     assert (health["connection_failures"], health["unreachable_since"]) == (0, None)
-    assert (health["failures"], health["status"]) == (1, "degraded")
+    assert (health["failures"], health["status"]) == (1, "unreachable")
     [probe] = await house.rows("runs", state="queued")
     assert probe["kind"] == "probe"
     assert 0 < (probe["not_before"] - probe["queued_at"]).total_seconds() < 60

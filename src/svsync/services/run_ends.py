@@ -271,13 +271,12 @@ def _health(run: Run, error: SvsyncError | None) -> str | None:
     """The backend's status as this run saw it; None where it learned nothing of it.
 
     An error is never `healthy`: a backend that answers nonsense, or whose listing
-    fails, is `degraded` until a run has gone through. So is one that was lost after it
-    was connected: whether it is away, the probe that follows can say.
+    fails, is `degraded` until a run has gone through.
     """
     match error:
         case BackendError(code="call_budget_spent"):
             return None  # refused here, before the backend was asked
-        case BackendUnreachableError() if run.connection is None:
+        case BackendUnreachableError():
             return "unreachable"
         case LoginError() | DeniedError():
             return "denied"

@@ -117,9 +117,10 @@ RETURNING before.told_unreachable AS had_told, h.told_unreachable AS told, h.con
 
 -- name: probe_ended
 -- A look at a backend that is no cycle: its status and latency, where it learned them.
--- That one with cycles is healthy, a full run alone can say.
+-- That one with cycles is healthy, a full run alone can say; that it is not unreachable any more, a look can.
 UPDATE backend_health h SET latency_ms = coalesce($4, h.latency_ms),
-  status = CASE WHEN $3 = 'healthy' AND b.syncs THEN h.status ELSE coalesce($3, h.status) END
+  status = CASE WHEN $3 = 'healthy' AND b.syncs THEN CASE h.status WHEN 'unreachable' THEN 'degraded' ELSE h.status END
+                ELSE coalesce($3, h.status) END
 FROM backends b WHERE h.tenant_id = $1 AND h.backend_id = $2 AND b.tenant_id = $1 AND b.backend_id = $2;
 
 -- name: run_lost
