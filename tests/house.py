@@ -24,6 +24,7 @@ from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
+from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
 from svsync.services.run_ends import Ended
 from svsync.services.runs import Request
@@ -222,6 +223,7 @@ async def open_house(
     *,
     made: type[MemoryBackend] | None = None,
     environ: Mapping[str, str] | None = None,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[House]:
     """A house on a database of the test's own; its backends are `made`, if that is given."""
     there = MemoryStore()
@@ -229,7 +231,7 @@ async def open_house(
     settings = settings_for(database_url, state_dir, spec)
     drivers: dict[str, BackendDriver] = {"memory": Odd(there, made or MemoryBackend)}
     async with (
-        open_app(settings, environ=environ or {}, drivers=drivers, pool=4) as app,
+        open_app(settings, environ=environ or {}, drivers=drivers, pool=4, tracer=tracer) as app,
         connected(admin_url) as admin,
     ):
         yield House(app, there, admin, spec)

@@ -27,6 +27,7 @@ from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.values import Credential
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
+from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import BackendDriver, Signals
 from svsync.registry import CredentialReader, Registry, key_services
 from svsync.services.access import Access
@@ -98,6 +99,7 @@ async def open_app(
     apply_backends: bool = True,
     pool: int = 8,
     meter: Meter = SILENT,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[App]:
     """The whole of svsync on the configured store, closed when the block ends.
 
@@ -134,6 +136,7 @@ async def open_app(
             _credentials(settings, lambda: secrets, environ),
             drivers=drivers,
             meter=meter,
+            tracer=tracer,
         )
         secrets = Secrets(db, sealing)
         app = App(

@@ -24,7 +24,16 @@ from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
 from svsync.observe.meter import SILENT, Meter
-from svsync.ports import Backend, BackendDriver, ChangeFeed, Features, KeyService, KeyServices
+from svsync.observe.tracer import UNTRACED, Tracer
+from svsync.ports import (
+    Backend,
+    BackendDriver,
+    ChangeFeed,
+    Features,
+    KeyService,
+    KeyServices,
+    Operation,
+)
 from svsync.store.pairs import Mapping as PairMapping
 
 _BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
@@ -63,12 +72,14 @@ class Registry:
         *,
         drivers: Mapping[str, BackendDriver] | None = None,
         meter: Meter = SILENT,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """`drivers` adds types by hand, as tests and benchmarks do."""
         self._settings = settings
         self._credentials = credentials
         self._drivers = dict(drivers or {})
         self._meter = meter
+        self._tracer = tracer
         self._compiled: dict[BackendId, tuple[BackendSpec, tuple[RuleSet, PairMapping]]] = {}
 
     def driver(self, kind: str) -> BackendDriver:
@@ -120,7 +131,7 @@ class Registry:
         guard = BackendGuard(
             parse_limits(spec.rate_limit),
             calls_left=calls_left,
-            tell=partial(self._meter.backend_called, spec.tenant, spec.id, spec.type),
+            tell=partial(self._called, spec),
         )
 
         async def credential() -> Credential:
@@ -128,6 +139,11 @@ class Registry:
 
         async with self.driver(spec.type).open(spec, credential, guard) as backend:
             yield Opened(backend, guard)
+
+    def _called(self, spec: BackendSpec, operation: Operation, status: str, seconds: float) -> None:
+        about = (spec.tenant, spec.id, spec.type, operation, status, seconds)
+        self._meter.backend_called(*about)
+        self._tracer.backend_called(*about)
 
     def open_feed(
         self, entry: Mapping[str, object], spec: BackendSpec, tenant: TenantId

@@ -19,6 +19,7 @@ from svsync.domain.ids import TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.domain.values import Credential
 from svsync.observe.logs import configure, log_what_nobody_caught
+from svsync.observe.opening import open_tracer
 from svsync.registry import Registry
 from svsync.services.federation import refuse_overlaps
 
@@ -51,7 +52,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]
     """
     settings = settings_of(args)
     compiled(settings)
-    async with open_app(settings) as app:
+    async with open_tracer() as tracer, open_app(settings, tracer=tracer) as app:
         yield app, await app.tenant(args.tenant)
 
 

@@ -28,6 +28,7 @@ from svsync.http.metrics import serving_metrics
 from svsync.http.server import Api, make_server
 from svsync.observe.logs import get_logger
 from svsync.observe.metrics import Metrics, watch_loop
+from svsync.observe.opening import open_tracer
 from svsync.ports import Signals
 from svsync.services.deliveries import Deliveries
 from svsync.services.feeds import Feeds
@@ -81,8 +82,9 @@ async def serve(
     notify = Notify(environ)
     meter = Metrics(max_backends=settings.metrics_max_backends)
     async with AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracer(environ))
         app = await stack.enter_async_context(
-            open_app(settings, environ=environ, meter=meter, pool=POOL)
+            open_app(settings, environ=environ, meter=meter, tracer=tracer, pool=POOL)
         )
         signals = await stack.enter_async_context(open_hints(settings))
         service = _Service(app, settings, load, signals, meter, notify, frozenset(roles))

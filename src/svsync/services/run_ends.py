@@ -116,6 +116,7 @@ class RunEnds:
                 keep_stage=run.keeps_stage,
             )
             await queue.release(tx, run.claimed.held)
+        run.span.ended("handed_over", {})
 
     async def end(
         self, run: Run, error: SvsyncError | None, seen: Mapping[RemotePath, int] | None = None
@@ -137,30 +138,37 @@ class RunEnds:
             error=None if failure is None else (failure.code, failure.stage, failure.message),
             skips=[(s.remote_path, str(s.reason), s.detail) for s in run.report.skipped],
         )
-        async with run.transaction() as tx:
-            times = await queue.finish(tx, run.claimed.run_id, ending)
-            record = RunRecord(
-                run_id=run.claimed.run_id,
-                backend_id=run.spec.id,
-                kind=RunKind(run.claimed.kind),
-                trigger=Trigger(run.claimed.trigger),
-                state=RunState(ending.state),
-                result=result,
-                started_at=times["started_at"],
-                ended_at=times["ended_at"],
-                error=failure,
-            )
-            waiting = await conflicts.count_open(tx, run.spec.id)
-            if not run.dry:
-                await self._settle(tx, run, record, failed=failed, error=error, waiting=waiting)
-                if not failed:
-                    await schedule.clean(tx, run.spec.id, seen or {})
-            await queue.release(tx, run.claimed.held)
+        with run.span.stage(Stage.EMIT):
+            async with run.transaction() as tx:
+                times = await queue.finish(tx, run.claimed.run_id, ending)
+                record = RunRecord(
+                    run_id=run.claimed.run_id,
+                    backend_id=run.spec.id,
+                    kind=RunKind(run.claimed.kind),
+                    trigger=Trigger(run.claimed.trigger),
+                    state=RunState(ending.state),
+                    result=result,
+                    started_at=times["started_at"],
+                    ended_at=times["ended_at"],
+                    error=failure,
+                )
+                waiting = await conflicts.count_open(tx, run.spec.id)
+                if not run.dry:
+                    await self._settle(tx, run, record, failed=failed, error=error, waiting=waiting)
+                    if not failed:
+                        await schedule.clean(tx, run.spec.id, seen or {})
+                await queue.release(tx, run.claimed.held)
         # The run has ended; its work rows are of no use, and the next run clears them too.
         with suppress(StoreError):
             async with self._db.transaction(run.claimed.held.tenant) as tx:
                 await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
         measure(self._meter, run.spec, record, run.report)
+        numbers = {str(count): n for count, n in run.report.numbers.items()}
+        run.span.ended(
+            str(result),
+            numbers | {"skipped": run.report.skips},
+            "" if failure is None else failure.code,
+        )
         return Ended(record, run.report, tuple(run.plan), waiting, error)
 
     async def _settle(

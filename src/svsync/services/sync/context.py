@@ -15,6 +15,7 @@ from svsync.domain.guards import Allow
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.runs import Report, SkipReason, Stage
+from svsync.observe.tracer import UNTRACED_RUN, RunSpan
 from svsync.ports import Backend, Connection
 from svsync.services.pushes import Sender
 from svsync.services.sealing import TenantKeys
@@ -79,6 +80,7 @@ class Run:
         keeps_stage: the listing is complete in the stage, and another worker could go on by it.
         deciding: held while a batch is decided and committed, one at a time.
         brought: what `meanwhile.py` has brought in.
+        span: who traces it.
         lease_left: seconds for which this run surely holds its lease.
     """
 
@@ -109,6 +111,7 @@ class Run:
     keeps_stage: bool = False
     stopping: Stopping = never
     pieces: list[list[RemotePath]] = field(default_factory=list)
+    span: RunSpan = UNTRACED_RUN
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     brought: set[RemotePath] = field(default_factory=set)
     _settings: dict[int, PathSettings] = field(default_factory=dict)
@@ -134,7 +137,8 @@ class Run:
         """
         began = time.perf_counter()
         try:
-            yield
+            with self.span.stage(stage):
+                yield
         except Exception:
             self.failed_in = self.failed_in or stage
             raise
