@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError
@@ -226,7 +227,13 @@ async def keep_schedule(scheduling: Scheduling) -> None:
     A store that is away is waited for; it is told of once.
     """
     due, away = asyncio.Event(), False
-    clock = AsyncIOScheduler(timezone=UTC, job_defaults={"misfire_grace_time": None})
+    # In the loop itself: an event may not be set by a thread, and one that waits for a thread
+    # when the schedule ends would be told as an error.
+    clock = AsyncIOScheduler(
+        timezone=UTC,
+        executors={"default": DebugExecutor()},
+        job_defaults={"misfire_grace_time": None},
+    )
     clock.add_job(due.set, "interval", seconds=TICK_S)
     clock.start()
     try:
