@@ -285,6 +285,38 @@ async def test_service_whose_store_falls_silent_can_be_stopped(desk: Desk) -> No
         assert await served.stopped() == 0
 
 
+async def test_request_under_way_at_sigterm_is_answered_and_nobody_else_is_let_in(
+    desk: Desk,
+) -> None:
+    backend, file = desk.backend()
+    at = ("--config", str(file))
+    token = await new_token(desk.program, *at)
+    async with serving(desk.program, "--role", "api", *at) as served:
+        host, _, port = served.url.removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = (
+            f"POST /v1/federation/backends/{backend}/sync HTTP/1.1\r\nHost: {host}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        writer.write(head.encode() + b"{")
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        served.tell(signal.SIGTERM)
+
+        async def nobody_is_let_in() -> bool:
+            try:
+                _, another = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                return True
+            another.close()
+            return False
+
+        await until(nobody_is_let_in)
+        writer.write(b"}")
+        assert (await reader.readline()).split()[1] == b"202"
+        writer.close()
+        assert await served.code() == 0
+
+
 # --- another configuration --------------------------------------------------------
 
 
@@ -331,6 +363,34 @@ async def test_good_file_is_taken_at_sighup_and_a_bad_one_is_kept_out_and_said(d
         state = await row(desk, "SELECT state FROM backends WHERE backend_id = $1", backend)
         assert state["state"] == "paused"
         assert await served.stopped() == 0
+
+
+@pytest.mark.parametrize("step", ["compiled", "applied"])
+async def test_log_level_of_a_file_is_taken_with_all_of_the_file_or_not(
+    desk: Desk, step: str
+) -> None:
+    backend, file = desk.backend()
+    document = json.loads(file.read_text())
+    [spec] = document["backends"]
+    own_credential = {**spec["config"], "auth_config_path": f"{backend}/credential"}
+    spoilt = {
+        "compiled": [spec, {**spec, "id": f"{backend}_again", "name": "again"}],
+        "applied": [{**spec, "config": own_credential}],
+    }
+    quiet = {**document, "log_level": "warn", "shutdown_grace": "3s"}
+    async with serving(desk.program, "--role", "api", "--config", str(file)) as served:
+        file.write_text(json.dumps({**quiet, "backends": spoilt[step]}))
+        refused = await reloaded(served, "reload_refused")
+        assert backend in refused["detail"]
+        await ask(served.url, "/healthz")
+        await served.says("request")
+
+        file.write_text(json.dumps(quiet))
+        await reloaded(served, "restart_needed")
+        await ask(served.url, "/healthz")
+        assert await served.stopped() == 0
+    assert len(served.told("request")) == 1
+    assert served.told("reloaded") == []
 
 
 # --- systemd ----------------------------------------------------------------------

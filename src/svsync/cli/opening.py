@@ -32,13 +32,22 @@ def settings_of(args: argparse.Namespace) -> Settings:
     Raises:
         ConfigError: one sentence with the place.
     """
+    settings = read_settings(args)
+    configure(settings.log_level, settings.log_format)
+    log_what_nobody_caught()
+    return settings
+
+
+def read_settings(args: argparse.Namespace) -> Settings:
+    """The same settings, by which nothing is set up yet.
+
+    Raises:
+        ConfigError: one sentence with the place.
+    """
     settings = load(args.config, os.environ)
-    form = settings.log_format
     said = "log_format" in settings.places or "LOG_FORMAT" in os.environ
     if not said and sys.stderr.isatty():
-        form = LogFormat.TEXT
-    configure(settings.log_level, form)
-    log_what_nobody_caught()
+        settings = replace(settings, log_format=LogFormat.TEXT)
     if args.no_migrate:
         settings = replace(settings, migrate_on_start=False)
     return settings

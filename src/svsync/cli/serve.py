@@ -27,7 +27,7 @@ def add_commands(commands: Any) -> None:
 
 async def serve(args: argparse.Namespace) -> int:
     """Everything that runs for ever; 0 when it was told to stop."""
-    from svsync.cli.opening import compiled, settings_of
+    from svsync.cli.opening import compiled, read_settings, settings_of
     from svsync.daemon import service
 
     roles = _roles(args.role)
@@ -35,7 +35,7 @@ async def serve(args: argparse.Namespace) -> int:
     compiled(settings)
 
     def load() -> "Settings":
-        wanted = settings_of(args)
+        wanted = read_settings(args)
         compiled(wanted)
         return wanted
 

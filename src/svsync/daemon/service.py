@@ -26,7 +26,7 @@ from svsync.domain.roles import Role
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
 from svsync.http.server import Api, make_server
-from svsync.observe.logs import get_logger
+from svsync.observe.logs import configure, get_logger
 from svsync.observe.metrics import Metrics, watch_loop
 from svsync.observe.opening import open_tracer
 from svsync.ports import Signals
@@ -289,15 +289,17 @@ class _Service:
             self._notify.ready()
 
     async def _apply_anew(self) -> None:
-        """Backends and the certificate; the rest is taken at the next start, and named.
+        """Backends, the certificate and how it logs; the rest is taken at the next start, and
+        named.
 
-        Raises SvsyncError: backends are as they were.
+        Raises SvsyncError: backends are as they were, and logs too.
         """
         wanted = self._load()
         if self._listener is not None:
             self._listener.reload_certificate()
         changed = await self._app.federation.apply(wanted.backends)
         self._app.removal.know_file({(spec.tenant, spec.id) for spec in wanted.backends})
+        configure(wanted.log_level, wanted.log_format)
         rest = _changed_otherwise(self._settings, wanted)
         self._settings = replace(self._settings, backends=wanted.backends, source=wanted.source)
         get_logger().info("reloaded", count=len(changed))
@@ -310,7 +312,7 @@ class _Service:
 
 
 def _changed_otherwise(now: Settings, wanted: Settings) -> list[str]:
-    # How it logs changes as the file is read.
+    # How it logs has changed by now.
     left_out = {"backends", "source", "places", "log_level", "log_format"}
     names = [name for name in Settings.__dataclass_fields__ if name not in left_out]
     return [name for name in names if getattr(now, name) != getattr(wanted, name)]
