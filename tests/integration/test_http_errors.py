@@ -1,7 +1,5 @@
 """Does every answer keep to one form, whatever was sent?"""
 
-import asyncio
-import contextlib
 import json
 from io import BytesIO
 from typing import Any
@@ -148,22 +146,3 @@ async def test_a_mistake_of_ours_tells_nothing_but_that(
         answer = await front.client.get(BACKENDS)
     assert answer.told == (500, "internal")
     assert "value" not in json.dumps(answer.body)
-
-
-async def test_what_is_no_http_is_ended_and_the_next_one_is_served(front: Front) -> None:
-    for sent in (
-        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \x00secret-text\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET /\x01 HTTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
-    ):
-        reader, writer = await asyncio.open_connection(front.listener.host, front.listener.port)
-        writer.write(sent)
-        answered = await reader.read()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        assert answered.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-        assert b"Traceback" not in answered
-    assert (await front.client.get(BACKENDS)).status == 200

@@ -110,6 +110,17 @@ async def test_with_a_certificate_nothing_is_served_in_the_clear(door: Door) -> 
             await get(listener.url.replace("https", "http"))
 
 
+async def test_handshake_that_does_not_come_is_not_waited_for(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svsync.http.listening.HEAD_S", 0.05)
+    async with listening(door.app, door.with_tls(), grace=1) as listener, asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(listener.host, listener.port)
+        assert await reader.read() == b""
+        writer.close()
+        assert await get(listener.url, trusting(door.authority)) == "here"
+
+
 async def test_old_tls_is_not_spoken(door: Door) -> None:
     old = trusting(door.authority)
     old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED

@@ -5,6 +5,7 @@ beyond doubles, one object. What it may hold is told by the rows of a table, wit
 kinds that read the configuration file. No message repeats a value.
 """
 
+import asyncio
 import difflib
 import json
 import math
@@ -20,6 +21,8 @@ from svsync.domain.errors import ConfigError, SvsyncError
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request's body."""
+BODY_S: Final = 30.0
+"""Seconds in which a body must have come."""
 
 
 class RequestError(SvsyncError):
@@ -42,19 +45,43 @@ async def read_body(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]
     """The given keys of the body, checked; a body that is not there is an empty object.
 
     Raises:
-        RequestError: 400 not JSON, 415 in a coding, 422 a field that is unknown or whose
-            value cannot be used.
+        RequestError: 400 not JSON or not whole, 408 too slow, 415 in a coding, 422 a field
+            that is unknown or whose value cannot be used.
         HTTPRequestEntityTooLarge: beyond MAX_BODY.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RequestError(
-            415, "send the body as it is, without Content-Encoding", code="unsupported_coding"
-        )
-    data = await request.read()
+    _refuse_coding(request, "Content-Encoding", "identity")
+    _refuse_coding(request, "Transfer-Encoding", "chunked")
+    data = await _received(request)
     value = _object(data) if data else {}
     _refuse_unknown(value, keys)
     with _told_by_field():
         return read_object(from_json(value), keys, api=True)
+
+
+def _refuse_coding(request: web.Request, header: str, understood: str) -> None:
+    if request.headers.get(header, understood).lower() != understood:
+        raise RequestError(
+            415,
+            f"send the body as it is, with no {header} but {understood}",
+            code="unsupported_coding",
+        )
+
+
+async def _received(request: web.Request) -> bytes:
+    if (request.content_length or 0) > MAX_BODY:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY)
+    try:
+        async with asyncio.timeout(BODY_S) as limit:
+            return await request.read()
+    except web.RequestPayloadError:
+        raise _malformed("the body ends or is cut into chunks as HTTP does not allow") from None
+    except OSError:
+        if limit.expired():
+            raise RequestError(
+                408, f"the body did not come within {BODY_S:g} seconds", code="request_timeout"
+            ) from None
+        # Its client has gone: nobody is left who could be answered.
+        raise RequestError(400, "the body ended before it was whole", code="body_cut_off") from None
 
 
 def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ When the block ends nothing is accepted any more, idle connections are closed, a
 under way are answered within the grace. What is not done then is cut off.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +12,14 @@ from typing import Final
 
 from aiohttp import web
 
+from svsync.app import new_id
 from svsync.config.model import Settings
 from svsync.domain.errors import ConfigError, SetupError
+from svsync.http.connections import HEAD_S, Connections
 from svsync.observe.logs import get_logger
 
-_KEEPALIVE_S: Final = 75.0
+_BACKLOG: Final = 128
+"""Connections that wait to be taken."""
 
 
 class Listener:
@@ -62,32 +66,42 @@ async def listening(
     """
     context = _context(settings)
     listener = Listener(settings, context)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=grace,
-        keepalive_timeout=_KEEPALIVE_S,
-        auto_decompress=False,
-    )
+    runner = web.AppRunner(app, shutdown_timeout=grace)
     await runner.setup()
     try:
-        host, _, port = settings.bind_address.rpartition(":")
-        site = web.TCPSite(
-            runner, host.removeprefix("[").removesuffix("]"), int(port), ssl_context=context
-        )
+        assert runner.server is not None
+        server = await _listen(Connections(runner.server, new_id), settings, context)
         try:
-            await site.start()
-        except OSError as error:
-            raise SetupError(
-                f"nobody can listen on {settings.bind_address} ({error.strerror or 'no reason'}):"
-                " set bind_address to an address of this machine, and to a port that is free",
-                code="cannot_listen",
-            ) from None
-        listener.host, listener.port = runner.addresses[0][:2]
-        get_logger().info("listening", address=listener.url)
-        yield listener
+            listener.host, listener.port = server.sockets[0].getsockname()[:2]
+            get_logger().info("listening", address=listener.url)
+            yield listener
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+async def _listen(
+    made: Connections, settings: Settings, context: ssl.SSLContext | None
+) -> asyncio.Server:
+    host, _, port = settings.bind_address.rpartition(":")
+    tls_s = None if context is None else HEAD_S
+    try:
+        return await asyncio.get_running_loop().create_server(
+            made,
+            host.removeprefix("[").removesuffix("]"),
+            int(port),
+            ssl=context,
+            ssl_handshake_timeout=tls_s,
+            ssl_shutdown_timeout=tls_s,
+            backlog=_BACKLOG,
+        )
+    except OSError as error:
+        raise SetupError(
+            f"nobody can listen on {settings.bind_address} ({error.strerror or 'no reason'}):"
+            " set bind_address to an address of this machine, and to a port that is free",
+            code="cannot_listen",
+        ) from None
 
 
 def _context(settings: Settings) -> ssl.SSLContext | None:

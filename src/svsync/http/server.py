@@ -20,6 +20,7 @@ from svsync.domain.access import ForbiddenError, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
 from svsync.http import openapi, probes
 from svsync.http.addresses import Addresses
+from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.body import MAX_BODY, RequestError
 from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.identity import (
@@ -101,10 +102,9 @@ def _noted(
         request[ADDRESS] = addresses.of(request)
         with log_context(request_id=request_id):
             answer = await handler(request)
-            answer.headers["X-Request-Id"] = request_id
-            answer.headers["Server"] = "svsync"
-            answer.headers["X-Content-Type-Options"] = "nosniff"
-            answer.headers.setdefault("Cache-Control", "no-store")
+            answer.headers.update({**HEADERS, "X-Request-Id": request_id})
+            for name, value in NOT_KEPT.items():
+                answer.headers.setdefault(name, value)
             _log(request, answer.status, clock() - began)
         return answer
 
@@ -223,6 +223,8 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         answer.headers["Retry-After"] = str(error.retry_after)
     elif status == 503:
         answer.headers["Retry-After"] = "1"
+    elif status == 408:
+        answer.force_close()  # the rest of the body is not waited for
     return answer
 
 
@@ -230,5 +232,4 @@ def _error(
     request: web.Request, status: int, code: str, message: str, field: str = ""
 ) -> web.Response:
     request[_ERROR_CODE] = code
-    told = {"code": code, "message": message, "request_id": request[_REQUEST_ID]}
-    return web.json_response({"error": told | ({"field": field} if field else {})}, status=status)
+    return web.json_response(error_of(code, message, request[_REQUEST_ID], field), status=status)

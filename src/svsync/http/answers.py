@@ -1,0 +1,17 @@
+"""The one form of an error, and the headers that every answer carries."""
+
+from collections.abc import Mapping
+from typing import Final
+
+HEADERS: Final[Mapping[str, str]] = {
+    "Server": "svsync",
+    "X-Content-Type-Options": "nosniff",
+}
+NOT_KEPT: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
+"""For whatever says nothing else of caches."""
+
+
+def error_of(code: str, message: str, request_id: str, field: str = "") -> dict[str, object]:
+    """The body of an answer that is an error; `field` where one is meant."""
+    told = {"code": code, "message": message, "request_id": request_id}
+    return {"error": told | ({"field": field} if field else {})}
