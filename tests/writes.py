@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.house import TENANT, House
+from tests.waiting import try_once
 
-from svsync import registry
-from svsync.backends.guarded import BackendGuard, RetryPolicy
 from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import Writes
 from svsync.domain.ids import LocalPath
@@ -23,12 +22,17 @@ from svsync.services.write_rows import Put
 
 async def written_through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """One secret in sync, written through; what fails is not tried again."""
-    once = partial(BackendGuard, retry=RetryPolicy(attempts=1))
-    monkeypatch.setattr(registry, "BackendGuard", once)
+    try_once(monkeypatch)
     await house.configure(writes=Writes.WRITE_THROUGH)
     house.there.put("kv/a", {"k": "1"})
     await house.run()
     return house
+
+
+@pytest_asyncio.fixture
+async def through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A house with one secret that is written through."""
+    return await written_through(house, monkeypatch)
 
 
 async def put(house: House, path: str, value: dict[str, str], **options: Any) -> dict[str, Any]:

@@ -1,24 +1,15 @@
 """The embedded Valkey as a child process: ready when entered, gone when left."""
 
-import asyncio
-import os
 from pathlib import Path
 
 import pytest
+from tests.children import cancel_owner, first_port_taken, is_alive
 from tests.valkey import ask
 
 from svsync.domain.errors import SetupError
 from svsync.domain.values import SecretValue
-from svsync.embedded.processes import free_port
+from svsync.embedded import valkey
 from svsync.embedded.valkey import valkey_server
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def arguments_of(pid: int) -> bytes:
@@ -54,30 +45,17 @@ async def test_the_password_is_in_a_file_of_its_owner_and_not_in_the_arguments(
 
 
 async def test_the_process_ends_when_its_owner_is_cancelled(tmp_path: Path) -> None:
-    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def own() -> None:
-        async with valkey_server(tmp_path, tcp=True) as server:
-            started.set_result(server.pid)
-            await asyncio.Event().wait()
-
-    owner = asyncio.create_task(own())
-    pid = await started
-    owner.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await owner
-    assert not is_alive(pid)
+    assert not is_alive(await cancel_owner(lambda: valkey_server(tmp_path, tcp=True)))
 
 
 async def test_another_port_is_tried_when_the_first_was_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    ports = iter([taken.sockets[0].getsockname()[1]])
-    monkeypatch.setattr(
-        "svsync.embedded.valkey.free_port", lambda: next(ports, None) or free_port()
-    )
-    async with taken, valkey_server(tmp_path, tcp=True) as server:
+    async with (
+        first_port_taken(monkeypatch, valkey) as taken,
+        valkey_server(tmp_path, tcp=True) as server,
+    ):
+        assert server.port != taken
         assert await ask(server.url, "PING") == b"PONG"
 
 

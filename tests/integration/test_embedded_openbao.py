@@ -1,23 +1,15 @@
 """The server as a child process: ready when entered, gone when left."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
+from tests.children import cancel_owner, first_port_taken, is_alive
 from tests.openbao import new_mount
 
 from svsync.domain.errors import SetupError
+from svsync.embedded import openbao
 from svsync.embedded.openbao import openbao_server
-from svsync.embedded.processes import free_port
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def test_the_process_ends_with_its_block(tmp_path: Path) -> None:
@@ -28,32 +20,17 @@ async def test_the_process_ends_with_its_block(tmp_path: Path) -> None:
 
 
 async def test_the_process_ends_when_its_owner_is_cancelled(tmp_path: Path) -> None:
-    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def own() -> None:
-        async with openbao_server(tmp_path) as server:
-            started.set_result(server.pid)
-            await asyncio.Event().wait()
-
-    owner = asyncio.create_task(own())
-    pid = await started
-    owner.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await owner
-    assert not is_alive(pid)
+    assert not is_alive(await cancel_owner(lambda: openbao_server(tmp_path)))
 
 
 async def test_another_port_is_tried_when_the_first_was_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    ports = iter([taken.sockets[0].getsockname()[1]])
-
-    monkeypatch.setattr(
-        "svsync.embedded.openbao.free_port", lambda: next(ports, None) or free_port()
-    )
-    async with taken, openbao_server(tmp_path) as server:
-        assert server.port != taken.sockets[0].getsockname()[1]
+    async with (
+        first_port_taken(monkeypatch, openbao) as taken,
+        openbao_server(tmp_path) as server,
+    ):
+        assert server.port != taken
         assert (await server.request("GET", "sys/health"))["sealed"] is False
 
 

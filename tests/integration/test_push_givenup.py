@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.house import House, Pause, backend, failure, open_house
-from tests.writes import delete, fall_down, lose, overdue, put, state, there, written_through
+from tests.writes import delete, fall_down, lose, overdue, put, state, there, through
 
 from svsync.domain.errors import (
     BackendUnreachableError,
@@ -28,12 +28,9 @@ from svsync.services.pushes import AT_ONCE, Made, Sender
 from svsync.services.sending import deliver
 from svsync.testing.memory import FEATURES, MemoryBackend, MemoryStore
 
+__all__ = ["through"]
+
 REMOTE_FIRST = [ConflictPolicy.BACKEND_WINS, ConflictPolicy.MANUAL]
-
-
-@pytest.fixture
-async def through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    return await written_through(house, monkeypatch)
 
 
 # --- what was not made, and somebody else writes the same ----------------------------

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 from tests.house import BACKEND, TENANT, House
+from tests.waiting import queued, scheduling, work_all, work_all_now
 
-from svsync.app import new_id
-from svsync.bus.local import LocalSignals
 from svsync.domain.errors import (
     BackendUnreachableError,
     ConfigError,
@@ -19,34 +18,13 @@ from svsync.domain.federation import Mode, Writes
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, RunId
 from svsync.domain.suspects import Suspicion
 from svsync.domain.values import Payload
-from svsync.services.scheduling import Scheduling
 from svsync.services.write_rows import Put
 from svsync.store import queue, suspects
 from svsync.store.queue import Wanted
 
 
-def scheduling(house: House) -> Scheduling:
-    return Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
-
-
 async def due(house: House) -> None:
     await house.admin.execute("UPDATE backend_health SET next_due_at = now() - interval '1 s'")
-
-
-async def queued(house: House) -> list[tuple[str, str]]:
-    """Kind and trigger of the runs that wait."""
-    rows = await house.rows("runs", state="queued")
-    return sorted((row["kind"], row["trigger"]) for row in rows)
-
-
-async def work_all(house: House) -> list[str]:
-    """Work what waits, one after another; the kinds, in the order in which they began."""
-    kinds = []
-    for row in await house.admin.fetch("SELECT run_id FROM runs WHERE state = 'queued'"):
-        ended = await house.app.runs.work(TENANT, RunId(row["run_id"]), lambda: False)
-        assert ended is not None
-        kinds.append(str(ended.record.kind))
-    return kinds
 
 
 # --- the schedule -----------------------------------------------------------------
@@ -273,18 +251,13 @@ async def test_run_that_waits_for_its_feed_begins_when_somebody_asks(house: Hous
     await house.configure(extra={"feed_min_interval": 3600})
     for _ in range(2):
         await scheduling(house).notice(TENANT, BACKEND, None, "vault-audit")
-        await work_all_begun(house)
+        await work_all_now(house)
     await scheduling(house).notice(TENANT, BACKEND, None, "vault-audit")
     [waits] = await house.rows("runs", state="queued")
     assert (waits["not_before"] - waits["queued_at"]).total_seconds() > 3000
     assert (await scheduling(house).trigger(TENANT, BACKEND)).coalesced
     [waits] = await house.rows("runs", state="queued")
     assert (waits["not_before"] - waits["queued_at"]).total_seconds() < 60
-
-
-async def work_all_begun(house: House) -> None:
-    await house.admin.execute("UPDATE runs SET not_before = now() WHERE state = 'queued'")
-    await work_all(house)
 
 
 async def test_run_of_a_backend_that_was_removed_is_not_waited_for(house: House) -> None:

@@ -2,31 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.house import BACKEND, TENANT, House, Pause
+from tests.waiting import ask, scheduling, until
 from tests.writes import there, written_through
 
-from svsync.app import new_id
 from svsync.bus.local import LocalSignals
 from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import ConflictPolicy, RuleSpec, Writes
 from svsync.domain.ids import RunId
-from svsync.services.scheduling import Scheduling
 from svsync.services.sync import intake
 from svsync.services.workers import Workers
 from svsync.store import queue, schedule
 from svsync.store.queue import Wanted
 
 GRACE = 20.0
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # noqa: ASYNC110 - the database tells nobody
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -40,17 +33,26 @@ async def working(house: House, signals: LocalSignals | None = None) -> AsyncIte
         await task
 
 
+@asynccontextmanager
+async def stopped_in(
+    house: House, signals: LocalSignals, operation: str, path: str
+) -> AsyncIterator[None]:
+    """Workers that are told to stop in the middle of a call to the backend, once the block
+    has ended, and have stopped behind it."""
+    pause = Pause(house.there, operation, path)
+    async with working(house, signals) as workers:
+        await asyncio.wait_for(pause.reached.wait(), 20)
+        yield
+        workers.stop()
+        pause.let_go()
+
+
 async def ended(house: House, run: RunId) -> bool:
     return (await house.row("runs", run_id=run))["state"] in ("completed", "failed")
 
 
 async def closing_events(house: House) -> list[str]:
     return [name for name in await house.events() if ".sync." in name]
-
-
-async def ask(house: House, signals: LocalSignals, *paths: str) -> RunId:
-    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
-    return (await made.trigger(TENANT, BACKEND, paths=list(paths) or None)).run_id
 
 
 async def test_run_that_waits_is_worked_as_soon_as_it_is_told_of(house: House) -> None:
@@ -79,7 +81,7 @@ async def test_backend_that_somebody_else_runs_is_left_until_it_is_free(house: H
 async def test_what_somebody_named_goes_before_the_schedule(house: House) -> None:
     await house.run()
     signals = LocalSignals()
-    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
+    made = scheduling(house, signals)
     await house.admin.execute("UPDATE backend_health SET next_due_at = now() - interval '1 s'")
     await made.tick()
     named = await ask(house, signals, "ext/a")
@@ -109,11 +111,8 @@ async def test_stopped_worker_gives_its_run_back_and_the_next_goes_on_at_the_dif
     many(house, 3 * intake.BATCH)
     signals = LocalSignals()
     run = await ask(house, signals)
-    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
-    async with working(house, signals) as workers:
-        await pause.reached.wait()
-        workers.stop()
-        pause.let_go()
+    async with stopped_in(house, signals, "read", f"kv/{intake.BATCH + 5:04}"):
+        pass
     row = await house.row("runs", run_id=run)
     assert (row["state"], row["handed_over"]) == ("queued", True)
     assert (await house.row("leases"))["holder"] is None
@@ -137,12 +136,8 @@ async def test_run_that_waits_already_inherits_the_stage(house: House) -> None:
     many(house, 2 * intake.BATCH)
     signals = LocalSignals()
     first = await ask(house, signals)
-    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
-    async with working(house, signals) as workers:
-        await pause.reached.wait()
+    async with stopped_in(house, signals, "read", f"kv/{intake.BATCH + 5:04}"):
         heir = await ask(house, signals)
-        workers.stop()
-        pause.let_go()
     assert heir != first
     assert (await house.row("runs", run_id=first))["state"] == "superseded"
     listed = house.there.calls["list"]
@@ -174,11 +169,8 @@ async def test_stage_of_another_mapping_is_not_gone_on_with(house: House) -> Non
     many(house, 2 * intake.BATCH)
     signals = LocalSignals()
     run = await ask(house, signals)
-    pause = Pause(house.there, "read", f"kv/{intake.BATCH + 5:04}")
-    async with working(house, signals) as workers:
-        await pause.reached.wait()
-        workers.stop()
-        pause.let_go()
+    async with stopped_in(house, signals, "read", f"kv/{intake.BATCH + 5:04}"):
+        pass
     await house.configure(rules=(RuleSpec("new/**", "kv/**"),))
     listed = house.there.calls["list"]
     async with working(house):
@@ -200,13 +192,10 @@ async def test_run_that_pushed_goes_on_elsewhere_and_its_own_writes_trip_no_guar
         await house.write(f"ext/{n:04}", {"k": f"ours {n}"})
     await house.configure(writes=Writes.WRITE_THROUGH)
     signals = LocalSignals()
-    made = Scheduling(house.app.db, signals, ids=new_id, health_interval=60)
+    made = scheduling(house, signals)
     run = (await made.trigger(TENANT, BACKEND, allow=["mass_overwrite"])).run_id
-    pause = Pause(house.there, "write", "kv/0045")
-    async with working(house, signals) as workers:
-        await asyncio.wait_for(pause.reached.wait(), 20)
-        workers.stop()
-        pause.let_go()
+    async with stopped_in(house, signals, "write", "kv/0045"):
+        pass
     assert (await house.row("runs", run_id=run))["handed_over"]
     # The stage that was left tells of values of before these pushes: all went backwards.
     async with working(house):
@@ -231,7 +220,7 @@ async def test_backend_that_stays_away_is_told_of_once_and_probed_and_so_is_its_
 
     house.there.before = away
     await house.admin.execute("UPDATE runs SET not_before = now()")
-    made = Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
+    made = scheduling(house)
     await house.run()
     for _ in range(4):
         [probe] = await house.rows("runs", state="queued", kind="probe")

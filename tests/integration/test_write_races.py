@@ -18,7 +18,7 @@ from tests.writes import (
     run_listed_before,
     state,
     there,
-    written_through,
+    through,
 )
 
 from svsync.domain.changes import RemoteUnknown
@@ -29,10 +29,7 @@ from svsync.domain.resolutions import Resolution
 from svsync.services import resolving
 from svsync.services.sync import lease
 
-
-@pytest.fixture
-async def through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    return await written_through(house, monkeypatch)
+__all__ = ["through"]
 
 
 # --- a write meets a run ---------------------------------------------------------------

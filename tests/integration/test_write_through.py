@@ -2,7 +2,7 @@
 
 import pytest
 from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, counts, failure, skips
-from tests.writes import fall_down, lose, overdue, put, state, there, written_through
+from tests.writes import fall_down, lose, overdue, put, state, there, through
 
 from svsync.domain.errors import (
     BackendUnreachableError,
@@ -14,13 +14,10 @@ from svsync.domain.federation import ConflictPolicy, RuleSpec, Writes
 from svsync.domain.guards import Allow
 from svsync.domain.ids import LocalPath
 
+__all__ = ["through"]
+
 ALLOW_NOTHING = Allow()
 REMOTE_FIRST = [ConflictPolicy.BACKEND_WINS, ConflictPolicy.MANUAL]
-
-
-@pytest.fixture
-async def through(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    return await written_through(house, monkeypatch)
 
 
 @pytest.mark.parametrize("policy", ConflictPolicy)
