@@ -174,30 +174,50 @@ async def test_run_that_is_given_back_while_another_is_queued_is_gone_on_with_by
     assert await goes_on(house, heirs[0])
 
 
-@pytest.mark.parametrize("inherited", [False, True])
-async def test_whom_a_run_suspects_is_suspected_by_who_goes_on_with_it(
-    house: House, inherited: bool
-) -> None:
-    for run in ("run_a", "run_b"):  # two die with the same paths in hand
+async def suspicious(house: House) -> Claimed:
+    """A run that suspects what two dead workers had in hand."""
+    for run in ("run_a", "run_b"):
         claimed = await claim(house, run)
         async with house.app.db.transaction(TENANT) as tx:
             await suspects.take_in_hand(
                 tx, claimed.run_id, [RemotePath("kv/a"), RemotePath("kv/b")]
             )
         await expire(house)
-    stopped = await claim(house, "run_c")
-    assert stopped.suspicion.deaths > 1
-    assert stopped.suspicion.paths == ("kv/a", "kv/b")
+    begun = await claim(house, "run_c")
+    assert begun.suspicion.paths == ("kv/a", "kv/b")
+    return begun
+
+
+async def give_back(house: House, run: Claimed) -> None:
+    async with house.app.db.transaction(TENANT, held=run.held) as tx:
+        await queue.hand_over(tx, run.run_id, counts={}, calls={}, stages_ms={}, keep_stage=False)
+        await queue.release(tx, run.held)
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+async def test_whom_a_run_suspects_is_suspected_by_who_goes_on_with_it(
+    house: House, inherited: bool
+) -> None:
+    stopped = await suspicious(house)
     if inherited:
         await enqueue(house, "run_d")
-    async with house.app.db.transaction(TENANT, held=stopped.held) as tx:
-        await queue.hand_over(
-            tx, stopped.run_id, counts={}, calls={}, stages_ms={}, keep_stage=False
-        )
-        await queue.release(tx, stopped.held)
+    await give_back(house, stopped)
     next_one = await claim(house, "run_e")
     assert next_one.run_id == ("run_d" if inherited else "run_c")
-    assert next_one.suspicion == stopped.suspicion != Suspicion()
+    assert next_one.suspicion == stopped.suspicion
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+async def test_whom_a_run_has_cleared_is_not_suspected_by_who_goes_on_with_it(
+    house: House, inherited: bool
+) -> None:
+    stopped = await suspicious(house)
+    async with house.app.db.transaction(TENANT, held=stopped.held) as tx:
+        await suspects.clear(tx, stopped.run_id)
+    if inherited:
+        await enqueue(house, "run_d")
+    await give_back(house, stopped)
+    assert (await claim(house, "run_e")).suspicion == Suspicion()
 
 
 # --- left behind --------------------------------------------------------------------
