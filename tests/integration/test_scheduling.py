@@ -262,7 +262,7 @@ async def test_run_that_waits_for_its_feed_begins_when_somebody_asks(house: Hous
 
 async def test_run_of_a_backend_that_was_removed_is_not_waited_for(house: House) -> None:
     with pytest.raises(NotFoundError):
-        async with house.app.db.transaction(TENANT) as tx:
+        async with asyncio.timeout(20), house.app.db.transaction(TENANT) as tx:
             await queue.enqueue(tx, BackendId("fed_gone"), RunId("run_x"), Wanted("full", "api"))
 
 
