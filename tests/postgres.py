@@ -2,10 +2,12 @@
 
 All workers of a session hold the same embedded server; the last one stops it.
 The schema is migrated once, into a template, and cloned for each test.
+`SVSYNC_TEST_POSTGRES=debian` runs the tests on Debian's PostgreSQL instead.
 """
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,9 +16,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 import asyncpg
 import pytest
 import pytest_asyncio
+from tests.debian import server_named
 
-from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
+from svsync.embedded.postgres import EmbeddedPostgres
 
+_KIND = os.environ.get("SVSYNC_TEST_POSTGRES", "embedded")
 _TEMPLATE = "svsync_template"
 _TEMPLATE_LOCK = 7001
 
@@ -101,7 +105,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base  # a worker's own folder
-    async with embedded_postgres(shared / "server", durable=False) as server:
+    async with server_named(_KIND)(shared / "server", durable=False) as server:
         async with connected(server.admin_dsn) as admin:
             await admin.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK)
             if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _TEMPLATE):
