@@ -1,7 +1,6 @@
 """A full disk, or one backend, ends neither the schedule nor the beats of a process."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -73,23 +72,6 @@ async def test_beats_go_on_once_the_disk_has_space_again(
 
         await until(beats_again)
     assert await house.rows("instances") == [], "it left in order"
-
-
-async def test_process_that_cannot_leave_on_a_full_disk_ends_without_a_word(house: House) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
-    beats = asyncio.Semaphore(0)
-    beating = asyncio.create_task(
-        keep_beating(
-            house.app.db, LocalSignals(), "x:1", roles=["worker"], version="1", each=beats.release
-        )
-    )
-    async with kept(beating):
-        await asyncio.wait_for(beats.acquire(), 20)
-        await fill_disk(house, "instances")
-    assert len(await house.rows("instances")) == 1
-    gc.collect()  # what a task raised and nobody asked for is told of when it goes
-    assert told == []
 
 
 async def test_schedule_goes_on_once_the_disk_has_space_again(
