@@ -52,14 +52,17 @@ class Services:
     """Everybody may do everything; what was asked for is noted.
 
     Attributes:
+        known: callers are known once it is set, before their body is read.
         go: a trigger is answered once it is set.
     """
 
     asked: list[object] = field(default_factory=list)
     entered: asyncio.Event = field(default_factory=asyncio.Event)
+    known: asyncio.Event = field(default_factory=asyncio.Event)
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def verify(self, text: str) -> Caller:
+        await self.known.wait()
         return Caller(TenantId(1), "default", ROBOT, text, frozenset({Scope.ADMIN}))
 
     async def trigger(self, *_: object, **asked: object) -> Run:
@@ -172,6 +175,7 @@ async def open_line(
     folder: Path, log: StringIO, app: web.Application | None = None, *, grace: float = 5
 ) -> AsyncIterator[Line]:
     services = Services()
+    services.known.set()
     nobody = cast(Any, None)
     api = Api(services, nobody, nobody, nobody, services, nobody)
     settings = Settings(state_dir=str(folder), bind_address="127.0.0.1:0")
@@ -195,6 +199,13 @@ def with_length(*parts: bytes) -> bytes:
     """A trigger with a body, on a connection that ends with it."""
     sent = b"".join(parts)
     return SYNC + LAST + b"Content-Length: %d\r\n\r\n" % len(sent) + sent
+
+
+def let_pass(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's clock goes on by so much at once."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    monkeypatch.setattr(loop, "time", lambda: now() + seconds)
 
 
 # --- gone -------------------------------------------------------------------------
@@ -253,9 +264,7 @@ async def test_head_that_is_whole_in_time_leaves_no_limit_behind(
     await line.served_wire()  # so the server has those bytes too
     await wire.send(SYNC[20:] + LAST + b"Content-Length: 2\r\n\r\n{}")
     await line.services.entered.wait()
-    loop = asyncio.get_running_loop()
-    now = loop.time
-    monkeypatch.setattr(loop, "time", lambda: now() + connections.HEAD_S + 1)
+    let_pass(connections.HEAD_S + 1, monkeypatch)
     await line.served_wire()
     line.services.go.set()
     assert (await wire.reply()).status == 202
@@ -304,10 +313,10 @@ async def test_client_that_takes_nothing_of_its_answer_is_cut_off(
     assert line.complaints() == []
 
 
-async def test_client_that_takes_its_answer_bit_by_bit_gets_all_of_it(
-    tmp_path: Path, log: StringIO
+async def test_client_that_takes_its_answer_in_time_gets_all_of_it_and_the_next(
+    tmp_path: Path, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = 32 * 1024 * 1024
+    size = 8 * 1024 * 1024
 
     async def much(_request: web.Request) -> web.Response:
         return web.Response(body=bytes(size))
@@ -316,8 +325,11 @@ async def test_client_that_takes_its_answer_bit_by_bit_gets_all_of_it(
     app.router.add_get("/healthz", much)
     async with open_line(tmp_path, log, app) as line:
         wire = await line.wire()
-        await wire.send(PROBE)
-        assert len((await wire.reply()).body) == size
+        for _ in range(2):
+            await wire.send(PROBE)
+            assert len((await wire.reply()).body) == size
+            let_pass(connections.ANSWER_S + 1, monkeypatch)
+            await line.served_wire()
 
 
 # --- large and many ---------------------------------------------------------------
@@ -509,6 +521,17 @@ async def test_request_before_unreadable_chunks_is_answered_all_the_same(line: L
     assert await wire.rest() == b""
     assert len(line.services.asked) == 1
     assert line.complaints() == []
+
+
+async def test_body_that_is_whole_but_unread_is_not_spoilt_by_what_follows(line: Line) -> None:
+    line.services.known.clear()
+    wire = await line.wire()
+    await wire.send(SYNC + ASKING + b"Content-Length: 2\r\n\r\n", b"{}garbage\r\n\r\n")
+    await line.served_wire()  # so the server has those bytes too
+    line.services.known.set()
+    assert (await wire.reply()).status == 202
+    assert (await wire.reply()).told == (400, "malformed_request")
+    assert await wire.rest() == b""
 
 
 @pytest.mark.parametrize(
