@@ -3,34 +3,77 @@
 Everything is real: processes, PostgreSQL, Valkey, an OpenBao that survives its restart,
 receivers of webhooks. What goes between them goes through proxies, a process's way to
 PostgreSQL through one of its own, so that one may be cut off while the others go on.
+Two tenants share all of it.
 """
 
 import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.fault_evidence import Written
 from tests.acceptance.serving import Served, new_token, start_serving
 from tests.canary import Canary
+from tests.debian import Server
 from tests.openbao import Bao, new_mount
 from tests.postgres import connected, database_dsn
 from tests.program import Program
 from tests.receivers import Receiver
 from tests.servers import FaultyTcp
 
+from svsync.config.load import load
+from svsync.config.model import Settings
 from svsync.embedded.openbao import OpenBaoServer, openbao_server
-from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
+from svsync.embedded.postgres import EmbeddedPostgres
 from svsync.embedded.valkey import valkey_server
 
-BACKENDS = 3
 INTERVAL_S = 30
 """The shortest there is."""
 SEND_CLOSING_ONLY = ("federation.sync.completed", "federation.sync.failed")
+RECEIVERS = {"all": "default", "closing": "default", "other": "other"}
+"""Receivers of webhooks, and whose they are."""
+_MANY = 10_000
+"""Versions that a secret keeps, on either side: all that are ever made."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A backend as it is configured; its local paths begin with `prefix`."""
+
+    tenant: str
+    id: str
+    prefix: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def written(self) -> bool:
+        """Somebody writes here, too."""
+        return "writes" in self.settings
+
+
+def _written_through(policy: str, *, deletes: bool = False) -> dict[str, object]:
+    return {
+        "writes": "write_through",
+        "conflict_resolution": policy,
+        "propagate_deletes": deletes,
+        # So few names that a few deletes, which wait for an outage to end, are many of them.
+        "guard": {"max_delete_ratio": 1, "max_delete_count": 1000},
+    }
+
+
+PULLED = Side("default", "fed_fault0", "pulled")
+BY_HAND = Side("default", "fed_fault2", "byhand", _written_through("manual"))
+SIDES = (
+    PULLED,
+    Side("default", "fed_fault1", "herefirst", _written_through("local_wins", deletes=True)),
+    BY_HAND,
+    Side("other", "fed_fault3", "therefirst", _written_through("backend_wins", deletes=True)),
+)
 
 
 class Store:
@@ -39,8 +82,9 @@ class Store:
     It writes what it has committed to the disk, for it crashes, too.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, made: Server) -> None:
         self._folder = folder
+        self._made = made
         self._stack = AsyncExitStack()
         self.server: EmbeddedPostgres | None = None
         self.port = 0
@@ -70,7 +114,7 @@ class Store:
         await self._up()
 
     async def _up(self) -> None:
-        self.server = await self._stack.enter_async_context(embedded_postgres(self._folder))
+        self.server = await self._stack.enter_async_context(self._made(self._folder))
 
     async def _through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to the server's socket."""
@@ -140,7 +184,14 @@ class Place:
 
 @dataclass
 class Estate:
-    """All that there is."""
+    """All that there is, and what was answered to those who use it.
+
+    Attributes:
+        mounts: by the id of their backend.
+        tokens: by tenant.
+        wrote_here, wrote_there: what was answered as done, each with its local path.
+        refused: values that were refused here, with their paths.
+    """
 
     folder: Path
     canary: Canary
@@ -151,38 +202,43 @@ class Estate:
     proxies: dict[str, FaultyTcp]
     places: list[Place]
     file: Path
-    token: str
+    tokens: dict[str, str]
     environment: dict[str, str]
     asked: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    wrote_here: list[Written] = field(default_factory=list)
+    wrote_there: list[Written] = field(default_factory=list)
+    refused: list[tuple[str, object]] = field(default_factory=list)
 
     async def query(self, text: str, *args: object) -> list[Any]:
         async with connected(self.store.admin) as admin:
             return await admin.fetch(text, *args)
 
-
-def backend_of(number: int) -> str:
-    return f"fed_fault{number}"
+    @property
+    def settings(self) -> Settings:
+        """Those of a process that nothing stands before."""
+        return load(str(self.file), self.environment)
 
 
 @asynccontextmanager
-async def open_estate(folder: Path) -> AsyncIterator[Estate]:
-    """Servers, receivers and three processes of the service; all end with the block."""
+async def open_estate(folder: Path, made: Server) -> AsyncIterator[Estate]:
+    """Servers, the store as `made`, receivers and three processes of the service; all end
+    with the block."""
     canary = Canary()
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        store = await enter(Store(folder).running())
+        store = await enter(Store(folder, made).running())
         bao = await enter(openbao_server(folder / "bao", storage="raft"))
         valkey = await enter(valkey_server(folder / "valkey", tcp=True))
-        receivers = {name: await enter(Receiver()) for name in ("all", "closing")}
+        receivers = {name: await enter(Receiver()) for name in RECEIVERS}
         targets = {
             "bao": ("127.0.0.1", bao.port),
             "redis": ("127.0.0.1", valkey.port),
             **{name: _address(receiver.url) for name, receiver in receivers.items()},
         }
         proxies = {name: await enter(FaultyTcp(target)) for name, target in targets.items()}
-        mounts = {backend_of(n): await new_mount(bao) for n in range(BACKENDS)}
+        mounts = {side.id: await _new_mount(bao) for side in SIDES}
         file = folder / "svsync.yaml"
         file.write_text(json.dumps(_configuration(mounts, proxies["bao"].url)))
         assert store.server is not None
@@ -193,13 +249,11 @@ async def open_estate(folder: Path) -> AsyncIterator[Estate]:
         }
         at = ("--config", str(file))
         operator = Program(environment, folder, canary)
-        token = await new_token(operator, *at)
-        for name in receivers:
-            only = [word for kind in SEND_CLOSING_ONLY for word in ("--type", kind)]
-            url = f"{proxies[name].url}/hook"
-            wanted = only if name == "closing" else []
-            made = await operator("webhooks", "add", url, *wanted, *at, "--json")
-            assert made.code == 0, made.err
+        tokens = {"default": await new_token(operator, *at)}
+        await _make_tenant(store)
+        tokens["other"] = await new_token(operator, *at, "--tenant", "other")
+        urls = {name: f"{proxies[name].url}/hook" for name in receivers}
+        await asyncio.gather(*(_add_webhook(operator, n, url, *at) for n, url in urls.items()))
         places = []
         redis = f"redis://:{valkey.password.reveal()}@127.0.0.1:{proxies['redis'].port}"
         for n in range(3):
@@ -212,8 +266,38 @@ async def open_estate(folder: Path) -> AsyncIterator[Estate]:
             stack.push_async_callback(place.aclose)
             places.append(place)
         yield Estate(
-            folder, canary, store, bao, mounts, receivers, proxies, places, file, token, environment
+            folder=folder,
+            canary=canary,
+            store=store,
+            bao=bao,
+            mounts=mounts,
+            receivers=receivers,
+            proxies=proxies,
+            places=places,
+            file=file,
+            tokens=tokens,
+            environment=environment,
         )
+
+
+async def _new_mount(bao: OpenBaoServer) -> Bao:
+    mount = await new_mount(bao)
+    await mount.request("POST", f"{mount.mount}/config", {"max_versions": _MANY})
+    return mount
+
+
+async def _make_tenant(store: Store) -> None:
+    """The second one; the first is there from the beginning."""
+    async with connected(store.admin) as admin:
+        await admin.execute("INSERT INTO tenants (slug) VALUES ('other')")
+
+
+async def _add_webhook(operator: Program, name: str, url: str, *at: str) -> None:
+    only = SEND_CLOSING_ONLY if name == "closing" else ()
+    types = [word for kind in only for word in ("--type", kind)]
+    of = ("--tenant", RECEIVERS[name], *at, "--json")
+    added = await operator("webhooks", "add", url, *types, *of)
+    assert added.code == 0, added.err
 
 
 def _address(url: str) -> tuple[str, int]:
@@ -229,19 +313,26 @@ def _configuration(mounts: dict[str, Bao], endpoint: str) -> dict[str, object]:
         "shutdown_grace": "8s",
         "backends": [
             {
-                "id": backend,
-                "name": backend,
+                "id": side.id,
+                "tenant": side.tenant,
+                "name": side.id,
                 "type": "hashicorp-vault",
                 "mode": "sync",
                 "sync_interval": f"{INTERVAL_S}s",
-                "max_versions": 10_000,
+                "max_versions": _MANY,
                 "config": {
                     "endpoint": endpoint,
                     "auth_method": "token",
                     "auth_config_path": "env:BAO_TOKEN",
                 },
-                "path_mapping": [{"local": f"{backend}/**", "remote": f"{bao.mount}/data/**"}],
+                "path_mapping": [
+                    {
+                        "local": f"{side.prefix}/**",
+                        "remote": f"{mounts[side.id].mount}/data/**",
+                    }
+                ],
+                **side.settings,
             }
-            for backend, bao in mounts.items()
+            for side in SIDES
         ],
     }

@@ -4,15 +4,20 @@ Each looks at rows as a superuser sees them, or at what receivers got, and gives
 sentence for each thing that is not as it should be. No sentence holds a value.
 """
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 Row = Mapping[str, Any]
+Versions = Mapping[str, Mapping[int, object]]
+"""Values by path and number; None where a version is deleted."""
 
+FREE = ("landed", "refused", "withdrawn")
+"""States of pushes that have come to their end."""
 CLOSING = ("federation.sync.completed", "federation.sync.failed")
 ENDED = ("completed", "failed")
 
@@ -26,6 +31,16 @@ class Got:
     type: str
     backend: str
     sequence: int
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value, and the number that its writer was told it has."""
+
+    path: str
+    version: int
+    value: object
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,23 @@ class Evidence:
     Attributes:
         runs: rows of `runs`.
         versions: rows of `versions`, each with the `path` of its secret.
-        events: `type`, `backend`, `sequence` and `run_id` of each event, in their order.
+        events: `type`, `tenant`, `backend`, `sequence`, `run_id` and `paths` of each event, in
+            their order, and the tenant that it told of (`told`).
         asked: ids of runs that a POST was answered 202 with.
         got: what each receiver got, by its name, in the order of arrival.
         wanted: the types that it asked for; none: all.
+        endpoints: whose each receiver is.
+        told: up to which of each backend's events all must have arrived.
+        tenants: whose each path is.
         here, there: the values by local path, as svsync reads them and as the backends do.
+        left_there: paths that are deleted here alone.
+        open_conflicts: both sides as a conflict that waits shows them; None: deleted.
+        history_here, history_there: every version that can be read; there also the deleted.
+        kept: remote values that conflicts keep, by path.
+        only_pulled: how paths begin that nobody writes here.
+        pushes: rows of `pushes`.
+        wrote_here, wrote_there: what was answered as done on either side.
+        refused: paths and values that were refused here.
         said: what the processes said that they should not have.
     """
 
@@ -49,8 +76,21 @@ class Evidence:
     asked: Sequence[str] = ()
     got: Mapping[str, Sequence[Got]] | None = None
     wanted: Mapping[str, Sequence[str]] | None = None
-    here: Mapping[str, object] | None = None
-    there: Mapping[str, object] | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+    tenants: Mapping[str, str] = field(default_factory=dict)
+    here: Mapping[str, object] = field(default_factory=dict)
+    there: Mapping[str, object] = field(default_factory=dict)
+    left_there: Collection[str] = ()
+    open_conflicts: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    history_here: Versions = field(default_factory=dict)
+    history_there: Versions = field(default_factory=dict)
+    kept: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    only_pulled: str = ""
+    pushes: Sequence[Row] = ()
+    wrote_here: Sequence[Written] = ()
+    wrote_there: Sequence[Written] = ()
+    refused: Sequence[tuple[str, object]] = ()
     said: Sequence[str] = ()
 
     def size(self) -> str:
@@ -58,7 +98,10 @@ class Evidence:
         messages = sum(map(len, (self.got or {}).values()))
         return (
             f"{len(self.runs)} runs, {len(self.asked)} asked for, {len(self.versions)} versions,"
-            f" {len(self.events)} events, {messages} messages"
+            f" {len(self.events)} events, {messages} messages, {len(self.pushes)} pushes,"
+            f" {len(self.wrote_here)} writes here and {len(self.wrote_there)} there,"
+            f" {len(self.refused)} refused, {sum(map(len, self.kept.values()))} conflicts,"
+            f" {len(self.open_conflicts)} of them open"
         )
 
     def findings(self) -> list[str]:
@@ -81,6 +124,8 @@ def written_late(evidence: Evidence) -> Iterable[str]:
     """What a run stored was stored before it had ended: nobody writes after a takeover."""
     ended: dict[str, datetime | None] = {r["run_id"]: r["ended_at"] for r in evidence.runs}
     for version in evidence.versions:
+        if version["run_id"] is None and version["origin"] != "pull":
+            continue  # somebody wrote it here
         end = ended.get(version["run_id"])
         if end is None or version["stored_at"] > end:
             yield f"{version['path']} version {version['version']} is of no run that was under way"
@@ -141,15 +186,20 @@ def lost_or_doubled(evidence: Evidence) -> Iterable[str]:
 
 
 def not_equal(evidence: Evidence) -> Iterable[str]:
-    """What a backend has is what is read here."""
-    here, there = evidence.here or {}, evidence.there or {}
-    for path in sorted(here.keys() | there.keys()):
-        if path not in here:
+    """What a backend has is what is read here; where a conflict waits it shows both."""
+    here, there = evidence.here, evidence.there
+    for path in sorted((here.keys() | there.keys()) - evidence.open_conflicts.keys()):
+        if path not in here and path not in evidence.left_there:
             yield f"{path} is not here"
         elif path not in there:
             yield f"{path} is here alone"
-        elif here[path] != there[path]:
+        elif path in here and here[path] != there[path]:
             yield f"{path} is another value here"
+    for path, (ours, theirs) in evidence.open_conflicts.items():
+        if ours != here.get(path):
+            yield f"{path}: its conflict does not show what is here"
+        if theirs != there.get(path):
+            yield f"{path}: its conflict does not show what is there"
 
 
 def told_out_of_turn(evidence: Evidence) -> Iterable[str]:
@@ -170,7 +220,8 @@ def numbered_wrongly(evidence: Evidence) -> Iterable[str]:
 
 
 def delivered_wrongly(evidence: Evidence) -> Iterable[str]:
-    """Each event arrives, and again only as the same message under the same id."""
+    """Each event arrives, of whoever is asked for, and again only as the same message under
+    the same id."""
     for name, messages in (evidence.got or {}).items():
         bodies: dict[str, set[str]] = defaultdict(set)
         ids: dict[tuple[str, int], set[str]] = defaultdict(set)
@@ -184,13 +235,117 @@ def delivered_wrongly(evidence: Evidence) -> Iterable[str]:
             f"{name}: {event} came under two ids" for event, all_ in ids.items() if len(all_) > 1
         )
         types = (evidence.wanted or {}).get(name) or None
-        due = {
+        asked = {
             (e["backend"], e["sequence"])
             for e in evidence.events
-            if types is None or e["type"] in types
+            if e["tenant"] == evidence.endpoints[name] and (types is None or e["type"] in types)
         }
+        due = {(b, number) for b, number in asked if number <= evidence.told.get(b, 0)}
         yield from (f"{name}: {event} did not arrive" for event in sorted(due - ids.keys()))
-        yield from (f"{name}: {event} was not asked for" for event in sorted(ids.keys() - due))
+        yield from (f"{name}: {event} was not asked for" for event in sorted(ids.keys() - asked))
+
+
+def told_to_another_tenant(evidence: Evidence) -> Iterable[str]:
+    """An event speaks of its own tenant and its secrets, and is told to nobody else."""
+    for event in evidence.events:
+        tenant, name = event["tenant"], f"{event['backend']} {event['sequence']}"
+        if event["told"] != tenant:
+            yield f"{name} tells of the tenant {event['told']}"
+        yield from (f"{name} of {tenant} tells of {path}" for path in _foreign(evidence, event))
+    for name, messages in (evidence.got or {}).items():
+        for message in messages:
+            told = {"tenant": evidence.endpoints[name], "paths": message.paths}
+            yield from (f"{name} was told of {path}" for path in _foreign(evidence, told))
+
+
+def _foreign(evidence: Evidence, told: Row) -> list[str]:
+    return [p for p in told["paths"] if evidence.tenants.get(p, told["tenant"]) != told["tenant"]]
+
+
+def forgotten_here(evidence: Evidence) -> Iterable[str]:
+    """A write that was answered as done has its number, for ever; one that was refused is
+    no version."""
+    for wrote in evidence.wrote_here:
+        found = evidence.history_here.get(wrote.path, {})
+        if found.get(wrote.version) != wrote.value:
+            yield f"{wrote.path}: what was written here as version {wrote.version} is not it"
+    refused = {(path, _told(value)) for path, value in evidence.refused}
+    for path, versions in evidence.history_here.items():
+        for number, value in versions.items():
+            if (path, _told(value)) in refused:
+                yield f"{path}: version {number} was refused, and is there"
+
+
+def forgotten_there(evidence: Evidence) -> Iterable[str]:
+    """A backend's versions go on one by one, and what somebody wrote there stays, deleted by
+    nothing but a push on the condition that it is what it deletes."""
+    deleted = {(p["path"], p["expected_order"]) for p in _landed(evidence) if not _valued(p)}
+    for path, numbers in evidence.history_there.items():
+        if sorted(numbers) != list(range(1, len(numbers) + 1)):
+            yield f"{path}: there are versions {sorted(numbers)} there"
+        for number, value in numbers.items():
+            if value is None and (path, number) not in deleted:
+                yield f"{path}: version {number} was deleted there, and nobody did so"
+    for wrote in evidence.wrote_there:
+        found = evidence.history_there.get(wrote.path, {}).get(wrote.version, wrote)
+        if found not in (wrote.value, None):
+            yield f"{wrote.path}: what was written there as version {wrote.version} is not it"
+
+
+def not_as_pushed(evidence: Evidence) -> Iterable[str]:
+    """Every push has come to its end. One that landed is there, under the number after the
+    one it expected; what is there and was written here alone came by one that landed."""
+    landed = set()
+    for push in evidence.pushes:
+        if push["state"] not in FREE:
+            yield f"{push['path']}: {push['push_id']} is {push['state']} still"
+    for push in _landed(evidence):
+        if _valued(push):
+            path, number = push["path"], (push["expected_order"] or 0) + 1
+            landed.add((path, number))
+            found = evidence.history_there.get(path, {}).get(number, push)
+            if found not in (evidence.history_here.get(path, {}).get(push["version"]), None):
+                yield f"{path}: {push['push_id']} did not land as version {number}"
+    ours = [*((w.path, w.value) for w in evidence.wrote_here), *evidence.refused]
+    own = {(path, _told(value)) for path, value in ours}
+    for path, numbers in evidence.history_there.items():
+        for number, value in numbers.items():
+            if (path, _told(value)) in own and (path, number) not in landed:
+                yield f"{path}: version {number} is there by no push that landed"
+
+
+def not_kept(evidence: Evidence) -> Iterable[str]:
+    """What somebody wrote to a backend and a push went over, or deleted, is kept here; what
+    nobody went over came here, each version, where it is but pulled."""
+    theirs = {(w.path, w.version): w.value for w in evidence.wrote_there}
+    kept = {(path, _told(value)) for path, values in evidence.kept.items() for value in values}
+    for path, versions in evidence.history_here.items():
+        kept |= {(path, _told(value)) for value in versions.values()}
+    for push in _landed(evidence):
+        at = push["path"], push["expected_order"]
+        went_over = push["kind"] in ("put", "delete") and at in theirs
+        if went_over and (push["path"], _told(theirs[at])) not in kept:
+            yield f"{at[0]}: {push['push_id']} went over version {at[1]}, which nobody kept"
+    for path, rows in _by("path", evidence.versions).items():
+        if path.startswith(evidence.only_pulled):
+            opened = evidence.history_here.get(path, {})
+            came = {int(v["remote_version"]): opened.get(v["version"]) for v in rows}
+            if came != evidence.history_there.get(path):
+                yield f"{path}: its versions here are not those that were there"
+
+
+def _told(value: object) -> str:
+    """A value as a key."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _landed(evidence: Evidence) -> list[Row]:
+    return [push for push in evidence.pushes if push["state"] == "landed"]
+
+
+def _valued(push: Row) -> bool:
+    """Does it make a version there?"""
+    return push["kind"] in ("put", "create")
 
 
 LOOKS: tuple[Callable[[Evidence], Iterable[str]], ...] = (
@@ -204,6 +359,11 @@ LOOKS: tuple[Callable[[Evidence], Iterable[str]], ...] = (
     told_out_of_turn,
     numbered_wrongly,
     delivered_wrongly,
+    told_to_another_tenant,
+    forgotten_here,
+    forgotten_there,
+    not_as_pushed,
+    not_kept,
 )
 
 

@@ -1,87 +1,32 @@
 """What goes wrong around three processes of the service, under a load, and what is left.
 
 `live` draws a history from a seed: faults, several at a time, then rest, and the end of all
-processes. It gives what was left behind to `fault_evidence.py`. When things happen is up to
-the machine, so a seed repeats a history only roughly.
+processes. It has what was left behind gathered (`fault_gathering.py`) for those who look at
+it (`fault_evidence.py`). When things happen is up to the machine, so a seed repeats a history
+only roughly.
 """
 
 import asyncio
-import json
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import aiohttp
 from aiohttp import web
-from tests.acceptance.fault_estate import (
-    BACKENDS,
-    INTERVAL_S,
-    SEND_CLOSING_ONLY,
-    Estate,
-    Place,
-    backend_of,
-)
-from tests.acceptance.fault_evidence import Evidence, Got
-from tests.acceptance.serving import ask
+from tests.acceptance.fault_estate import INTERVAL_S, SIDES, Estate, Place
+from tests.acceptance.fault_evidence import Evidence
+from tests.acceptance.fault_gathering import gather
+from tests.acceptance.fault_loads import LOADS
 from tests.receivers import Message, Receiver
 from tests.servers import FaultyTcp
 
-from svsync.app import open_app
-from svsync.config.load import load
-from svsync.domain.ids import LocalPath
+from svsync.app import App, open_app
 
-NAMES = 8
-"""Secrets in each of a backend's two folders: few, so that each is written many times."""
 PAST_THE_LEASE_S = 32.0
-
-
-# --- the load ---------------------------------------------------------------------
-
-
-async def write_there(estate: Estate, draw: random.Random) -> None:
-    """Somebody writes to the backends, one value after the other, for ever."""
-    number = 0
-    while True:
-        number += 1
-        bao = estate.mounts[backend_of(draw.randrange(BACKENDS))]
-        value = {"n": str(number), "v": estate.canary.value()}
-        with suppress(Exception):  # it may be restarting; what arrived is asked for at the end
-            await bao.put(f"folder{draw.randrange(2)}/name{draw.randrange(NAMES)}", value)
-        await asyncio.sleep(draw.uniform(0.02, 0.2))
-
-
-async def ask_for_runs(estate: Estate, draw: random.Random) -> None:
-    """Somebody asks for runs over HTTP, whichever process answers."""
-    while True:
-        backend = backend_of(draw.randrange(BACKENDS))
-        body: dict[str, object] = {}
-        if draw.random() < 0.5:
-            body["paths"] = [f"{backend}/folder0/name{draw.randrange(NAMES)}"]
-        place = draw.choice(estate.places)
-        if place.up and place.served is not None:
-            with suppress(aiohttp.ClientError, OSError, ValueError):
-                url = f"{place.served.url}/v1/federation/backends/{backend}/sync"
-                answer = await ask(url, token=estate.token, body=body, timeout=3)
-                if answer.status == 202:
-                    estate.asked.append(answer.json["run_id"])
-                elif answer.status != 503:
-                    estate.said.append(f"{place.name} answered {answer.status} to a POST")
-        await asyncio.sleep(draw.uniform(0.1, 0.6))
-
-
-async def jump(estate: Estate, draw: random.Random) -> None:
-    """The schedule's time comes, now and then."""
-    while True:
-        backend = backend_of(draw.randrange(BACKENDS))
-        with suppress(Exception):  # the store may be away
-            await estate.query(
-                "UPDATE backend_health SET next_due_at = now() WHERE backend_id = $1", backend
-            )
-        await asyncio.sleep(draw.uniform(0.5, 3.0))
+SPARED = 0.8
+"""How often a process that still starts is let be: on a slow machine none would ever work."""
 
 
 # --- the faults -------------------------------------------------------------------
@@ -192,12 +137,17 @@ async def let_happen(estate: Estate, seconds: float, draw: random.Random) -> Non
         while loop.time() < until:
             # None that would last longer than the history.
             short = [f for f in every if not f.long or until - loop.time() > PAST_THE_LEASE_S]
-            free = [f for f in first or short if f.to not in busy]
+            spared = _starting(estate) if draw.random() < SPARED else set()
+            free = [f for f in first or short if f.to not in busy.keys() | spared]
             if free:
                 [fault] = draw.choices(free, [f.weight for f in free])
                 first = [f for f in first if fault.name != f.name]
                 busy[fault.to] = tasks.create_task(one(fault))
             await asyncio.sleep(draw.uniform(0.3, 2.0))
+
+
+def _starting(estate: Estate) -> set[str]:
+    return {place.name for place in estate.places if not place.up}
 
 
 # --- a whole history --------------------------------------------------------------
@@ -208,23 +158,35 @@ async def live(estate: Estate, seconds: float, seed: int) -> Evidence:
     were stopped in order."""
     draw = random.Random(seed)
     keepers = [asyncio.create_task(place.keep()) for place in estate.places]
-    loads = []
     try:
         await _wait(lambda: all(place.up for place in estate.places), 60)
-        loads = [
-            asyncio.create_task(load(estate, random.Random(seed + n)))
-            for n, load in enumerate((write_there, ask_for_runs, jump), 1)
-        ]
-        await let_happen(estate, seconds, draw)
-        await _end(loads)
-        await _come_to_rest(estate)
+        async with open_app(
+            estate.settings, environ=estate.environment, apply_backends=False
+        ) as app:
+            await _under_load(estate, app, draw, seed, seconds)
+            told = await _come_to_rest(estate)
+            await _end(keepers)
+            await _stop(estate)
+            return await gather(estate, app, told)
     finally:
-        await _end([*loads, *keepers])
-    await _stop(estate)
-    return await _evidence(estate)
+        await _end(keepers)
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def _under_load(
+    estate: Estate, app: App, draw: random.Random, seed: int, seconds: float
+) -> None:
+    loads = [
+        asyncio.ensure_future(load(estate, app, random.Random(seed + n)))
+        for n, load in enumerate(LOADS, 1)
+    ]
+    try:
+        await let_happen(estate, seconds, draw)
+        estate.said += [f"a load ended: {load.exception()!r}" for load in loads if load.done()]
+    finally:
+        await _end(loads)
+
+
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -244,41 +206,64 @@ async def _wait(holds: Callable[[], bool | Awaitable[bool]], seconds: float) -> 
 
 # One that was handed over may have been listed before.
 _IN_SYNC = """
-SELECT count(DISTINCT backend_id) FROM runs r
+SELECT count(DISTINCT (tenant_id, backend_id)) FROM runs r
 WHERE kind = 'full' AND state = 'completed' AND result = 'ok' AND started_at > $1
   AND NOT handed_over
-  AND NOT EXISTS (SELECT FROM runs w WHERE w.backend_id = r.backend_id AND w.kind <> 'probe'
-                  AND w.state IN ('queued', 'running'))"""
+  AND NOT EXISTS (SELECT FROM runs w WHERE w.tenant_id = r.tenant_id AND w.backend_id = r.backend_id
+                  AND w.kind <> 'probe' AND w.state IN ('queued', 'running'))"""
 _TIME_PASSES = """
 WITH held AS (UPDATE endpoints SET held_until = NULL)
 UPDATE deliveries SET next_at = now() WHERE state = 'due' AND next_at > now()"""
+# Of pushes whose sender is no more: its run has ended, or a load has.
+_PUSHES_ARE_OVERDUE = """
+UPDATE pushes p SET deadline = now() WHERE state IN ('planned', 'sent') AND deadline > now()
+AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = p.tenant_id AND r.run_id = p.run_id
+                AND r.state = 'running')"""
 
 
-async def _come_to_rest(estate: Estate) -> None:
-    """Without anybody asking: all in sync within two intervals, and every event delivered,
-    for which the time between two tries passes at once."""
-    [[healed]] = await estate.query("SELECT clock_timestamp()")
+_SCHEDULE_COMES = """
+UPDATE backend_health SET next_due_at = now() WHERE next_due_at <= now() + make_interval(secs => $1)
+RETURNING clock_timestamp()"""
+# All events that there are, in the moment in which none of them is left to deliver.
+_TOLD = """
+SELECT backend_id, last_sequence FROM backend_health
+WHERE NOT EXISTS (SELECT FROM outbox WHERE pending)
+  AND NOT EXISTS (SELECT FROM deliveries WHERE state = 'due')"""
+
+
+async def _come_to_rest(estate: Estate) -> dict[str, int]:
+    """Without anybody asking: all in sync within two intervals, and every event delivered;
+    the numbers that the events of each backend had come to by then.
+
+    The time until the next run passes at once, as does that between two tries, and that in
+    which a push is its sender's.
+    """
+    due = await estate.query(_SCHEDULE_COMES, INTERVAL_S)
+    if len(due) != len(SIDES):
+        estate.said.append("not every backend is due within an interval")
+    healed = due[0][0]
+    told: dict[str, int] = {}
 
     async def in_sync() -> bool:
+        await estate.query(_PUSHES_ARE_OVERDUE)
         [[number]] = await estate.query(_IN_SYNC, healed)
-        return bool(number == BACKENDS)
+        return bool(number == len(SIDES))
 
     async def delivered() -> bool:
         await estate.query(_TIME_PASSES)
-        [[left]] = await estate.query(
-            "SELECT (SELECT count(*) FROM deliveries WHERE state = 'due')"
-            " + (SELECT count(*) FROM outbox WHERE pending)"
-        )
-        return bool(left == 0)
+        told.update(await estate.query(_TOLD))
+        return bool(told)
 
     if not await _wait(in_sync, 2 * INTERVAL_S):
         states = await estate.query(
-            "SELECT backend_id, kind, state, result, error_code, not_before, worker FROM runs"
+            "SELECT tenant_id, backend_id, kind, state, result, error_code, not_before, worker"
+            " FROM runs"
             " WHERE queued_at > $1 OR state IN ('queued', 'running') ORDER BY run_id", healed
         )  # fmt: skip
         estate.said.append(f"not in sync after two intervals: {[dict(row) for row in states]}")
     if not await _wait(delivered, 90):
         estate.said.append("not every event was delivered 90 s after all was well again")
+    return told
 
 
 async def _stop(estate: Estate) -> None:
@@ -291,74 +276,3 @@ async def _stop(estate: Estate) -> None:
         if code != 0:
             estate.said.append(f"{place.name} ended with {code} when it was told to stop")
         await place.served.aclose()
-
-
-async def _evidence(estate: Estate) -> Evidence:
-    versions = await estate.query(
-        "SELECT s.path, v.* FROM versions v JOIN secrets s USING (tenant_id, secret_id)"
-    )
-    events = await estate.query(
-        "SELECT type, backend_id AS backend, sequence, payload::json->>'run_id' AS run_id"
-        " FROM outbox ORDER BY backend_id, sequence"
-    )
-    left = await estate.query(
-        "SELECT backend_id FROM leases WHERE holder IS NOT NULL AND tenant_id <> 0"
-    )
-    estate.said += [f"somebody holds the lease of {row['backend_id']}" for row in left]
-    for name, receiver in estate.receivers.items():
-        if any(estate.canary.found_in(message.body) for message in receiver.got):
-            estate.said.append(f"{name}: a value was sent to a webhook")
-    for place in estate.places:
-        estate.said += place.said
-        for served in place.all:
-            estate.said += [f"{place.name}: {line}" for line in served.lines if _is_bad(line)]
-    return Evidence(
-        runs=await estate.query("SELECT * FROM runs"),
-        versions=versions,
-        events=events,
-        asked=estate.asked,
-        got={name: _got(receiver) for name, receiver in estate.receivers.items()},
-        wanted={"closing": SEND_CLOSING_ONLY},
-        here=await _here(estate, sorted({row["path"] for row in versions})),
-        there=await _there(estate),
-        said=estate.said,
-    )
-
-
-def _is_bad(line: dict[str, Any]) -> bool:
-    """Whatever is an error, but that a client, which is ours, gave up in its request."""
-    impatient = (line["event"], line.get("error_class")) == (
-        "request_failed",
-        "ConnectionResetError",
-    )
-    return bool(line["level"] == "error") and not impatient
-
-
-def _got(receiver: Receiver) -> list[Got]:
-    return [
-        Got(m.id, m.body, m.json["type"], m.json["data"]["backend_id"], m.number)
-        for m in receiver.got
-    ]
-
-
-async def _here(estate: Estate, paths: list[str]) -> dict[str, object]:
-    settings = load(str(estate.file), estate.environment)
-    found: dict[str, object] = {}
-    async with open_app(settings, environ=estate.environment) as app:
-        tenant = await app.tenant("default")
-        for path in paths:
-            _, text = await app.secrets.get(tenant, LocalPath(path))
-            found[path] = json.loads(text)
-    return found
-
-
-async def _there(estate: Estate) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for backend, bao in estate.mounts.items():
-        for folder in range(2):
-            listed: Any = await bao.request("GET", f"{bao.mount}/metadata/folder{folder}?list=true")
-            for name in listed["data"]["keys"]:
-                path = f"folder{folder}/{name}"
-                answer: Any = await bao.request("GET", f"{bao.mount}/data/{path}")
-                found[f"{backend}/{path}"] = answer["data"]["data"]
-    return found
