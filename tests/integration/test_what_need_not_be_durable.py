@@ -28,6 +28,7 @@ MAY_BE_LOST = {
     "queue.record_todo",
     "queue.advance",
     "pairs.load",
+    "schedule.dirty_after",
     "pairs.load_new",
     "pairs.active",
     "pairs.active_below",
