@@ -32,6 +32,9 @@ HEAD_S: Final = 10.0
 """Seconds from the first byte of a request to the end of its headers; for TLS to begin, to end."""
 ANSWER_S: Final = 30.0
 """Seconds from when an answer has to wait for its client until all of it is taken."""
+LINGER_S: Final = 10.0
+"""Seconds in which the rest of a body that nobody wants is taken, so that its client comes to
+read why."""
 MAX_LINE: Final = 8 * 1024
 """Bytes of a request's line, and of each header."""
 MAX_HEADERS: Final = 100
@@ -102,6 +105,7 @@ class _Connection(web.RequestHandler):
             server,
             loop=loop,
             keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_S,
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
             max_headers=MAX_HEADERS,
@@ -252,7 +256,7 @@ class _Connection(web.RequestHandler):
         self._body = request.content
         answer = await self._handler(request)
         if answer.status == _TOO_SLOW[0]:
-            self._lingering_time = 0.0
+            self._lingering_time = 0.0  # who was too slow is not waited for again
         return answer
 
     def _refusal(self, refusal: _Refusal) -> web.Response:
