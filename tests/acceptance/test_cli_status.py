@@ -124,6 +124,7 @@ async def test_watch_gives_programs_one_object_a_line(desk: Desk, synced: tuple[
         assert look["signals"] == "local"
         [shown] = [b for b in look["backends"] if b["id"] == backend]
         assert (shown["status"], shown["tls_verify"], shown["run"]) == ("healthy", True, None)
+        assert shown["rate_per_s"] is None
 
 
 async def test_watch_ends_when_its_reader_went_away(desk: Desk, synced: tuple[str, Path]) -> None:

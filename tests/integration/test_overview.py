@@ -123,6 +123,7 @@ async def test_run_at_work_tells_how_far_it_has_got(house: House) -> None:
     look = await overview(house).look(TENANT)
     run = look["backends"][0]["run"]
     assert (run["stage"], run["listed"], run["to_do"], run["done"]) == ("fetch", 3, 3, 0)
+    assert run["in_hand"] == 3
     assert look["runs"] == {"running": 1, "waiting": 0}
     assert look["backends"][0]["lease"]["holder"] == run["worker"]
     reading.let_go()
@@ -140,6 +141,7 @@ async def test_numbers_that_an_earlier_worker_left_are_not_shown_as_those_of_thi
     )
     run = (await only(house))["run"]
     assert (run["listed"], run["to_do"], run["done"]) == (None, None, None)
+    assert run["in_hand"] is None
 
 
 async def test_backend_is_stale_beyond_what_it_promises_or_three_intervals(house: House) -> None:

@@ -43,13 +43,22 @@ def backend(id: str, **changes: Any) -> dict[str, Any]:
         "tls_verify": True,
         "runs_waiting": 0,
         "run": None,
+        "rate_per_s": None,
     }
     return well | changes
 
 
 def run(**changes: Any) -> dict[str, Any]:
     began = {"kind": "full", "started_at": "2026-11-24T19:01:15Z"}
-    return {**began, "stage": "fetch", "listed": 50_000, "to_do": 50_000, "done": 12_500, **changes}
+    return {
+        **began,
+        "stage": "fetch",
+        "listed": 50_000,
+        "to_do": 50_000,
+        "done": 12_500,
+        "in_hand": 3_500,
+        **changes,
+    }
 
 
 DOWN = backend(
@@ -115,11 +124,16 @@ def line_of(screen: str, backend: str) -> str:
         ({"max_staleness_s": None}, "3 min / - in 11 min"),
         ({"conflicts_open": 3, "pending_pushes": 12}, "3 12"),
         ({"run": run()}, "12,500 of 50,000 (25 %), 60 s"),
-        ({"run": run(to_do=0, done=0)}, "0 of 0, 60 s"),
+        ({"run": run(done=0, in_hand=500)}, "first 500 of 50,000, 60 s"),
+        ({"run": run(done=46_500)}, "last 3,500 of 50,000, 60 s"),
+        ({"run": run(to_do=7, done=0, in_hand=7)}, "7 in hand, 60 s"),
+        ({"run": run(to_do=0, done=0, in_hand=0)}, "nothing to do, 60 s"),
         ({"run": run(to_do=None, stage="diff")}, "comparing 50,000, 60 s"),
         ({"run": run(to_do=None, listed=None, stage="list")}, "listing, 60 s"),
         ({"run": run(to_do=None, listed=None, kind="probe")}, "probing, 60 s"),
-        ({"last_error": "denied"}, "0 0 3 ms denied"),
+        ({"run": run(), "rate_per_s": 1234.4}, "12,500 of 50,000 (25 %), 60 s 1,234/s 0 0 3 ms"),
+        ({"run": run(), "rate_per_s": 4.96}, "60 s 5.0/s 0 0"),
+        ({"last_error": "denied"}, "- 0 0 3 ms denied"),
     ],
 )
 def test_row_says_how_its_backend_stands(changes: dict[str, Any], words: str) -> None:
@@ -155,7 +169,7 @@ def test_head_says_what_is_up_at_work_and_shared() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"processes": []}, "no process is up"),
+        ({"processes": []}, "No process is up"),
         ({"signals": "lost"}, "Redis does not answer"),
         ({"signals": "local"}, "within each process"),
         (
@@ -180,6 +194,14 @@ def test_nothing_in_a_name_acts_on_the_terminal() -> None:
     screen = drawn(seen(stopped={"since": AGO, "by": "a\x1b[2Jb"}))
     assert "a\\x1b[2Jb" in screen
     assert "\x1b" not in screen
+
+
+def test_sentences_of_the_head_are_not_broken_where_they_fit_on_a_line() -> None:
+    screen = drawn(seen(processes=[]), width=80)
+    lines = [line.rstrip() for line in screen.splitlines()]
+    assert "No process is up: nothing runs by itself.  Runs: 1 at work, 3 waiting." in lines
+    assert "Signals: over Redis." in lines
+    assert all(len(line) <= 20 for line in drawn(seen(processes=[]), width=20).splitlines())
 
 
 # --- small terminals --------------------------------------------------------------

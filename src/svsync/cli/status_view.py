@@ -1,8 +1,9 @@
 """`svsync status --watch`: all backends on one screen, looked at anew each second.
 
 What is drawn is what one look at the store found (`services/overview.py`), and nothing
-is remembered between two looks but the last one: while the store does not answer, the
-screen says so and since when, above what was last seen. Each state is a word, and colour
+is remembered between two looks but the last one, and how fast the runs at work got on
+(`cli/rates.py`): while the store does not answer, the screen says so and since when, above
+what was last seen. Each state is a word, and colour
 only repeats it, so that nothing is lost without colour. Where the terminal is too narrow,
 columns go in the order of their use; where it is too low, backends that are well go first,
 and how many they are is told.
@@ -26,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from svsync.cli.output import Output, ago, shown, span, styled
+from svsync.cli.rates import Rates
 from svsync.cli.standing import next_words, of_backend, show, state_of, stop_line, unsafe_lines
 from svsync.domain.errors import StoreError, StoreUnavailableError
 from svsync.services.overview import Overview
@@ -56,10 +58,11 @@ async def watch(args: argparse.Namespace) -> int:
     stop = _on_interrupt()
     async with opened(args) as (app, tenant), open_hints(app.settings) as signals:
         named = args.backend and (await app.federation.spec(tenant, args.backend)).id
+        rates = Rates()
 
         async def look() -> Look:
-            found = await _within(PATIENCE_S, app.overview, tenant)
-            return {**of_backend(found, named), "signals": _signals(app.settings, signals)}
+            found = of_backend(await _within(PATIENCE_S, app.overview, tenant), named)
+            return {**rates.told(found), "signals": _signals(app.settings, signals)}
 
         if out.json:
             await keep_looking(look, lambda seen, problem: _tell_program(out, seen, problem), stop)
@@ -182,7 +185,7 @@ class Frame:
     tenant: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = list(self._head())
+        head = list(self._head(options.max_width))
         yield from head
         if self.seen is None:
             return
@@ -206,7 +209,7 @@ class Frame:
             yield Text(rest, "dim")
         yield from notes
 
-    def _head(self) -> Iterable[RenderableType]:
+    def _head(self, width: int) -> Iterable[RenderableType]:
         if self.problem is not None:
             yield Text(_away(self.seen, self.problem), "bold red")
         if self.seen is None:
@@ -216,7 +219,7 @@ class Frame:
             (f"svsync, tenant {shown(self.tenant)}, {_clock(seen)}", "bold"),
             ("   Ctrl-C ends this", "dim"),
         )
-        yield Text("  ").join([_up(seen), _runs(seen), _shared(seen)])
+        yield from _side_by_side([_up(seen), _runs(seen), _shared(seen)], width)
         if seen["stopped"]:
             yield Text(shown(stop_line(seen["stopped"], _at(seen))), "bold red")
         yield Text()
@@ -232,13 +235,14 @@ _COLUMNS: Final = (
     # name; rank, the highest goes first where the terminal is narrow, and 0 never; set to the right
     ("backend", 0, False),
     ("health", 0, False),
-    ("mode", 8, False),
+    ("mode", 10, False),
     ("last success", 3, True),
     ("stale / limit", 5, True),
-    ("next", 6, True),
+    ("next", 4, True),
     ("at work", 1, False),
+    ("rate", 8, True),
     ("conflicts", 2, True),
-    ("pushes", 4, True),
+    ("pushes", 6, True),
     ("latency", 9, True),
     ("last error", 7, False),
 )
@@ -263,6 +267,7 @@ def _cells(b: Look, seen: Look) -> dict[str, _Cell]:
         ),
         "next": _Cell(_next(b, seen, now), ""),
         "at work": _Cell(_work(b, now), "cyan"),
+        "rate": _Cell(_rate(b["rate_per_s"]), "cyan"),
         "conflicts": _Cell(f"{b['conflicts_open']:,}", "yellow" if b["conflicts_open"] else ""),
         "pushes": _Cell(f"{b['pending_pushes']:,}", "yellow" if b["pending_pushes"] else ""),
         "latency": _Cell("-" if latency is None else f"{latency:.0f} ms", ""),
@@ -288,11 +293,30 @@ def _work(b: Look, now: datetime) -> str:
         return ""
     took = span(_since(run["started_at"], now))
     if run["to_do"] is not None:
-        part = f" ({100 * run['done'] // run['to_do']} %)" if run["to_do"] else ""
-        return f"{run['done']:,} of {run['to_do']:,}{part}, {took}"
+        return f"{_progress(run['done'], run['in_hand'], run['to_do'])}, {took}"
     if run["listed"] is not None:
         return f"comparing {run['listed']:,}, {took}"
     return f"{'probing' if run['kind'] == 'probe' else 'listing'}, {took}"
+
+
+def _progress(done: int, in_hand: int, to_do: int) -> str:
+    """What is done is known some batches late, so at both ends it is told what is in hand."""
+    if not to_do:
+        return "nothing to do"
+    if in_hand >= to_do:
+        return f"{to_do:,} in hand"
+    if done + in_hand >= to_do:
+        return f"last {in_hand:,} of {to_do:,}"
+    if not done:
+        return f"first {in_hand:,} of {to_do:,}"
+    return f"{done:,} of {to_do:,} ({100 * done // to_do} %)"
+
+
+def _rate(per_second: float | None) -> str:
+    """Secrets a second of the run at work."""
+    if per_second is None:
+        return "-"
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
 
 
 def _that_fit(rows: Sequence[Mapping[str, _Cell]], width: int) -> list[str]:
@@ -357,6 +381,20 @@ def _away(seen: Look | None, problem: StoreError) -> str:
     return f"The store does not answer: {problem.message}{last}"
 
 
+def _side_by_side(sentences: Iterable[Text], width: int) -> Iterable[Text]:
+    """Whole sentences, as many on a line as fit."""
+    line: Text | None = None
+    for sentence in sentences:
+        if line is not None and line.cell_len + 2 + sentence.cell_len <= width:
+            line = Text("  ").join([line, sentence])
+            continue
+        if line is not None:
+            yield line
+        line = sentence
+    if line is not None:
+        yield line
+
+
 def _clock(seen: Look) -> str:
     return f"{_at(seen):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -372,7 +410,7 @@ def _since(moment: str, now: datetime) -> float:
 def _up(seen: Look) -> Text:
     up = seen["processes"]
     if not up:
-        return Text("no process is up: nothing runs by itself.", "yellow")
+        return Text("No process is up: nothing runs by itself.", "yellow")
     versions = sorted({process["version"] for process in up})
     words = f"{len(up)} {'process' if len(up) == 1 else 'processes'} up ({', '.join(versions)})."
     return Text(shown(words), "yellow" if len(versions) > 1 else "")

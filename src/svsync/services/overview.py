@@ -36,7 +36,8 @@ class Overview:
         only probed), `max_staleness_s`, `stale` (older
         than that, or than three intervals where there is none), `tls_verify` (false: the
         backend is not checked to be who it says), `runs_waiting`, and `run`: the one at
-        work, with `stage`, `listed`, `to_do` and `done`, each null until it is known.
+        work, with `stage`, `listed`, `to_do`, `done` (committed for sure) and `in_hand`
+        (being read or committed after those), each null until it is known.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -116,6 +117,7 @@ def _run(row: Row) -> dict[str, Any]:
     # What the row has of earlier stages is of an earlier worker, until this one gets there.
     staged = None if row["stage"] in _UNTIL_STAGED else row["staged_count"]
     to_do = row["todo_count"] if row["stage"] not in _UNTIL_COMPARED else None
+    done = None if to_do is None else min(row["batch_cursor"], to_do)
     return {
         "run_id": row["run_id"],
         "kind": row["kind"],
@@ -124,5 +126,6 @@ def _run(row: Row) -> dict[str, Any]:
         "worker": row["worker"],
         "listed": staged,
         "to_do": to_do,
-        "done": None if to_do is None else min(row["batch_cursor"], to_do),
+        "done": done,
+        "in_hand": None if done is None else min(row["batch_size"] or 0, to_do - done),
     }

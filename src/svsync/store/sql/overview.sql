@@ -19,7 +19,7 @@ SELECT b.spec, b.state, b.syncs,
     AS stale,
   coalesce(o.n, 0) AS conflicts_now, coalesce(p.n, 0) + coalesce(u.n, 0) AS pending_pushes, coalesce(w.n, 0) AS waiting,
   l.holder, l.expires_at AS lease_until,
-  r.run_id, r.kind, r.stage, r.staged_count, r.todo_count, r.batch_cursor, r.started_at, r.worker
+  r.run_id, r.kind, r.stage, r.staged_count, r.todo_count, r.batch_cursor, r.batch_size, r.started_at, r.worker
 FROM backends b
 JOIN backend_health h ON h.tenant_id = $1 AND h.backend_id = b.backend_id
 LEFT JOIN leases l ON l.tenant_id = $1 AND l.backend_id = b.backend_id AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
