@@ -133,10 +133,10 @@ class Retention:
         for tenant in await federation.active(self._db):
             await self.run(tenant)
 
-    async def _walk(self, tenant: TenantId, page: _Page, size: int = BATCH) -> int:
+    async def _walk(self, tenant: TenantId, page: _Page, most: int | None = None) -> int:
         """Page after page, until none of a page's rows is old: their keys begin with the
         moment they were made, where `old` depends on it. How many rows were removed."""
-        total, after = 0, None
+        total, after, size = 0, None, most or BATCH
         while True:
             async with self._db.transaction(tenant) as tx:
                 rows = await page(tx, after, size)
