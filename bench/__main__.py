@@ -9,43 +9,29 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.feed import feed_delays
 from bench.figures import Figure, keep_in_document, middle, table, write_results
+from bench.plan import Plan
 from bench.programs import Result, run_program
+from bench.promises import (
+    feed,
+    million_figures,
+    replicas,
+    service,
+    small,
+    vault_figures,
+    webhooks,
+)
+from bench.replicas import cycles_a_minute
 from bench.rig import COPY_MOUNT, MOUNT, Source, filled_openbao, fresh_database
 from bench.service import idle_service
 from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How much is measured."""
-
-    secrets: int = 20_000
-    million: int = 1_000_000
-    tenth: int = 100_000
-    rounds: int = 3
-    sample: int = 60
-    backends: int = 1_000
-    minutes: float = 1.5
-
-    @classmethod
-    def quick(cls) -> "Plan":
-        return cls(
-            secrets=2_000,
-            million=100_000,
-            tenth=10_000,
-            rounds=1,
-            sample=20,
-            backends=100,
-            minutes=0.5,
-        )
 
 
 async def vault_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
@@ -156,87 +142,45 @@ async def service_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> 
         return {"many": many, "idle": await idle_service(dsn, state)}
 
 
-def vault_figures(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
-    first = middle(r["first"]["seconds"] for r in rounds)
-    floor = middle(r["floor_first"]["seconds"] for r in rounds)
-    quiet = middle(r["quiet"]["seconds"] for r in rounds)
-    quiet_floor = middle(r["floor_quiet"]["seconds"] for r in rounds)
-    n = f"{plan.secrets:,}"
-    yield Figure(
-        f"first import of {n}",
-        f"{first:.1f} s",
-        f"{floor:.1f} s",
-        first / floor,
-        1.5,
-        rounds=tuple(r["first"]["seconds"] / r["floor_first"]["seconds"] for r in rounds),
-    )
-    yield Figure(
-        f"quiet cycle over {n}",
-        f"{quiet:.2f} s",
-        f"{quiet_floor:.2f} s",
-        quiet / quiet_floor,
-        1.5,
-        rounds=tuple(r["quiet"]["seconds"] / r["floor_quiet"]["seconds"] for r in rounds),
-    )
-    reads = max(r["quiet"]["calls"]["read"] for r in rounds)
-    lists = max(r["quiet"]["calls"]["list"] for r in rounds)
-    yield Figure("  its value reads", f"{reads}, and {lists} list calls", "", reads, 0)
-    for key, words, bar in (
-        ("as_written_s", "times faster than the guide's script", 100),
-        ("one_client_s", "times faster than it with one client", 6),
-    ):
-        script = middle(r["script"][key] for r in rounds) * plan.secrets
-        yield Figure(
-            words, f"{first:.1f} s", f"{script:,.0f} s from a sample", script / first, bar, True
-        )
+async def webhook_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
+    """Floor and svsync in turn; nine receivers beside one that answers, and one that hangs."""
+    given: Result = {"state_dir": str(state)}
+    rounds = []
+    for number in range(plan.rounds):
+        say(f"webhooks, round {number + 1} of {plan.rounds}")
+        seen: Result = {}
+        for name, lanes in (("many", 8), ("one", 1)):
+            count = plan.deliveries // (1 if lanes > 1 else 4)
+            async with fresh_database(server, f"webhooks_{name}_{number}") as dsn:
+                sent = await run_program(
+                    "bench.svsync_webhooks", step="throughput", dsn=dsn, count=count,
+                    backends=lanes, **given,
+                )  # fmt: skip
+            seen[f"floor_{name}"] = await run_program(
+                "bench.floors.webhook_posts", body=sent.pop("body"), count=count, at_once=lanes
+            )
+            seen[name] = sent
+        for name, hangs in (("well", False), ("hanging", True)):
+            async with fresh_database(server, f"webhooks_{name}_{number}") as dsn:
+                seen[name] = await run_program(
+                    "bench.svsync_webhooks", step="delays", dsn=dsn, hangs=hangs,
+                    seconds=plan.telling_s, **given,
+                )  # fmt: skip
+        rounds.append(seen)
+    return rounds
 
 
-def million_figures(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
-    n = f"{plan.million:,}"
-    quiet = middle(r["large"]["quiet"]["seconds"] for r in rounds)
-    floor = middle(r["floor"]["seconds"] for r in rounds)
-    yield Figure(
-        f"quiet cycle over {n}",
-        f"{quiet:.1f} s",
-        f"{floor:.1f} s",
-        quiet / floor,
-        3,
-        rounds=tuple(r["large"]["quiet"]["seconds"] / r["floor"]["seconds"] for r in rounds),
-    )
-    peak = middle(r["large"]["quiet"]["peak_mb"] for r in rounds)
-    less = middle(r["smaller"]["quiet"]["peak_mb"] for r in rounds)
-    yield Figure("  its peak memory, MB", f"{peak:.0f} MB", "", peak, 150)
-    yield Figure(
-        f"  beside that of {plan.tenth:,}", f"{peak:.0f} MB", f"{less:.0f} MB", peak / less, 1.2
-    )
-    above = middle(
-        r["large"]["changed"]["seconds"] - r["large"]["quiet"]["seconds"] for r in rounds
-    )
-    alone = middle(
-        r["alone"]["changed"]["seconds"] - r["alone"]["quiet"]["seconds"] for r in rounds
-    )
-    yield Figure(
-        f"1 % of {n} changed, above quiet",
-        f"{above:.1f} s",
-        f"{alone:.1f} s for them alone",
-        above / alone,
-        1.3,
-    )
-
-
-def small(found: Result) -> Iterator[Figure]:
-    size, start = found["bytes"], found["help_s"]
-    yield Figure("bytes a secret with ten versions", f"{size:,.0f} B", "", size, 10_000)
-    yield Figure("svsync --help, s", f"{start:.2f} s", "", start, 0.3)
-
-
-def service(plan: Plan, found: Result) -> Iterator[Figure]:
-    many, idle = found["many"], found["idle"]
-    n = f"{plan.backends:,} backends at 30 s"
-    yield Figure(f"{n}, due to start, p99", f"{many['p99_s']:.2f} s", "", many["p99_s"], 1.5)
-    yield Figure("  its share of a core", f"{many['cores']:.2f}", "", many["cores"], 0.6)
-    yield Figure("svsync serve, idle, MB", f"{idle['idle_mb']:.0f} MB", "", idle["idle_mb"], 90)
-    yield Figure("  ready after, s", f"{idle['ready_s']:.2f} s", "", idle["ready_s"], 1.5)
+async def replica_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
+    """One process and three in turn, on one database."""
+    rounds = []
+    async with fresh_database(server, "replicas") as dsn:
+        for number in range(plan.rounds):
+            say(f"one replica and three, round {number + 1} of {plan.rounds}")
+            given: Result = {"backends": plan.busy_backends, "seconds": plan.busy_s}
+            one = await cycles_a_minute(dsn, str(state), replicas=1, **given)
+            three = await cycles_a_minute(dsn, str(state), replicas=3, **given)
+            rounds.append({"one": one, "three": three})
+    return rounds
 
 
 def say(what: str) -> None:
@@ -261,9 +205,22 @@ async def measure(plan: Plan) -> tuple[list[Figure], dict[str, object]]:
             million = await million_rounds(plan, server, state)
             others = await small_figures(plan, server, state)
             served = await service_figures(plan, server, state)
+            sent = await webhook_rounds(plan, server, state)
+            replicated = await replica_rounds(plan, server, state)
+            say(f"a change feed beside full cycles of {plan.secrets:,}")
+            heard = await feed_delays(server, state, secrets=plan.secrets, bursts=plan.bursts)
     figures = [*vault_figures(plan, vault), *million_figures(plan, million), *small(others)]
-    figures += service(plan, served)
-    return figures, {"vault": vault, "million": million, "small": others, "service": served}
+    figures += [*service(plan, served), *webhooks(sent), *replicas(replicated)]
+    figures += feed(plan, heard)
+    return figures, {
+        "vault": vault,
+        "million": million,
+        "small": others,
+        "service": served,
+        "webhooks": sent,
+        "replicas": replicated,
+        "feed": heard,
+    }
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,25 @@ async def run_program(module: str, **arguments: object) -> Result:
     Raises:
         RuntimeError: it ended otherwise than well.
     """
-    process = await asyncio.create_subprocess_exec(
+    return await ended(module, await started(module, **arguments))
+
+
+async def started(module: str, **arguments: object) -> Process:
+    """`python -m module`, begun; for one that works until its input ends."""
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         module,
         json.dumps(arguments),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    answer, complaints = await process.communicate()
+
+
+async def ended(module: str, process: Process) -> Result:
+    """End its input, and wait for its answer. Raises as `run_program`."""
+    answer, complaints = await process.communicate(b"")
     if process.returncode != 0:
         raise RuntimeError(f"{module} ended with code {process.returncode}:\n{complaints.decode()}")
     result: Result = json.loads(answer.splitlines()[-1])

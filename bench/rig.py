@@ -42,27 +42,63 @@ class Source:
         return {"url": self.url, "token": self.token, "mount": MOUNT, "count": self.count}
 
 
+class AuditedOpenBao(OpenBaoServer):
+    """A server on raft that tells what it does to a file, and to whoever listens on `socket`."""
+
+    def __init__(self, folder: Path, socket: Path) -> None:
+        super().__init__(folder, "raft", None)
+        self._socket = socket
+
+    def _write_config(self) -> Path:
+        config = super()._write_config()
+        to_file = (
+            f'audit "file" "main" {{\n  options {{ file_path = "{self.folder}/audit.log" }}\n}}\n'
+        )
+        to_svsync = (
+            f'audit "socket" "svsync" {{\n  options {{\n    address = "{self._socket}"\n'
+            '    socket_type = "unix"\n    write_timeout = "2s"\n    skip_test = "true"\n  }\n}\n'
+        )
+        config.write_text(config.read_text() + to_file + to_svsync)
+        return config
+
+
 @asynccontextmanager
 async def filled_openbao(folder: Path, count: int) -> AsyncIterator[Source]:
     """OpenBao on raft with `count` secrets of 200 bytes in a hundred folders."""
     async with openbao_server(folder, storage="raft") as server:
-        for mount in (MOUNT, COPY_MOUNT):
-            options = {"type": "kv", "options": {"version": "2"}}
-            await server.request("POST", f"sys/mounts/{mount}", options)
-            await _usable(server, mount)
-        await _fill(server, count)
-        await server.request("PUT", "sys/policies/acl/bench", {"policy": _POLICY})
-        await server.request("POST", "sys/auth/approle", {"type": "approle"})
-        role = {"token_policies": "bench", "token_no_default_policy": True, "token_ttl": "4h"}
-        await server.request("POST", "auth/approle/role/bench", role)
-        shown = await server.request("GET", "auth/approle/role/bench/role-id")
-        made = await server.request("POST", "auth/approle/role/bench/secret-id", {})
-        credential = {"role_id": _field(shown, "role_id"), "secret_id": _field(made, "secret_id")}
-        signed = await server.request("POST", "auth/approle/login", dict(credential), token="")
-        auth = signed["auth"]
-        assert isinstance(auth, dict)
-        token = str(auth["client_token"])
-        yield Source(server.url, token, server.root_token, count=count, **credential)
+        yield await _prepared(server, count)
+
+
+@asynccontextmanager
+async def audited_openbao(folder: Path, count: int, socket: Path) -> AsyncIterator[Source]:
+    """The same, with the audit devices of docs/change-feeds.md."""
+    server = AuditedOpenBao(folder, socket)
+    try:
+        await server.start()
+        await server.initialise()
+        yield await _prepared(server, count)
+    finally:
+        await server.stop()
+
+
+async def _prepared(server: OpenBaoServer, count: int) -> Source:
+    for mount in (MOUNT, COPY_MOUNT):
+        options = {"type": "kv", "options": {"version": "2"}}
+        await server.request("POST", f"sys/mounts/{mount}", options)
+        await _usable(server, mount)
+    await _fill(server, count)
+    await server.request("PUT", "sys/policies/acl/bench", {"policy": _POLICY})
+    await server.request("POST", "sys/auth/approle", {"type": "approle"})
+    role = {"token_policies": "bench", "token_no_default_policy": True, "token_ttl": "4h"}
+    await server.request("POST", "auth/approle/role/bench", role)
+    shown = await server.request("GET", "auth/approle/role/bench/role-id")
+    made = await server.request("POST", "auth/approle/role/bench/secret-id", {})
+    credential = {"role_id": _field(shown, "role_id"), "secret_id": _field(made, "secret_id")}
+    signed = await server.request("POST", "auth/approle/login", dict(credential), token="")
+    auth = signed["auth"]
+    assert isinstance(auth, dict)
+    token = str(auth["client_token"])
+    return Source(server.url, token, server.root_token, count=count, **credential)
 
 
 async def _usable(server: OpenBaoServer, mount: str) -> None:
@@ -81,12 +117,17 @@ async def _fill(server: OpenBaoServer, count: int) -> None:
 
     async def writer(http: aiohttp.ClientSession) -> None:
         for number in numbers:
-            place = f"{server.url}/v1/{MOUNT}/data/apps/a{number % FOLDERS:02d}/s{number:06d}"
+            place = f"{server.url}/v1/{MOUNT}/data/{name_of(number)}"
             async with http.post(place, json={"data": value_of(number)}) as response:
                 assert response.status == 200, response.status
 
     async with aiohttp.ClientSession(headers={"X-Vault-Token": server.root_token}) as http:
         await asyncio.gather(*[writer(http) for _ in range(_WRITERS)])
+
+
+def name_of(number: int) -> str:
+    """The name of a secret below its mount."""
+    return f"apps/a{number % FOLDERS:02d}/s{number:06d}"
 
 
 def value_of(number: int) -> dict[str, str]:

@@ -35,7 +35,7 @@ FROM runs WHERE state = 'completed' AND kind = 'full' AND queued_at >= $1
 """A run is queued by the tick that finds it due, at most a tick after it was."""
 
 
-def backends(count: int, store: MemoryStore) -> list[BackendSpec]:
+def backends(count: int, store: MemoryStore, *, interval_s: int = INTERVAL_S) -> list[BackendSpec]:
     found = []
     for number in range(count):
         for secret in range(_SECRETS):
@@ -47,7 +47,7 @@ def backends(count: int, store: MemoryStore) -> list[BackendSpec]:
                 type="memory",
                 rules=(RuleSpec(f"ext{number}/**", f"kv{number}/**"),),
                 mode=Mode.SYNC,
-                sync_interval=INTERVAL_S,
+                sync_interval=interval_s,
             )
         )
     return found

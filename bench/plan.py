@@ -1,0 +1,36 @@
+"""How much is measured: all of it, or a tenth."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    secrets: int = 20_000
+    million: int = 1_000_000
+    tenth: int = 100_000
+    rounds: int = 3
+    sample: int = 60
+    backends: int = 1_000
+    minutes: float = 1.5
+    deliveries: int = 4_000
+    telling_s: float = 11.0
+    busy_backends: int = 200
+    busy_s: float = 8.0
+    bursts: int = 35
+
+    @classmethod
+    def quick(cls) -> "Plan":
+        return cls(
+            secrets=2_000,
+            million=100_000,
+            tenth=10_000,
+            rounds=1,
+            sample=20,
+            backends=100,
+            minutes=0.5,
+            deliveries=800,
+            telling_s=2.0,
+            busy_backends=60,
+            busy_s=2.0,
+            bursts=5,
+        )
