@@ -56,7 +56,13 @@ class Federation:
             own = [one for one in compiled if one[0].tenant == slug]
             async with self._db.transaction(tenant) as tx:
                 await federation.lock_file(tx)
+                # What stays as it is is not locked: a replica that starts while others work
+                # would hold all leases at once, and hold up, or deadlock with, every run.
+                known = [(spec, mapping.hash) for spec, _, mapping in own]
+                stays = await federation.unchanged(tx, known)
                 for spec, rules, mapping in own:
+                    if spec.id in stays:
+                        continue
                     # Lease before backend, as a run's end takes them.
                     await queue.lock_lease(tx, spec.id)
                     before = await federation.find(tx, spec.id)

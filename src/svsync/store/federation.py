@@ -1,7 +1,7 @@
 """Backends as configured, and what `status` shows of each (one indexed row)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -76,6 +76,22 @@ async def tenants(db: Database) -> list[str]:
     return [row["slug"] for row in await db.fetch_global("federation.tenants")]
 
 
+async def unchanged(tx: Transaction, specs: Iterable[tuple[BackendSpec, str]]) -> set[BackendId]:
+    """Those that are stored as they are configured, by their mappings' hashes. Nothing is
+    locked: whatever runs on them goes on."""
+    rows = {row["backend_id"]: row for row in await tx.fetch("federation.as_stored", tx.tenant)}
+    return {
+        spec.id
+        for spec, mapping_hash in specs
+        if (row := rows.get(spec.id)) is not None and _is_as(row, to_json(spec), mapping_hash)
+    }
+
+
+def _is_as(row: Row, text: str, mapping_hash: str) -> bool:
+    same: bool = row["spec"] == text and row["mapping_hash"] == mapping_hash
+    return same and not row["vanished"]
+
+
 async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     """Store a backend as configured; True where that changed what runs use.
 
@@ -92,8 +108,7 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
         await tx.execute("federation.add_health", tx.tenant, spec.id)
         return True
     row = rows[0]
-    same = row["spec"] == text and row["mapping_hash"] == mapping_hash
-    if row["state"] == "deleting" or (same and not row["vanished"]):
+    if row["state"] == "deleting" or _is_as(row, text, mapping_hash):
         return False
     same_store = store_of(from_json(row["spec"])) == store_of(spec)
     await tx.execute(

@@ -16,6 +16,9 @@ SELECT backend_id FROM backends WHERE tenant_id = $1 AND managed_by = 'file' AND
 -- name: stored
 SELECT spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
+-- name: as_stored
+SELECT backend_id, spec, mapping_hash, vanished FROM backends WHERE tenant_id = $1;
+
 -- name: get
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
