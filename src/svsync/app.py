@@ -163,6 +163,7 @@ async def open_app(
                 ids=new_id,
                 random=random.random,
                 meter=meter,
+                tracer=tracer,
                 unreachable_after=settings.unreachable_after,
             ),
             retention=Retention(db, ages_of(settings)),
@@ -205,6 +206,7 @@ async def open_webhooks(
     *,
     own_listeners: frozenset[tuple[str, int]] = frozenset(),
     meter: Meter = SILENT,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
     """The endpoints of webhooks, and what is delivered to them, over connections that are
     closed when the block ends and that never lead to this process's own listeners."""
@@ -214,7 +216,9 @@ async def open_webhooks(
     async with open_webhook_client(private=private, own_listeners=own_listeners) as sender:
         yield (
             Webhooks(app.db, app.sealing, sender, ids=new_id),
-            Deliveries(app.db, app.sealing, sender, random=random.random, meter=meter),
+            Deliveries(
+                app.db, app.sealing, sender, random=random.random, meter=meter, tracer=tracer
+            ),
         )
 
 

@@ -29,6 +29,7 @@ from svsync.http.server import Api, make_server
 from svsync.observe.logs import configure, get_logger
 from svsync.observe.metrics import Metrics, watch_loop
 from svsync.observe.opening import open_tracer
+from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
 from svsync.services.deliveries import Deliveries
 from svsync.services.feeds import Feeds
@@ -87,10 +88,10 @@ async def serve(
             open_app(settings, environ=environ, meter=meter, tracer=tracer, pool=POOL)
         )
         signals = await stack.enter_async_context(open_hints(settings))
-        service = _Service(app, settings, load, signals, meter, notify, frozenset(roles))
+        service = _Service(app, settings, load, signals, meter, tracer, notify, frozenset(roles))
         place = await service.listen(stack)
         _, deliveries = await stack.enter_async_context(
-            open_webhooks(app, own_listeners=service.own_listeners, meter=meter)
+            open_webhooks(app, own_listeners=service.own_listeners, meter=meter, tracer=tracer)
         )
         stop = asyncio.Event()
         # Not before: until here a signal cancels the start, however long that waits.
@@ -130,6 +131,7 @@ class _Service:
         load: LoadSettings,
         signals: Signals,
         meter: Metrics,
+        tracer: Tracer,
         notify: Notify,
         roles: frozenset[Role],
     ) -> None:
@@ -138,6 +140,7 @@ class _Service:
         self._load = load
         self._signals = signals
         self._meter = meter
+        self._tracer = tracer
         self._notify = notify
         self._roles = roles
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -174,7 +177,7 @@ class _Service:
                 scheduling=self._scheduling,
                 readiness=Readiness(app.db, time.monotonic),
             )
-            server = make_server(api, trusted_proxies=settings.trusted_proxies)
+            server = make_server(api, trusted_proxies=settings.trusted_proxies, tracer=self._tracer)
             self._listener = await stack.enter_async_context(
                 listening(server, settings, grace=_CLOSE_S)
             )

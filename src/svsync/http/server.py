@@ -32,7 +32,9 @@ from svsync.http.identity import (
     Verifier,
     identify,
 )
+from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
+from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.services.federation import Federation
 from svsync.services.readiness import Readiness
 from svsync.services.removal import Removal
@@ -63,6 +65,7 @@ def make_server(
     trusted_proxies: Sequence[str] = (),
     ids: Callable[[str], str] = new_id,
     clock: Callable[[], float] = time.monotonic,
+    tracer: Tracer = UNTRACED,
 ) -> web.Application:
     """The application; `listening` serves it.
 
@@ -74,6 +77,7 @@ def make_server(
     app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[
+            traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
             identify(api.access, Failures(clock)),

@@ -19,6 +19,7 @@ from svsync.domain.ids import BackendId, EndpointId, TenantId
 from svsync.domain.webhooks import GIVE_UP_S, Subscription, wanted_by
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
+from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Waker
 from svsync.services.delivering import CLAIM_S, Delivering, Outside
 from svsync.services.sealing import Sealing
@@ -52,6 +53,7 @@ class Deliveries:
         clock: Callable[[], float] = time.monotonic,
         concurrency: int = CONCURRENCY,
         meter: Meter = SILENT,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """`random` gives numbers from 0 up to 1; `clock` monotonic seconds."""
         self._db = db
@@ -59,6 +61,7 @@ class Deliveries:
         self._outside = Outside(sender, now, clock, random, self._told)
         self._concurrency = concurrency
         self._meter = meter
+        self._tracer = tracer
         self._slugs: dict[TenantId, str] = {}
 
     async def deliver_due(self, waker: Waker | None = None) -> int:
@@ -100,6 +103,7 @@ class Deliveries:
     def _told(self, tenant: TenantId, status: str, seconds: float) -> None:
         if tenant in self._slugs:
             self._meter.webhook_delivered(self._slugs[tenant], status, seconds)
+            self._tracer.webhook_delivered(self._slugs[tenant], status, seconds)
 
     async def _claim(self, tenants: Sequence[TenantId], free: int) -> list[tuple[Claim, int]]:
         return await store.claim(self._db, tenants, free, CLAIM_S) if free > 0 else []

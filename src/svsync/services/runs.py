@@ -32,6 +32,7 @@ from svsync.domain.runs import (
 )
 from svsync.observe.logs import log_context
 from svsync.observe.meter import SILENT, Meter
+from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend
 from svsync.services.lost_runs import measure, tell_lost
 from svsync.services.run_ends import Ended, RunEnds
@@ -144,6 +145,7 @@ class Runs:
         ids: Callable[[str], str],
         random: Callable[[], float],
         meter: Meter = SILENT,
+        tracer: Tracer = UNTRACED,
         unreachable_after: int = 3,
     ) -> None:
         """`holder` names this process to others; `ids` draws an id with a prefix.
@@ -156,6 +158,7 @@ class Runs:
         self._holder = holder
         self._ids = ids
         self._random = random
+        self._tracer = tracer
         self._meter = meter
         self._ends = RunEnds(
             db, ids=ids, random=random, meter=meter, unreachable_after=unreachable_after
@@ -234,7 +237,18 @@ class Runs:
         if claimed.left is not None:
             run.report.go_on_from(claimed.left.counts)
             run.report.calls.update(claimed.left.calls)
-        with log_context(tenant=run.spec.tenant, backend_id=run.spec.id, run_id=claimed.run_id):
+        spec = run.spec
+        with (
+            log_context(tenant=spec.tenant, backend_id=spec.id, run_id=claimed.run_id),
+            self._tracer.run(
+                spec.tenant,
+                spec.id,
+                spec.type,
+                run_id=claimed.run_id,
+                run_kind=claimed.kind,
+                trigger=claimed.trigger,
+            ) as run.span,
+        ):
             return await self._work_and_end(run, begun)
 
     async def _work_and_end(self, run: Run, begun: "_Begun") -> Ended:
