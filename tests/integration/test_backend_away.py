@@ -60,6 +60,20 @@ async def test_backend_that_was_lost_in_mid_run_is_looked_at_soon_and_not_counte
     assert not TOLD & set(await house.events())
 
 
+async def test_cycle_that_was_broken_off_is_made_again_soon_and_ever_later(
+    lost_in_the_middle: House,
+) -> None:
+    house = lost_in_the_middle
+    wait = "SELECT extract(epoch FROM next_due_at - last_sync_at)::float8 FROM backend_health"
+    assert await house.admin.fetchval(wait) == 30
+    for again in (60, 120, 240, 480, 960, 1920, 1920):
+        await house.run()
+        assert await house.admin.fetchval(wait) == again
+    await house.configure(sync_interval=600)
+    await house.run()
+    assert 540 <= await house.admin.fetchval(wait) <= 600, "never later than the interval"
+
+
 async def test_backend_that_was_lost_in_mid_run_and_stays_away_counts_from_the_probe_on(
     lost_in_the_middle: House,
 ) -> None:

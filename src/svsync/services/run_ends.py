@@ -213,6 +213,8 @@ class RunEnds:
                 skipped=run.report.skips if full else None,
                 calls=sum(run.report.api_calls().values()) if full and not failed else None,
                 latency_ms=latency,
+                again_soon=isinstance(error, BackendUnreachableError)
+                and run.connection is not None,
             ),
         )
         await self._emit(tx, spec, record, run.report)

@@ -30,7 +30,8 @@ class StoredBackend:
 class RunEnd:
     """What a finished run changes in its backend's health row. None: as it was.
 
-    `next_in_s` counts from its start.
+    `next_in_s` counts from its start. With `again_soon` the next cycle comes sooner, the later
+    the more runs have failed in a row.
     """
 
     run_id: RunId
@@ -48,6 +49,7 @@ class RunEnd:
     skipped: int | None = None
     calls: int | None = None
     latency_ms: float | None = None
+    again_soon: bool = False
 
 
 async def tenant(db: Database, slug: str) -> TenantId:
@@ -250,6 +252,7 @@ async def run_ended(tx: Transaction, backend: BackendId, end: RunEnd) -> None:
         "federation.run_ended", tx.tenant, backend, end.run_id, end.full, end.succeeded,
         end.status, end.error, end.next_in_s, end.synced, end.diverged, end.quarantined,
         end.retained, end.conflicts, end.skipped, end.calls, end.latency_ms, end.started_at,
+        end.again_soon,
     )  # fmt: skip
 
 

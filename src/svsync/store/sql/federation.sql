@@ -98,7 +98,9 @@ UPDATE backend_health SET last_run_id = $3, last_sync_at = now(),
   failures = CASE WHEN NOT $5 THEN failures + 1 WHEN $4 THEN 0 ELSE failures END,
   told_stale = told_stale AND NOT ($4 AND $5),
   status = coalesce($6, status), last_error = CASE WHEN NOT $5 THEN $7 WHEN $4 THEN NULL ELSE last_error END,
-  next_due_at = CASE WHEN $4 THEN $17::timestamptz + make_interval(secs => $8) ELSE next_due_at END,
+  -- A cycle that was broken off is not late for a whole interval: half a minute, doubling to half an hour.
+  next_due_at = CASE WHEN $4 AND $18 THEN now() + make_interval(secs => least($8::float8, 30 * power(2, least(failures, 6))))
+                     WHEN $4 THEN $17::timestamptz + make_interval(secs => $8) ELSE next_due_at END,
   secrets_synced = coalesce($9, secrets_synced), diverged = coalesce($10, diverged), quarantined = coalesce($11, quarantined),
   retained = coalesce($12, retained), conflicts_open = coalesce($13, conflicts_open), skipped = coalesce($14, skipped),
   calls_per_cycle = coalesce($15, calls_per_cycle), latency_ms = coalesce($16, latency_ms)
