@@ -39,6 +39,9 @@ RUNS: Final = "runs"
 EVENTS: Final = "events"
 """The topic that is woken when there may be something to tell by webhooks."""
 TICK_S: Final = 1.0
+SOONEST_S: Final = 0.25
+"""Seconds between two ticks at least. Where there are many backends the next one is always
+due, and each tick is work that every process does, on rows that others lock as well."""
 AT_ONCE: Final = 1_000
 """Backends that one tick makes runs for at most; the next tick takes the others."""
 OVERDUE_S: Final = 5.0
@@ -156,7 +159,7 @@ class Scheduling:
         made += await self._take_care(tenants)
         if made:
             await self._signals.wake(RUNS)
-        return TICK_S if seconds is None else min(TICK_S, max(0.02, seconds))
+        return TICK_S if seconds is None else min(TICK_S, max(SOONEST_S, seconds))
 
     async def _take_care(self, tenants: Sequence[TenantId]) -> int:
         """What no run looks after: runs of dead workers, pushes that nobody ended, backends
