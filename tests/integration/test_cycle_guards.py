@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from tests.house import ENDINGS, WORK, House, counts, failure
+from tests.writes import put
 
-from svsync.domain.federation import Guard, OnRemoteDelete, RuleSpec
+from svsync.domain.federation import ConflictPolicy, Guard, OnRemoteDelete, RuleSpec, Writes
 from svsync.domain.guards import Allow
 
 NOTHING = Allow()
@@ -164,3 +165,22 @@ async def test_another_store_behind_the_endpoint_fails_the_run(house: House) -> 
     ended = await house.run()
     assert failure(ended) == "backend_identity_changed"
     assert await house.dump(without=WORK | ENDINGS) == before
+
+
+@pytest.mark.parametrize("policy", list(ConflictPolicy))
+async def test_secret_that_both_sides_changed_is_overwritten_once(
+    house: House, policy: ConflictPolicy
+) -> None:
+    for n in range(15):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    await house.configure(writes=Writes.WRITE_THROUGH, conflict_resolution=policy)
+    await house.run()
+    # While it is kept here alone, a write meets no backend that could refuse it.
+    await house.configure(writes=Writes.LOCAL, conflict_resolution=policy)
+    for n in range(15):
+        house.there.put(f"kv/{n}", {"k": "theirs"})
+        await put(house, f"ext/{n}", {"k": "ours"})
+    await house.configure(writes=Writes.WRITE_THROUGH, conflict_resolution=policy)
+    ended = await house.run(allow=NOTHING)
+    assert failure(ended) is None
+    assert counts(ended)["conflicts"] == 15

@@ -16,6 +16,8 @@ from svsync.domain.changes import (
     Change,
     ChangeKind,
     Fetched,
+    LocalKind,
+    Pair,
     PairStatus,
     RemoteGone,
     RemoteValue,
@@ -59,7 +61,7 @@ async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool, push
                 elif isinstance(remote, RemoteValue):
                     backwards += named and rolled_back(base, remote.order)
                     if run.keys.fingerprint(remote.payload) != base.fingerprint:
-                        overwrites += 1
+                        overwrites += not _is_due(run, one.change.pair)
                     elif _is_settled(one, remote):
                         equal.append(one.change.n)
             if equal:
@@ -80,6 +82,12 @@ async def _wanted(run: Run, todo: int, *, named: bool) -> AsyncGenerator[list[Ch
             if change.pair.base.kind is BaseKind.VALUE
             and (named or change.kind is ChangeKind.CHANGED)
         ]
+
+
+def _is_due(run: Run, pair: Pair) -> bool:
+    """Is a push of it counted already? Of two sides that moved one is overwritten at most."""
+    wrote = pair.local.kind is LocalKind.LIVE and pair.local.fingerprint != pair.base.fingerprint
+    return wrote and pair.rule in run.push_rules.write
 
 
 def _is_settled(one: Fetched, remote: RemoteValue) -> bool:
