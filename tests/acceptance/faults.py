@@ -9,7 +9,7 @@ only roughly.
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,8 @@ from tests.servers import FaultyTcp
 from svsync.app import App, open_app
 
 PAST_THE_LEASE_S = 32.0
+SPELL_S = 45.0
+"""Then all is well until a run has gone through: else, on a slow machine, none ever would."""
 SPARED = 0.8
 """How often a process that still starts is let be: on a slow machine none would ever work."""
 
@@ -125,6 +127,7 @@ async def let_happen(estate: Estate, seconds: float, draw: random.Random) -> Non
     busy: dict[str, asyncio.Task[None]] = {}
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
+    spell = loop.time() + SPELL_S
 
     async def one(fault: Fault) -> None:
         estate.done.append(f"{fault.to} {fault.name}")
@@ -135,6 +138,9 @@ async def let_happen(estate: Estate, seconds: float, draw: random.Random) -> Non
         first = [f for f in every if f.long]
         draw.shuffle(first)
         while loop.time() < until:
+            if loop.time() > spell:
+                await _let_work(estate, busy.values())
+                spell = loop.time() + SPELL_S
             # None that would last longer than the history.
             short = [f for f in every if not f.long or until - loop.time() > PAST_THE_LEASE_S]
             spared = _starting(estate) if draw.random() < SPARED else set()
@@ -144,6 +150,19 @@ async def let_happen(estate: Estate, seconds: float, draw: random.Random) -> Non
                 first = [f for f in first if fault.name != f.name]
                 busy[fault.to] = tasks.create_task(one(fault))
             await asyncio.sleep(draw.uniform(0.3, 2.0))
+
+
+async def _let_work(estate: Estate, faults: Collection[asyncio.Task[None]]) -> None:
+    """Return once these faults are over and a run has gone through since, or takes too long."""
+    if faults:
+        await asyncio.wait(faults)
+    [[now]] = await estate.query("SELECT clock_timestamp()")
+
+    async def through() -> bool:
+        return bool(await estate.query(_THROUGH, now))
+
+    await _wait(through, INTERVAL_S)
+    estate.done.append("all was well for a moment")
 
 
 def _starting(estate: Estate) -> set[str]:
@@ -204,6 +223,9 @@ async def _wait(holds: Callable[[], bool | Awaitable[bool]], seconds: float) -> 
     return False
 
 
+_THROUGH = (
+    "SELECT FROM runs WHERE state = 'completed' AND kind <> 'probe' AND ended_at > $1 LIMIT 1"
+)
 # One that was handed over may have been listed before.
 _IN_SYNC = """
 SELECT count(DISTINCT (tenant_id, backend_id)) FROM runs r
