@@ -27,6 +27,7 @@ _SETTINGS = {
     "unix_socket_directories": "../run",
     "unix_socket_permissions": "0700",  # nobody else passes, and whoever passes is trusted
     "max_connections": "100",
+    "log_parameter_max_length": "0",  # as docs advise, and the embedded one has it
     "timezone": "UTC",
 }
 _FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
