@@ -33,8 +33,8 @@ INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev)
 SELECT d.tenant_id, i.id, d.backend_id, CASE WHEN d.syncs THEN 'full' ELSE 'probe' END,
   CASE WHEN d.syncs THEN 'schedule' ELSE 'probe' END, d.rev
 FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n WHERE NOT (SELECT halt.halted FROM halt)
--- One that waits for its time, for a feed, need not any more.
-ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO UPDATE SET not_before = least(runs.not_before, now())
+-- One that waits for its time, for a feed, need not any more; one that could begin already is left as it is.
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO UPDATE SET not_before = now() WHERE runs.not_before > now()
 RETURNING run_id;
 
 -- name: candidates
