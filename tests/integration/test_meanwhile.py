@@ -10,12 +10,17 @@ from tests.writes import there
 
 from svsync.app import new_id
 from svsync.bus.local import LocalSignals
+from svsync.domain.errors import ListingError, StoreError
 from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, RuleSpec, Writes
 from svsync.domain.guards import Allow
-from svsync.domain.ids import RemotePath
+from svsync.domain.ids import RemotePath, RunId
+from svsync.domain.runs import Stage
 from svsync.services.run_ends import Ended
 from svsync.services.scheduling import Scheduling
 from svsync.services.sync import meanwhile
+from svsync.services.sync.context import Run
+from svsync.store import queue
+from svsync.store.queue import Wanted
 
 ALLOW_NOTHING = Allow()
 
@@ -138,18 +143,102 @@ async def test_only_plain_new_values_are_brought_in_and_the_rest_waits(full: Hou
     assert await full.data("first/new") == {"k": "2"}
 
 
-async def test_fewer_are_brought_in_than_a_guard_counts(
+async def test_where_more_are_named_than_a_guard_lets_pass_nothing_is_brought_in(
     full: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meanwhile, "MOST", 3)
     async with under_way(full, Pause(full.there, "list", "second/")):
         for n in range(5):
             full.there.put(f"first/{n}", {"k": "2"})
-            await notice(full, f"first/{n}")
-        await have(full, "2", "first/0", "first/1", "first/2")
-        await notice(full, "first/9")
+        for path in ("first/0", "first/1", "first/2"):
+            await notice(full, path)
+            await have(full, "2", path)
+        await notice(full, "first/3", "first/4")
         await asyncio.sleep(0.1)  # nothing tells that nothing happens
         assert await full.data("first/3") == await full.data("first/4") == {"k": "1"}
+
+
+async def test_what_was_brought_in_counts_for_the_guard_and_is_told_by_it(full: House) -> None:
+    ten = [f"first/{n}" for n in range(10)]
+    async with under_way(full, Pause(full.there, "list", "second/")) as run:
+        for path in ten:
+            full.there.put(path, {"k": "2"})
+        await notice(full, *ten)
+        await have(full, "2", *ten)
+        for n in range(10):
+            full.there.put(f"second/{n}", {"k": "2"})
+    ended = run.result()
+    assert failure(ended) == "mass_overwrite_guard"
+    assert ended.record.error is not None
+    assert "20 values, with 20 known" in ended.record.error.message
+    assert "10 that a change feed named were brought in" in ended.record.error.message
+    assert await full.data("second/1") == {"k": "1"}
+
+
+async def test_value_that_went_backwards_after_it_was_brought_in_is_seen(full: House) -> None:
+    six = [f"second/{n}" for n in range(6)]
+    async with under_way(full, Pause(full.there, "list", "second/")) as run:
+        for path in six:
+            full.there.put(path, {"k": "2"})
+        await notice(full, *six)
+        await have(full, "2", *six)
+        for path in six:
+            full.there.rollback(path, 1)
+    ended = run.result()
+    assert failure(ended) is None
+    assert counts(ended)["rolled_back"] == 6
+    assert [await full.data(path) for path in six] == [{"k": "1"}] * 6
+
+
+async def test_writes_while_the_run_lists_are_no_values_that_went_backwards(full: House) -> None:
+    await full.configure(
+        conflict_resolution=ConflictPolicy.BACKEND_WINS, writes=Writes.WRITE_THROUGH
+    )
+    await full.run()
+    async with under_way(full, Pause(full.there, "list", "second/")) as run:
+        for n in range(6):
+            await full.write(f"first/{n}", {"k": "ours"})
+    assert failure(run.result()) is None
+    assert there(full, "first/1") == {"k": "ours"} == await full.data("first/1")
+
+
+async def test_run_after_a_death_keeps_its_hands_where_they_are_seen(full: House) -> None:
+    async with full.app.db.transaction(TENANT) as tx:
+        await queue.claim(tx, BACKEND, RunId("run_dead"), Wanted("full", "run_once"), holder="x:1")
+    await full.admin.execute("UPDATE leases SET expires_at = now()")
+    async with under_way(full, Pause(full.there, "list", "second/")):
+        full.there.put("first/1", {"k": "2"})
+        await notice(full, "first/1")
+        await asyncio.sleep(0.1)  # nothing tells that nothing happens
+        assert await full.data("first/1") == {"k": "1"}
+    async with under_way(full, Pause(full.there, "list", "second/")):
+        full.there.put("first/2", {"k": "2"})
+        await notice(full, "first/2")
+        await have(full, "2", "first/2")
+
+
+async def test_what_fails_beside_the_run_is_not_told_as_its_stage(
+    full: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+
+    async def refuse(run: Run, _outcomes: object) -> None:
+        with run.spending(Stage.COMMIT):
+            refused.set()
+            raise StoreError("the database refused a statement")
+
+    async def fail(operation: str, path: str) -> None:
+        if (operation, path) == ("list", "second/"):
+            await asyncio.wait_for(refused.wait(), 20)
+            raise ListingError("broken", operation="list", code="listing_failed")
+
+    monkeypatch.setattr(meanwhile, "commit", refuse)
+    full.there.before = fail
+    full.there.put("first/1", {"k": "2"})
+    await notice(full, "first/1")
+    error = (await full.run()).record.error
+    assert error is not None
+    assert (error.code, error.stage) == ("listing_failed", Stage.LIST)
 
 
 async def test_dry_run_brings_in_nothing(full: House) -> None:

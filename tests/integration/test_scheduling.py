@@ -1,6 +1,7 @@
 """What becomes due, who asks for runs, and what is looked after when nobody asks."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.house import BACKEND, TENANT, House
@@ -338,3 +339,30 @@ async def test_death_that_was_told_while_paused_is_remembered_when_resumed(house
         )
     assert lost == []
     assert claimed.suspicion == Suspicion().after_death([RemotePath("kv/a")], piece=True)
+
+
+async def test_death_that_a_later_run_dealt_with_is_not_counted_again(house: House) -> None:
+    """The run that died was queued after the one that took over, and so has the later id."""
+    house.there.put("kv/a", {"k": "1"})
+    async with house.app.db.transaction(TENANT) as tx:
+        await queue.enqueue(tx, BACKEND, RunId("run_a"), Wanted("full", "api"))
+        claimed, _ = await queue.claim(
+            tx, BACKEND, RunId("run_b"), Wanted("targeted", "api", paths=["ext/a"]), holder="x:1"
+        )
+        await suspects.take_in_hand(tx, claimed.run_id, [RemotePath("kv/a")])
+    await house.admin.execute("UPDATE leases SET expires_at = now()")
+    ended = await house.app.runs.work(TENANT, RunId("run_a"), lambda: False)
+    assert ended is not None
+    assert (await house.row("runs", run_id="run_b"))["error_code"] == "worker_lost"
+    async with house.app.db.transaction(TENANT) as tx:
+        claimed, lost = await queue.claim(
+            tx, BACKEND, RunId("run_c"), Wanted("full", "run_once"), holder="x:2"
+        )
+    assert lost == []
+    assert (claimed.suspicion, claimed.after_death) == (Suspicion(), False)
+
+
+async def test_backend_of_a_tenant_that_does_not_exist_is_refused_by_name(house: House) -> None:
+    stray = replace(house.spec, id=BackendId("fed_stray"), tenant="nobody")
+    with pytest.raises(ConfigError, match=r"fed_stray\.tenant: there is no tenant 'nobody'"):
+        await house.app.federation.apply([house.spec, stray])

@@ -28,7 +28,7 @@ MAY_BE_LOST = {
     "queue.record_todo",
     "queue.advance",
     "pairs.load",
-    "schedule.dirty_after",
+    "schedule.dirty_first",
     "pairs.load_new",
     "pairs.active",
     "pairs.active_below",

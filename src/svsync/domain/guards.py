@@ -33,6 +33,8 @@ class GuardNumbers:
             at yet: as many are overwritten at most.
         overwrites: pushes and pulls over an existing value, and seeding pushes, by
             fingerprint: a moved token over an equal value is none.
+        brought: values that change feeds named and that the run has brought in already;
+            each is an overwrite like the others.
     """
 
     known: int
@@ -44,6 +46,7 @@ class GuardNumbers:
     backwards: int = 0
     changed: int = 0
     overwrites: int = 0
+    brought: int = 0
 
     @property
     def plan(self) -> dict[str, int]:
@@ -93,8 +96,9 @@ def check_guards(numbers: GuardNumbers, guard: Guard, allow: Allow) -> None:
     ):
         message = f"{numbers.backwards} of {ordered} secrets went back to an earlier version."
         raise _stopped(message, "mass_regression_guard", "--allow-regression", numbers)
-    if not allow.mass_overwrite and _too_many_overwrites(numbers.overwrites, known, guard):
-        message = f"{numbers.overwrites} values, with {known} known, are about to be overwritten."
+    overwrites = numbers.overwrites + numbers.brought
+    if not allow.mass_overwrite and _too_many_overwrites(overwrites, known, guard):
+        message = f"{overwrites} values, with {known} known, are about to be overwritten."
         raise _stopped(message, "mass_overwrite_guard", "--allow-mass-overwrite", numbers)
 
 
@@ -119,7 +123,10 @@ def above(ratio: float, whole: int) -> int:
 
 
 def _stopped(message: str, code: str, flag: str, numbers: GuardNumbers) -> GuardError:
-    advice = (
-        f"No secret was changed. Look at `svsync plan`; if this is meant, run once with {flag}."
-    )
+    changed = "No secret was changed"
+    if numbers.brought:
+        changed = (
+            f"{numbers.brought} that a change feed named were brought in, no other was changed"
+        )
+    advice = f"{changed}. Look at `svsync plan`; if this is meant, run once with {flag}."
     return GuardError(f"{message} {advice}", code=code, plan=numbers.plan)

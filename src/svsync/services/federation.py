@@ -41,17 +41,26 @@ class Federation:
 
         Raises:
             MappingError: a rule that cannot be used, or two backends claim one path.
-            ConfigError: a circular credential, or a new interval that is too short for
-                the backend's cycles (`interval_unreachable`); a flip of modes that hides
-                what is here alone (`unpushed_local_changes`, `hides_local_secrets`).
+            ConfigError: a tenant that does not exist (`tenant_not_found`); a circular
+                credential, or a new interval that is too short for the backend's cycles
+                (`interval_unreachable`); a flip of modes that hides what is here alone
+                (`unpushed_local_changes`, `hides_local_secrets`).
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
         refuse_circular_credentials([(spec, rules) for spec, rules, _ in compiled])
         limited = [(spec, mapping.hash) for spec, _, mapping in compiled if spec.rate_limit]
         await self._refuse_new_intervals(limited)
+        slugs = await federation.tenants(self._db)
+        for spec in specs:
+            if spec.tenant not in slugs:
+                raise ConfigError(
+                    f"{spec.id}.tenant: there is no tenant {spec.tenant!r} in this store; there is"
+                    f" {', '.join(sorted(slugs))}",
+                    code="tenant_not_found",
+                )
         changed: list[BackendId] = []
-        for slug in await federation.tenants(self._db):
+        for slug in slugs:
             tenant = await federation.tenant(self._db, slug)
             own = [one for one in compiled if one[0].tenant == slug]
             async with self._db.transaction(tenant) as tx:

@@ -25,7 +25,10 @@ LEASE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A run that this process works on now."""
+    """A run that this process works on now.
+
+    `after_death`: the worker of the backend's last run died, nobody knows of what yet.
+    """
 
     run_id: RunId
     run_no: int
@@ -38,6 +41,7 @@ class Claimed:
     allow: tuple[str, ...]
     paths: tuple[str, ...] | None
     left: "Left | None" = None
+    after_death: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,8 @@ async def _start(
     holder: str,
     lost: Sequence[Row],
 ) -> Claimed:
-    suspicion = await suspects.inherited(tx, backend, RunId(lost[0]["run_id"]) if lost else None)
+    dead = RunId(lost[0]["run_id"]) if lost else None
+    suspicion, after_death = await suspects.inherited(tx, backend, dead)
     row = await tx.fetchrow(
         "queue.start", tx.tenant, run, fence, holder, suspicion.deaths,
         list(suspicion.paths) or None,
@@ -168,6 +173,7 @@ async def _start(
         trigger=row["trigger"],
         started_at=row["started_at"],
         suspicion=suspicion,
+        after_death=after_death,
         allow=tuple(row["allow"]),
         paths=None if row["paths"] is None else tuple(row["paths"]),
         left=left,

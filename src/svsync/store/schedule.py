@@ -75,11 +75,11 @@ async def dirty(tx: Transaction, backend: BackendId) -> dict[RemotePath, int]:
     return {RemotePath(row["remote_path"]): row["seq"] for row in rows}
 
 
-async def dirty_after(
-    tx: Transaction, backend: BackendId, upto: int, limit: int
-) -> dict[RemotePath, int]:
-    """The oldest of those that were named behind a number."""
-    rows = await tx.fetch("schedule.dirty_after", tx.tenant, backend, upto, limit)
+async def dirty_if_few(tx: Transaction, backend: BackendId, most: int) -> dict[RemotePath, int]:
+    """As `dirty`; nothing where more than so many are named."""
+    rows = await tx.fetch("schedule.dirty_first", tx.tenant, backend, most + 1)
+    if len(rows) > most:
+        return {}
     return {RemotePath(row["remote_path"]): row["seq"] for row in rows}
 
 

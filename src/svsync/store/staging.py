@@ -7,6 +7,7 @@ stage or a list that holds another number.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from svsync.domain.changes import Entry, Scope, ScopeOutcome
 from svsync.domain.errors import StoreError
@@ -96,14 +97,6 @@ async def add_scopes(tx: Transaction, run: RunId, scopes: Sequence[Scope]) -> No
         await tx.execute("staging.add_scopes", tx.tenant, run, *columns(rows, 3))
 
 
-async def renew(
-    tx: Transaction, backend: BackendId, run_no: int, paths: Collection[RemotePath]
-) -> None:
-    """What the run has settled since it was listed: base is newer than the listing then, and
-    these values did not go backwards."""
-    await tx.execute("staging.renew", tx.tenant, backend, run_no, list(paths))
-
-
 async def diff(
     tx: Transaction,
     backend: BackendId,
@@ -112,10 +105,13 @@ async def diff(
     staged: int,
     rules: PushRules,
     leaving: Collection[RemotePath] = (),
+    *,
+    listed_from: datetime | None = None,
 ) -> GuardCounts:
     """Compare the stage with what is known and write the run's work list.
 
-    `leaving` are pairs that a dry run would detach first; they are not counted.
+    `leaving` are pairs that a dry run would detach first; they are not counted. A pair that
+    was settled since `listed_from` may be newer than the listing: it did not go backwards.
 
     Raises:
         StageLostError: the stage does not hold `staged` rows.
@@ -125,7 +121,7 @@ async def diff(
     if await tx.fetchval("staging.count", run_no) != staged:
         raise StageLostError("the staged listing was lost in the database; the run lists again")
     made = await tx.execute("staging.diff", tx.tenant, run, run_no, backend)
-    counts = await guard_counts(tx, backend, run_no, rules, leaving)
+    counts = await guard_counts(tx, backend, run_no, rules, leaving, listed_from=listed_from)
     if counts.todo != made:
         raise StageLostError("the run's work list was lost in the database; the run lists again")
     return counts
@@ -137,11 +133,13 @@ async def guard_counts(
     run_no: int,
     rules: PushRules,
     leaving: Collection[RemotePath] = (),
+    *,
+    listed_from: datetime | None = None,
 ) -> GuardCounts:
-    """Count the work list for the guards."""
+    """Count the work list for the guards; arguments as those of `diff`."""
     row = await tx.fetchrow(
         "staging.guard_numbers", tx.tenant, backend, run_no, list(leaving), rules.write,
-        rules.delete,
+        rules.delete, listed_from,
     )  # fmt: skip
     assert row is not None
     return GuardCounts(**dict(row))

@@ -4,18 +4,27 @@ from collections.abc import Sequence
 
 from svsync.domain.ids import BackendId, RemotePath, RunId
 from svsync.domain.suspects import Suspicion
-from svsync.store.database import Transaction
+from svsync.store.database import Row, Transaction
 
 
-async def inherited(tx: Transaction, backend: BackendId, lost: RunId | None) -> Suspicion:
-    """What the next run of a backend suspects; `lost` is the run whose worker died."""
+async def inherited(
+    tx: Transaction, backend: BackendId, lost: RunId | None
+) -> tuple[Suspicion, bool]:
+    """What the next run of a backend suspects, and whether it follows on the death of a worker;
+    `lost` is the run whose worker died just now."""
     last = await tx.fetchrow("suspects.last_begun", tx.tenant, backend, lost)
     if last is None:
-        return Suspicion()
+        return Suspicion(), False
+    # The other one was ended while nobody ran the backend.
+    died = lost is not None or last["error_code"] == "worker_lost"
+    return await _inherited(tx, last, died=died), died
+
+
+async def _inherited(tx: Transaction, last: Row, *, died: bool) -> Suspicion:
     before = Suspicion()
     if last["suspects"]:
         before = Suspicion(tuple(map(RemotePath, last["suspects"])), last["attempts"] - 1)
-    if lost is None and last["error_code"] != "worker_lost":  # or ended while nobody ran it
+    if not died:
         return before
     if last["in_hand"]:
         return before.after_death(last["in_hand"], piece=True)

@@ -80,6 +80,7 @@ class Run:
         keeps_stage: the listing is complete in the stage, and another worker could go on by it.
         deciding: held while a batch is decided and committed, one at a time.
         brought: what `meanwhile.py` has brought in.
+        listed_from: when this run's listing began; None where it did not list.
         span: who traces it.
         lease_left: seconds for which this run surely holds its lease.
     """
@@ -114,6 +115,7 @@ class Run:
     span: RunSpan = UNTRACED_RUN
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     brought: set[RemotePath] = field(default_factory=set)
+    listed_from: datetime | None = None
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager

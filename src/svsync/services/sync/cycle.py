@@ -135,7 +135,13 @@ async def take_in(run: Run, targets: Targets | None) -> int:
     with run.spending(Stage.DIFF):
         todo, numbers = await diff(run, staged)
         check_guards(numbers, run.spec.guard, run.allow)
-    worst = replace(_NOTHING, known=numbers.known, overwrites=numbers.overwrites + numbers.changed)
+    worst = replace(
+        _NOTHING,
+        known=numbers.known,
+        overwrites=numbers.overwrites + numbers.changed,
+        brought=numbers.brought,
+    )
     await preview(run, todo, worst, named=False, pushes=numbers.overwrites)
-    await mark_denied(run)
+    async with run.deciding:
+        await mark_denied(run)
     return todo

@@ -65,6 +65,7 @@ async def list_and_stage(run: Run) -> int:
     """
     async with run.transaction(scratch=True) as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
+    run.listed_from = run.now()
     outcomes: set[ScopeOutcome] = set()
     staged = 0
     async with aclosing(ahead(_pieces(run, outcomes), 1)) as pieces:
@@ -193,11 +194,10 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
     """Write the work list; its length, and the numbers for the guards."""
     claimed = run.claimed
     async with run.deciding, run.transaction(scratch=True) as tx:
-        if run.brought:
-            await staging.renew(tx, run.spec.id, claimed.run_no, run.brought)
         counts = await staging.diff(
-            tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.push_rules, run.leaving
-        )
+            tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.push_rules, run.leaving,
+            listed_from=run.listed_from,
+        )  # fmt: skip
         blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
         unseen = await staging.unseen(tx, claimed.run_id)
         waiting = await staging.quarantined(tx, run.spec.id, claimed.run_id)
@@ -221,6 +221,7 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
         changed=counts.changed,
         remote_deletes=counts.remote_deletes,
         overwrites=counts.pushes + seeds,
+        brought=len(run.brought),
     )
 
 

@@ -3,8 +3,12 @@
 A full run of a large backend takes minutes and holds the lease; the targeted run that a
 feed asked for waits for it. So the run looks now and then at what was named, and pulls
 new values of secrets that are in sync. Nothing else: no push, no deletion, no conflict,
-no new name, no value that went backwards, and fewer than any guard counts. The notices
-stay for the targeted run, which finds those equal and does whatever was left.
+no new name, no value that went backwards, and nothing where more are named than any guard
+lets pass. The notices stay for the targeted run, which finds those equal and does whatever
+was left; while they stay they count, so that no sequence of runs adds up to a mass.
+
+A run that follows on the death of a worker, or suspects somebody, looks at nothing: what is
+in its hands is to be known if it dies as well.
 
 Two batches of one run are never decided at the same time (`Run.deciding`), and what the
 run itself had read before is overtaken then, as by a write over the API.
@@ -30,13 +34,13 @@ from svsync.store import pairs, schedule
 
 LOOK_S: Final = 0.1
 MOST: Final = 19
-"""Values that one run brings in this way: one less than the guards begin to count at."""
+"""Paths named at a time for which that is done: one less than the guards begin to count at."""
 
 
 @asynccontextmanager
 async def looking_meanwhile(run: Run) -> AsyncIterator[None]:
     """Bring in what is named as long as the block works; a dry run brings in nothing."""
-    if run.dry:
+    if run.dry or run.claimed.after_death or run.claimed.suspicion.paths:
         yield
         return
     task = asyncio.create_task(_keep_looking(run), name=f"notices of {run.spec.id}")
@@ -48,25 +52,32 @@ async def looking_meanwhile(run: Run) -> AsyncIterator[None]:
 
 
 async def _keep_looking(run: Run) -> None:
-    upto = 0
+    seen: dict[RemotePath, int] = {}
     try:
-        while len(run.brought) < MOST:
+        while True:
             await asyncio.sleep(LOOK_S)
-            upto = await _look(run, upto)
+            await _look(run, seen)
     except SvsyncError:
         pass  # of store, lease or backend: the run meets it as well, or the notices wait
     except Exception as bug:  # noqa: BLE001 - it only hastens what the waiting run does anyway
         get_logger().error("notices_failed_unexpectedly", backend_id=run.spec.id, exc_info=bug)
 
 
-async def _look(run: Run, upto: int) -> int:
-    """Bring in what was named behind the number `upto`; the number reached."""
+async def _look(run: Run, seen: dict[RemotePath, int]) -> None:
+    """Bring in what was named; `seen` has what was looked at, with the number of its notice."""
     async with run.transaction(lookups=True, scratch=True) as tx:
-        named = await schedule.dirty_after(tx, run.spec.id, upto, MOST - len(run.brought))
-    if named:
-        async with run.deciding:
-            await _bring_in(run, list(named))
-    return max(named.values(), default=upto)
+        named = await schedule.dirty_if_few(tx, run.spec.id, MOST)
+    fresh = [path for path, number in named.items() if seen.get(path) != number]
+    if not fresh:
+        return
+    async with run.deciding:
+        failed_in = run.failed_in
+        try:
+            await _bring_in(run, fresh)
+        except SvsyncError:
+            run.failed_in = failed_in  # the run itself has not failed
+            raise
+    seen.update(named)
 
 
 async def _bring_in(run: Run, named: list[RemotePath]) -> None:
@@ -76,11 +87,11 @@ async def _bring_in(run: Run, named: list[RemotePath]) -> None:
     changes = [Change(ChangeKind.CHANGED, pair, None) for pair in plain]
     outcomes = await judged(run, await fetch_batch(run, changes))
     pulls = [o for o in outcomes if _only_pulls(o)]
+    run.brought.update(o.pair.remote_path for o in pulls)  # also where no answer comes
     overtaken, _ = await commit(run, pulls)
     for done in pulls:
         if done not in overtaken:
             count(run, done)
-            run.brought.add(done.pair.remote_path)
 
 
 def _is_plain(run: Run, pair: Pair) -> bool:

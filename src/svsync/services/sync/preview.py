@@ -68,7 +68,11 @@ async def preview(run: Run, todo: int, worst: GuardNumbers, *, named: bool, push
                 async with run.transaction(scratch=True) as tx:
                     await staging.mark_equal(tx, run.claimed.run_no, equal)
     found = GuardNumbers(
-        known=worst.known, unlisted=gone, backwards=backwards, overwrites=overwrites
+        known=worst.known,
+        unlisted=gone,
+        backwards=backwards,
+        overwrites=overwrites,
+        brought=len(run.brought),
     )
     check_guards(found, run.spec.guard, run.allow)
 

@@ -87,8 +87,8 @@ ON CONFLICT (tenant_id, backend_id, remote_path) DO UPDATE SET seq = excluded.se
 -- name: dirty
 SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 ORDER BY remote_path;
 
--- name: dirty_after
-SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 AND seq > $3 ORDER BY seq LIMIT $4;
+-- name: dirty_first
+SELECT remote_path, seq FROM dirty_paths WHERE tenant_id = $1 AND backend_id = $2 LIMIT $3;
 
 -- name: clean
 -- What was looked at, unless somebody has named it again since.

@@ -29,13 +29,6 @@ ON CONFLICT (tenant_id, run_id, prefix) DO UPDATE SET outcome = excluded.outcome
 -- name: count
 SELECT count(*) FROM stage WHERE run_no = $1;
 
--- name: renew
--- Where the order cannot tell which is newer, the listing stands, and the path is looked at once more.
-UPDATE stage s SET value_token = p.base_value_token, meta_token = p.base_meta_token, ord = p.base_order
-FROM sync_state p
-WHERE s.run_no = $3 AND s.remote_path = ANY ($4::text[]) AND s.ord < p.base_order
-  AND p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = s.remote_path AND p.status NOT IN ('detached', 'standby');
-
 -- name: diff
 -- The listing against what is known, in one statement: only what has to be looked at is kept, as the run's work list.
 -- In the order of paths, so that a batch finds and writes its rows side by side.
@@ -148,7 +141,9 @@ SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2
        count(*) FILTER (WHERE t.based) AS touched,
        count(*) FILTER (WHERE t.based AND t.ord IS NOT NULL
                           AND t.ord < (SELECT p.base_order FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2
-                                       AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby'))) AS backwards,
+                                       AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby')
+                                       -- What was settled while the run listed is newer than what was listed.
+                                       AND coalesce(p.base_moved_at < $7, true))) AS backwards,
        (SELECT count(*) FROM todo d JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path
           AND p.status NOT IN ('detached', 'standby')
         JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path

@@ -1,8 +1,10 @@
 -- name: last_begun
--- The backend's latest run that began (the lost one, where one is named), with what it suspected and had in hand.
-SELECT run_no, attempts, suspects, in_hand, batch_cursor, batch_size, error_code FROM runs
-WHERE tenant_id = $1 AND backend_id = $2 AND (state <> 'queued' OR handed_over) AND ($3::text IS NULL OR run_id = $3)
-ORDER BY run_id DESC LIMIT 1;
+-- The backend's run that began last (the lost one, where one is named), with what it suspected and had in hand. Not the
+-- youngest: runs may begin in another order than they were queued in. One that was given back goes on as the last.
+SELECT run_no, attempts, suspects, in_hand, batch_cursor, batch_size, error_code
+FROM (SELECT * FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND (state <> 'queued' OR handed_over)
+        AND ($3::text IS NULL OR run_id = $3) ORDER BY run_id DESC LIMIT 20) r
+ORDER BY started_at DESC NULLS FIRST, run_id DESC LIMIT 1;
 
 -- name: window
 -- The paths of a run's work list that it had in hand: nothing, where a crash of the server emptied the list.
