@@ -22,7 +22,7 @@ from svsync.domain.mapping import Mapped, RuleSet
 from svsync.observe.logs import get_logger
 from svsync.ports import ChangeFeed, Notice
 
-WINDOW_S: Final = 0.2
+WINDOW_S: Final = 0.1
 """Seconds from the first notice of a burst to its handing over."""
 
 MOST_PATHS: Final = 100
