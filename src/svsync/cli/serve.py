@@ -59,4 +59,4 @@ def _tell(app: "App", place: "Place") -> None:
     store = "an embedded PostgreSQL" if app.embedded else "DATABASE_URL"
     get_logger().info("serving", address=place.api, endpoint=place.metrics, detail=f"on {store}")
     if sys.stderr.isatty():
-        say(f"svsync serves{f' at {place.api}' if place.api else ''}, on {store}; Ctrl-C stops it")
+        say(f"serving{f' at {place.api}' if place.api else ''}, on {store}; Ctrl-C stops it")
