@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from bench.programs import Result, answer
 from bench.svsync_many import backends
-from bench.svsync_webhooks import keep_delivering
 from svsync import __version__
 from svsync.app import new_id, open_app, open_webhooks
 from svsync.bus.local import LocalSignals
@@ -22,6 +21,7 @@ from svsync.config.model import Settings
 from svsync.daemon.service import POOL, SLOTS
 from svsync.domain.values import SecretValue
 from svsync.observe.meter import Meter
+from svsync.services.deliveries import keep_delivering
 from svsync.services.instances import keep_beating
 from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.workers import Workers

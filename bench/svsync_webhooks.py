@@ -22,7 +22,7 @@ from svsync.domain.federation import BackendSpec, Mode, RuleSpec
 from svsync.domain.ids import BackendId
 from svsync.domain.values import SecretValue
 from svsync.domain.webhooks import Subscription
-from svsync.services.deliveries import Deliveries
+from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.scheduling import EVENTS
 from svsync.services.webhooks import Webhooks
 from svsync.store import outbox
@@ -32,8 +32,6 @@ from svsync.testing.memory import MemoryDriver, MemoryStore
 _A_RUN: Final = 50
 """Events that are written in one transaction."""
 _PAUSE_S: Final = 0.1
-_LOOK_S: Final = 1.0
-_SOONEST_S: Final = 0.05
 
 
 def backends(count: int) -> list[BackendSpec]:
@@ -84,15 +82,6 @@ async def tell(app: App, backend: BackendId, many: int) -> list[str]:
     async with app.db.transaction(await app.tenant("default")) as tx:
         await outbox.add(tx, backend, [event_of(backend)] * many, event_ids=lambda: next(left))
     return ids
-
-
-async def keep_delivering(deliveries: Deliveries, signals: LocalSignals) -> None:
-    """Deliver until cancelled, as `svsync serve` does."""
-    with signals.listen(EVENTS) as waker:
-        while True:
-            await deliveries.deliver_due(waker)
-            due = await deliveries.next_due()
-            await waker.wait(_LOOK_S if due is None else min(_LOOK_S, max(_SOONEST_S, due)))
 
 
 async def throughput(given: Result) -> Result:

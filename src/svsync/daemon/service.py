@@ -21,7 +21,7 @@ from svsync import __version__
 from svsync.app import App, new_id, open_app, open_hints, open_webhooks
 from svsync.config.model import Settings
 from svsync.daemon.systemd import Notify
-from svsync.domain.errors import StoreError, SvsyncError
+from svsync.domain.errors import SvsyncError
 from svsync.domain.roles import Role
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
@@ -31,13 +31,13 @@ from svsync.observe.metrics import Metrics, watch_loop
 from svsync.observe.opening import open_tracer
 from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
-from svsync.services.deliveries import Deliveries
+from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
 from svsync.services.instances import keep_beating
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
-from svsync.services.scheduling import EVENTS, Scheduling, keep_schedule
+from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.singletons import turn_at
 from svsync.services.workers import Workers
 
@@ -48,7 +48,6 @@ POOL: Final = 24
 RETENTION_S: Final = 3600.0
 """Seconds between two walks of retention, whichever process makes them."""
 _LOOK_S: Final = 60.0
-_DELIVER_S: Final = 1.0
 _CLOSE_S: Final = 5.0
 """Seconds in which listeners answer what they have taken, once the runs are given back."""
 
@@ -201,7 +200,11 @@ class _Service:
         if Role.SCHEDULER in self._roles:
             works += [keep_schedule(self._scheduling), self._keep_tidy()]
         if Role.WORKER in self._roles:
-            works += [self._keep_delivering(deliveries), self._keep_following(), self._feeds.run()]
+            works += [
+                keep_delivering(deliveries, self._signals),
+                self._keep_following(),
+                self._feeds.run(),
+            ]
             self._working = tasks.create_task(
                 self._workers.serve(self._settings.shutdown_grace), name="workers"
             )
@@ -242,20 +245,6 @@ class _Service:
         while True:
             self._notify.alive()
             await asyncio.sleep(every_s)
-
-    async def _keep_delivering(self, deliveries: Deliveries) -> None:
-        with self._signals.listen(EVENTS) as waker:
-            while True:
-                wait = _DELIVER_S
-                try:
-                    await deliveries.deliver_due(waker)
-                    due = await deliveries.next_due()
-                    wait = _DELIVER_S if due is None else min(_DELIVER_S, max(0.05, due))
-                except StoreError:
-                    pass  # what is due stays due
-                except SvsyncError as problem:
-                    get_logger().warning("deliveries_wait", error_code=problem.code)
-                await waker.wait(wait)
 
     async def _keep_following(self) -> None:
         """Listen for the backends that there are; those that are made later, within a minute."""

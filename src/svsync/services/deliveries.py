@@ -14,14 +14,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol
 
-from svsync.domain.errors import SvsyncError
+from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.ids import BackendId, EndpointId, TenantId
 from svsync.domain.webhooks import GIVE_UP_S, Subscription, wanted_by
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
-from svsync.ports import Waker
+from svsync.ports import Signals, Waker
 from svsync.services.delivering import CLAIM_S, Delivering, Outside
+from svsync.services.scheduling import EVENTS
 from svsync.services.sealing import Sealing
 from svsync.services.webhooks import Sender
 from svsync.store import federation, outbox
@@ -34,6 +35,7 @@ CONCURRENCY: Final = 64
 """Endpoints that one process has in hand at one time."""
 HEAR_S: Final = 1.0
 """While something is on its way, new events are looked for at least this often."""
+_SOONEST_S: Final = 0.05
 _EVENTS: Final = 200
 """Events handed out at once; each may name hundreds of paths."""
 _PRUNED: Final = 1_000
@@ -214,3 +216,19 @@ async def _prune(db: Database, tenant: TenantId, page: _Page) -> int:
         if len(rows) < _PRUNED or not any(row["old"] for row in rows):
             return total
         after = rows[-1]["event_id"]
+
+
+async def keep_delivering(deliveries: Deliveries, signals: Signals) -> None:
+    """Deliver until cancelled, as soon as there is something to tell or a try is due."""
+    with signals.listen(EVENTS) as waker:
+        while True:
+            wait = HEAR_S
+            try:
+                await deliveries.deliver_due(waker)
+                due = await deliveries.next_due()
+                wait = HEAR_S if due is None else min(HEAR_S, max(_SOONEST_S, due))
+            except StoreError:
+                pass  # what is due stays due
+            except SvsyncError as problem:
+                get_logger().warning("deliveries_wait", error_code=problem.code)
+            await waker.wait(wait)
