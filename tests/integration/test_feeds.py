@@ -191,7 +191,7 @@ async def test_a_burst_is_one_event_after_the_window() -> None:
             audit(desk).tell(notice(f"kv/data/{name}"))
         await turns()
         assert desk.told.empty()
-        assert desk.waits == [0.2]
+        assert desk.waits == [0.1]
         desk.window.set()
         assert await desk.heard() == ("fed_a", ["kv/data/a", "kv/data/b", "kv/data/c"])
         await turns()

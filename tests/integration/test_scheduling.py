@@ -1,7 +1,6 @@
 """What becomes due, who asks for runs, and what is looked after when nobody asks."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from tests.house import BACKEND, TENANT, House
@@ -360,9 +359,3 @@ async def test_death_that_a_later_run_dealt_with_is_not_counted_again(house: Hou
         )
     assert lost == []
     assert (claimed.suspicion, claimed.after_death) == (Suspicion(), False)
-
-
-async def test_backend_of_a_tenant_that_does_not_exist_is_refused_by_name(house: House) -> None:
-    stray = replace(house.spec, id=BackendId("fed_stray"), tenant="nobody")
-    with pytest.raises(ConfigError, match=r"fed_stray\.tenant: there is no tenant 'nobody'"):
-        await house.app.federation.apply([house.spec, stray])

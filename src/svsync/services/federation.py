@@ -11,6 +11,7 @@ from svsync.domain.federation import BackendSpec, from_json, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
+from svsync.observe.logs import get_logger
 from svsync.ports import Connection
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
@@ -41,10 +42,9 @@ class Federation:
 
         Raises:
             MappingError: a rule that cannot be used, or two backends claim one path.
-            ConfigError: a tenant that does not exist (`tenant_not_found`); a circular
-                credential, or a new interval that is too short for the backend's cycles
-                (`interval_unreachable`); a flip of modes that hides what is here alone
-                (`unpushed_local_changes`, `hides_local_secrets`).
+            ConfigError: a circular credential, or a new interval that is too short for
+                the backend's cycles (`interval_unreachable`); a flip of modes that hides
+                what is here alone (`unpushed_local_changes`, `hides_local_secrets`).
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
         refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
@@ -54,10 +54,11 @@ class Federation:
         slugs = await federation.tenants(self._db)
         for spec in specs:
             if spec.tenant not in slugs:
-                raise ConfigError(
-                    f"{spec.id}.tenant: there is no tenant {spec.tenant!r} in this store; there is"
-                    f" {', '.join(sorted(slugs))}",
-                    code="tenant_not_found",
+                get_logger().warning(
+                    "backend_passed_over",
+                    backend_id=spec.id,
+                    tenant=spec.tenant,
+                    detail="there is no such tenant yet: once it is there, start or reload",
                 )
         changed: list[BackendId] = []
         for slug in slugs:
