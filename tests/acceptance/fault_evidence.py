@@ -64,7 +64,8 @@ class Evidence:
         history_here, history_there: every version that can be read; there also the deleted.
         kept: remote values that conflicts keep, by path.
         only_pulled: how paths begin that nobody writes here.
-        pushes: rows of `pushes`.
+        pushes: rows of `pushes`, the oldest first.
+        pairs: how each path and its pair stand.
         wrote_here, wrote_there: what was answered as done on either side.
         refused: paths and values that were refused here.
         said: what the processes said that they should not have.
@@ -88,6 +89,7 @@ class Evidence:
     kept: Mapping[str, Sequence[object]] = field(default_factory=dict)
     only_pulled: str = ""
     pushes: Sequence[Row] = ()
+    pairs: Sequence[Row] = ()
     wrote_here: Sequence[Written] = ()
     wrote_there: Sequence[Written] = ()
     refused: Sequence[tuple[str, object]] = ()
@@ -107,6 +109,20 @@ class Evidence:
     def findings(self) -> list[str]:
         """Everything that does not hold."""
         return [*self.said, *(found for look in LOOKS for found in look(self))]
+
+    def about(self, findings: Sequence[str]) -> list[str]:
+        """How the paths stand of which something was found, for whoever looks into it: this
+        history does not come again."""
+        lines = []
+        for pair in self.pairs:
+            path = pair["path"]
+            if any(path in finding for finding in findings):
+                pushes = [dict(p) for p in self.pushes if p["path"] == path][-8:]
+                there = self.history_there.get(path, {})
+                deleted = sorted(number for number, value in there.items() if value is None)
+                lines += [f"{path}: {dict(pair)}", *(f"  {push}" for push in pushes)]
+                lines.append(f"  there up to version {max(there, default=0)}, deleted: {deleted}")
+        return lines
 
 
 def side_by_side(evidence: Evidence) -> Iterable[str]:

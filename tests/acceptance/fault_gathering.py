@@ -38,7 +38,14 @@ FROM outbox JOIN tenants t USING (tenant_id) ORDER BY tenant_id, backend_id, seq
 _HELD = "SELECT backend_id FROM leases WHERE holder IS NOT NULL AND tenant_id <> 0"
 _SECRETS = """
 SELECT path, t.slug AS tenant, state, propagate FROM secrets JOIN tenants t USING (tenant_id)"""
-_PUSHES = "SELECT path, push_id, kind, state, version, expected_order FROM pushes"
+_PUSHES = (
+    "SELECT path, push_id, kind, state, reason, version, expected_order, attempts, sent_at,"
+    " ended_at FROM pushes ORDER BY push_id"
+)
+_PAIRS = """
+SELECT s.path, s.state AS here, s.propagate, s.current_version, s.row_rev, p.status, p.reason,
+  p.base_kind, p.base_order, p.settled_version, p.recheck, p.failures, p.retry_at
+FROM secrets s LEFT JOIN sync_state p USING (tenant_id, path)"""
 _OPEN = "SELECT tenant_id, backend_id, path FROM conflicts WHERE state = 'open'"
 
 
@@ -68,6 +75,7 @@ async def gather(estate: Estate, app: App, told: Mapping[str, int]) -> Evidence:
         kept=await _kept(estate, app),
         only_pulled=PULLED.prefix,
         pushes=await estate.query(_PUSHES),
+        pairs=await estate.query(_PAIRS),
         wrote_here=estate.wrote_here,
         wrote_there=estate.wrote_there,
         refused=estate.refused,

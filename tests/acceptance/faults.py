@@ -226,13 +226,16 @@ async def _wait(holds: Callable[[], bool | Awaitable[bool]], seconds: float) -> 
 _THROUGH = (
     "SELECT FROM runs WHERE state = 'completed' AND kind <> 'probe' AND ended_at > $1 LIMIT 1"
 )
-# One that was handed over may have been listed before.
+# One that was handed over may have been listed before. And where a delete here met a change
+# there, a run keeps both values first, and the next one deletes.
 _IN_SYNC = """
 SELECT count(DISTINCT (tenant_id, backend_id)) FROM runs r
 WHERE kind = 'full' AND state = 'completed' AND result = 'ok' AND started_at > $1
   AND NOT handed_over
   AND NOT EXISTS (SELECT FROM runs w WHERE w.tenant_id = r.tenant_id AND w.backend_id = r.backend_id
-                  AND w.kind <> 'probe' AND w.state IN ('queued', 'running'))"""
+                  AND w.kind <> 'probe' AND w.state IN ('queued', 'running'))
+  AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = r.tenant_id
+                  AND p.backend_id = r.backend_id AND p.status = 'pending_push')"""
 _TIME_PASSES = """
 WITH held AS (UPDATE endpoints SET held_until = NULL)
 UPDATE deliveries SET next_at = now() WHERE state = 'due' AND next_at > now()"""

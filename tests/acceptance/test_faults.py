@@ -28,7 +28,14 @@ async def test_whatever_fails_nothing_is_lost_doubled_or_told_wrongly(state_dir:
         evidence = await live(estate, MINUTES * 60, SEED)
     findings = evidence.findings()
     assert not findings, "\n".join(
-        [f"SVSYNC_FAULT_SEED={SEED}", evidence.size(), *estate.done, "found:", *findings]
+        [
+            f"SVSYNC_FAULT_SEED={SEED}",
+            evidence.size(),
+            *estate.done,
+            "found:",
+            *findings,
+            *evidence.about(findings),
+        ]
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, House, Pause, counts, failure
@@ -23,12 +24,21 @@ from svsync.store import queue
 from svsync.store.queue import Wanted
 
 ALLOW_NOTHING = Allow()
+LOOKS: list[int] = []
+"""Looks at notices that runs of the test have ended."""
 
 
 @pytest.fixture
 async def full(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Two folders, ten secrets each, in sync."""
-    monkeypatch.setattr(meanwhile, "LOOK_S", 0.01)
+    monkeypatch.setattr(meanwhile, "LOOK_S", 0.001)
+
+    async def look(*args: Any) -> None:
+        await once(*args)
+        LOOKS.append(1)
+
+    once = meanwhile._look
+    monkeypatch.setattr(meanwhile, "_look", look)
     await house.configure(
         rules=(RuleSpec("first/**", "first/**"), RuleSpec("second/**", "second/**"))
     )
@@ -36,6 +46,7 @@ async def full(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
         for n in range(10):
             house.there.put(f"{folder}/{n}", {"k": "1"})
     await house.run()
+    LOOKS.clear()
     return house
 
 
@@ -48,6 +59,16 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 async def notice(house: House, *paths: str) -> None:
     made = Scheduling(house.app.db, LocalSignals(), ids=new_id, health_interval=60)
     await made.notice(TENANT, BACKEND, [RemotePath(path) for path in paths], "vault-audit")
+
+
+async def looked() -> None:
+    """Wait until a look has begun and ended."""
+    many = len(LOOKS) + 2
+
+    async def they_have() -> bool:
+        return len(LOOKS) >= many
+
+    await until(they_have)
 
 
 async def have(house: House, value: str, *paths: str) -> None:
@@ -154,7 +175,7 @@ async def test_where_more_are_named_than_a_guard_lets_pass_nothing_is_brought_in
             await notice(full, path)
             await have(full, "2", path)
         await notice(full, "first/3", "first/4")
-        await asyncio.sleep(0.1)  # nothing tells that nothing happens
+        await looked()
         assert await full.data("first/3") == await full.data("first/4") == {"k": "1"}
 
 
@@ -209,8 +230,7 @@ async def test_run_after_a_death_keeps_its_hands_where_they_are_seen(full: House
     async with under_way(full, Pause(full.there, "list", "second/")):
         full.there.put("first/1", {"k": "2"})
         await notice(full, "first/1")
-        await asyncio.sleep(0.1)  # nothing tells that nothing happens
-        assert await full.data("first/1") == {"k": "1"}
+    assert not LOOKS
     async with under_way(full, Pause(full.there, "list", "second/")):
         full.there.put("first/2", {"k": "2"})
         await notice(full, "first/2")
@@ -247,8 +267,8 @@ async def test_dry_run_brings_in_nothing(full: House) -> None:
     await asyncio.wait_for(pause.reached.wait(), 20)
     full.there.put("first/1", {"k": "2"})
     await notice(full, "first/1")
-    await asyncio.sleep(0.1)  # nothing tells that nothing happens
-    assert await full.data("first/1") == {"k": "1"}
     pause.let_go()
     await run
+    assert not LOOKS
+    assert await full.data("first/1") == {"k": "1"}
     assert there(full, "first/1") == {"k": "2"}
