@@ -104,6 +104,12 @@ class FaultyTcp:
     async def shut(self) -> None:
         """From now on nobody listens, and no connection is left."""
         assert self._server is not None
+        # asyncio leaks a connection that it has accepted and not yet handed out when its server
+        # is closed: none is accepted any more, and those are handed out first.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
         self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -116,19 +122,19 @@ class FaultyTcp:
     async def __aexit__(self, *_: object) -> None:
         await self.shut()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Not a task of the server's own: it is to be known, and to close what it was given,
+        also where it is cancelled before it has begun."""
         self.connections += 1
-        try:
+        task = asyncio.create_task(self._take(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             if self.fault != "refuse":
                 await self._serve(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         way = _Way(reader, writer, *await asyncio.open_connection(*self.target))

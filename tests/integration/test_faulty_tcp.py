@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -51,4 +51,23 @@ async def test_no_connection_is_left_whenever_the_proxy_is_shut(turns: int) -> N
             await asyncio.sleep(0)
         await proxy.shut()
         await until(lambda: server.ended == 1)
+        await proxy.open()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_client_that_comes_as_the_proxy_is_shut_is_let_go(turns: int) -> None:
+    """A connection may be accepted, and nobody have looked at it yet."""
+    async with upstream() as server, FaultyTcp(("127.0.0.1", server.port)) as proxy:
+        coming = asyncio.create_task(asyncio.open_connection("127.0.0.1", proxy.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await proxy.shut()
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                reader, writer = await coming
+                writer.write(b"x")
+                assert await reader.read() == b""
+            if coming.done() and coming.exception() is None:
+                coming.result()[1].close()
+        await until(lambda: server.ended == server.came)
         await proxy.open()
