@@ -13,6 +13,7 @@ from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import Writes
 from svsync.domain.ids import LocalPath
 from svsync.domain.values import Payload
+from svsync.ports import Operation
 from svsync.services.run_ends import Ended
 from svsync.services.sync import cycle
 from svsync.services.sync.context import Run
@@ -66,13 +67,13 @@ def fall_down(house: House) -> None:
     house.there.fail("metadata", BackendUnreachableError("down", operation="metadata", sent=False))
 
 
-def lose(house: House, *, applied: bool) -> None:
-    """The answer of the next write is lost, after or before it was made."""
+def lose(house: House, *, applied: bool, operation: Operation = "write") -> None:
+    """The answer of the next such call is lost, after or before it was made."""
 
-    async def cut(operation: str, path: str) -> None:
-        if operation == "write":
+    async def cut(called: Operation, path: str) -> None:
+        if called == operation:
             house.there.before = house.there.after = None
-            raise BackendUnreachableError("cut", operation="write")
+            raise BackendUnreachableError("cut", operation=operation)
 
     if applied:
         house.there.after = cut

@@ -178,6 +178,15 @@ class Backend(Protocol):
         """
         ...
 
+    async def find_delete(self, order: RemoteWrite) -> Landed | Refused | None:
+        """What became of a delete whose answer was lost, where something newer stands?
+
+        Landed: the version that it expected was deleted before the next one was made.
+        Refused: it was not; where it was deleted later, that is undone, as `write` does.
+        None: the store does not tell. Raises with `sent` true where undoing is left open.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Revoke the login where that is possible, and close connections."""
         ...

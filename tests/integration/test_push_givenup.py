@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.house import House, Pause, backend, failure, open_house
@@ -20,7 +21,7 @@ from svsync.domain.errors import (
     SvsyncError,
     WriteOutcomeUnknownError,
 )
-from svsync.domain.federation import BackendSpec, ConflictPolicy, Writes
+from svsync.domain.federation import BackendSpec, ConflictPolicy, RemoteChanges, Writes
 from svsync.domain.ids import PushId
 from svsync.ports import CallGuard
 from svsync.services import write_through
@@ -137,6 +138,70 @@ async def test_path_that_cannot_be_asked_after_stops_no_run(through: House) -> N
     assert failure(await through.run()) is None
     assert await through.paths() == ["ext/a", "ext/b"]
     assert (await through.row("pushes"))["state"] == "unknown"
+
+
+PRIMARY_THAT_PULLS: dict[str, Any] = {
+    "propagate_deletes": True,
+    "conflict_resolution": ConflictPolicy.LOCAL_WINS,
+    "remote_changes": RemoteChanges.PULL,
+}
+
+
+async def pushes_in_order(house: House) -> Sequence[Any]:
+    return await house.admin.fetch("SELECT state FROM pushes ORDER BY planned_at, push_id")
+
+
+@pytest.mark.parametrize("landed", [True, False])
+async def test_delete_without_an_answer_is_found_where_somebody_wrote_on_top_of_it(
+    through: House, landed: bool
+) -> None:
+    """What was deleted and made anew is not deleted again; what was not deleted, but
+    changed, is a conflict, in which the delete wins here."""
+    await through.configure(**PRIMARY_THAT_PULLS)
+    lose(through, applied=landed, operation="delete")
+    assert state(await delete(through, "ext/a")) == "pending"
+    through.there.put("kv/a", {"k": "theirs"})
+    await overdue(through)
+    await through.run()
+    await through.run()
+    first, *others = [row["state"] for row in await pushes_in_order(through)]
+    if landed:
+        assert (first, others) == ("landed", [])
+        assert there(through, "kv/a") == {"k": "theirs"} == await through.data("ext/a")
+        assert await through.rows("conflicts") == []
+    else:
+        assert (first, others) == ("refused", ["landed"])
+        assert there(through, "kv/a") is None
+        assert (await through.row("conflicts"))["kind"] == "delete_modify"
+
+
+async def test_pending_delete_that_landed_and_was_written_over_brings_in_what_came_after(
+    through: House,
+) -> None:
+    await through.configure(propagate_deletes=True, conflict_resolution=ConflictPolicy.MANUAL)
+    lose(through, applied=True, operation="delete")
+    with pytest.raises(WriteOutcomeUnknownError):
+        await delete(through, "ext/a")
+    through.there.put("kv/a", {"k": "theirs"})
+    await overdue(through)
+    await through.run()
+    assert (await through.row("pushes"))["state"] == "landed"
+    assert there(through, "kv/a") == {"k": "theirs"} == await through.data("ext/a")
+    assert await through.rows("conflicts") == []
+
+
+async def test_delete_of_which_nothing_tells_is_not_asked_for_again_on_top_of_another_value(
+    through: House,
+) -> None:
+    await through.configure(**PRIMARY_THAT_PULLS)
+    lose(through, applied=True, operation="delete")
+    assert state(await delete(through, "ext/a")) == "pending"
+    through.there.remove("kv/a")
+    through.there.put("kv/a", {"k": "theirs"})
+    await overdue(through)
+    await through.run()
+    await through.run()
+    assert there(through, "kv/a") == {"k": "theirs"} == await through.data("ext/a")
 
 
 async def test_write_whose_caller_went_away_ends_the_same_on_both_sides(through: House) -> None:

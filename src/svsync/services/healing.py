@@ -7,8 +7,9 @@ died, a write by a person. The backend is asked with one point read:
 - What was expected still stands: it was not made. It goes out again under the same id
   and condition, so that should the lost call arrive after all, one of the two is
   refused; or it is withdrawn, where nothing asks for it any more.
-- Our value is among the versions, and somebody wrote on top: it landed, and what
-  came after is a remote change like any other.
+- Our value is among the versions, or our delete, and somebody wrote on top: it landed,
+  and what came after is a remote change like any other. So it is with a delete where
+  nothing tells: it is not asked for again on top of a newer value.
 - Anything else stands: it was refused.
 
 Where the backend cannot be asked it stays unknown, and its path stays untouched.
@@ -29,7 +30,7 @@ from svsync.domain.decide import PushKind
 from svsync.domain.errors import BackendError
 from svsync.domain.federation import Writes
 from svsync.domain.ids import PushId
-from svsync.domain.pushes import REMOTE_CHANGED, Landed, PushState
+from svsync.domain.pushes import REMOTE_CHANGED, Landed, PushState, Refused
 from svsync.domain.runs import SkipReason
 from svsync.domain.tags import pairs_to_push
 from svsync.services.pushes import (
@@ -127,7 +128,7 @@ class _Asking:
             case PushKind.METADATA:
                 return self._of_tags(read)
             case PushKind.DELETE:
-                return self._of_delete(read)
+                return await self._of_delete(read)
             case PushKind.PUT | PushKind.CREATE:
                 return await self._of_value(read)
 
@@ -174,10 +175,16 @@ class _Asking:
             return self._landed(read)
         return Made(push, PushState.WITHDRAWN, reason=SkipReason.PUSH_REFUSED)
 
-    def _of_delete(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+    async def _of_delete(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+        push = self.push
         if isinstance(read, RemoteGone):
             return self._landed(read)
-        return self._again_or_withdrawn() if self._as_expected(read) else self._refused()
+        if self._as_expected(read):
+            return self._again_or_withdrawn()
+        found = await self.sender.backend.find_delete(push.order())
+        if isinstance(found, Refused):
+            return self._refused()
+        return Made(push, PushState.LANDED, landed=found or Landed(order=push.expected_order))
 
     async def _of_value(self, read: RemoteValue | RemoteGone) -> Made | PushId:
         push = self.push

@@ -34,7 +34,8 @@ from svsync.domain.ids import (
     SecretId,
 )
 from svsync.domain.mapping import Mapped, RuleSet
-from svsync.domain.pushes import Landed, PushState
+from svsync.domain.pushes import Landed, PushState, RemoteWrite
+from svsync.domain.values import Payload
 from svsync.ports import Backend
 from svsync.services.sealing import Sealed, TenantKeys
 from svsync.store import pairs
@@ -136,6 +137,17 @@ class Push:
         text = self.pair.local.custom if self.metadata is None else self.metadata["custom"]
         custom: dict[str, str] = json.loads(text)
         return custom
+
+    def order(self, payload: Payload | None = None) -> RemoteWrite:
+        """What the backend is asked for."""
+        return RemoteWrite(
+            self.push_id,
+            self.remote_path,
+            self.kind,
+            self.expected_token,
+            self.expected_order,
+            payload,
+        )
 
 
 @dataclass(frozen=True, slots=True)

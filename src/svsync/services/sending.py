@@ -73,9 +73,7 @@ async def _make(sender: Sender, push: Push, until: float) -> Made:
             )
         if sender.backend.features.json_doubles and (at := number_would_change(payload)):
             return Made(push, PushState.REFUSED, reason=SkipReason.NUMBER_WOULD_CHANGE, detail=at)
-    order = RemoteWrite(
-        push.push_id, push.remote_path, push.kind, push.expected_token, push.expected_order, payload
-    )
+    order = push.order(payload)
     if min(sender.time_left(), until - time.monotonic()) < CALL_S:
         return Made(push, PushState.WITHDRAWN, reason=SkipReason.WRITE_IN_PROGRESS)
     call = _Call(sender, push, order)

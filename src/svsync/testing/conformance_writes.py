@@ -247,6 +247,24 @@ class WriteConformance:
         kept = await scene.backend.read_history(_path(scene, "a"), above=0, below=2, limit=9)
         assert [_same(version.payload, Payload.from_fields(_OLD)) for version in kept] == [True]
 
+    async def test_delete_is_found_once_it_was_written_over(self, scene: Scene) -> None:
+        _need(scene, "soft_delete")
+        await scene.put("a", _OLD)
+        order = await _order(scene, "a", PushKind.DELETE)
+        await scene.delete("a")
+        await scene.put("a", {"k": "theirs"})
+        found = await scene.backend.find_delete(order)
+        assert found is None or (isinstance(found, Landed) and found.order == order.expected_order)
+
+    async def test_delete_that_was_not_made_is_told_from_one_that_was_written_over(
+        self, scene: Scene
+    ) -> None:
+        _need(scene, "soft_delete")
+        await scene.put("a", _OLD)
+        order = await _order(scene, "a", PushKind.DELETE)
+        await scene.put("a", {"k": "theirs"})
+        assert await scene.backend.find_delete(order) in (None, Refused(REMOTE_CHANGED))
+
     async def test_value_that_would_be_lost_is_given_before_it_is_overwritten(
         self, scene: Scene
     ) -> None:

@@ -190,6 +190,20 @@ class MemoryBackend:
                 landed = replace(landed, tags_refused=reason)
         return replace(landed, meta_token=tags_token(wanted), tags=wanted)
 
+    async def find_delete(self, order: RemoteWrite) -> Landed | Refused | None:
+        path, number = order.path, order.expected_order
+        await self._call("metadata", path)
+        secret = None if self._store.is_denied(path) else self._store.secret(path)
+        version = secret.versions.get(number or 0) if secret is not None else None
+        after = secret.versions.get((number or 0) + 1) if secret is not None else None
+        if version is None or after is None or not self._features.history:
+            return None
+        if version.deleted and version.deleted < after.made:
+            return Landed(order=number)
+        if version.deleted:
+            await self._call("write", path, lambda: self._store.undelete(path, number))
+        return Refused(REMOTE_CHANGED)
+
     async def aclose(self) -> None:
         self._closed = True
 

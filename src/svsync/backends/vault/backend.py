@@ -142,6 +142,12 @@ class VaultBackend:
             return await self._kv1(mount).write(order)
         return await Kv2Writing(self._calls, mount).write(order, ready, tags)
 
+    async def find_delete(self, order: RemoteWrite) -> Landed | Refused | None:
+        mount = await self._mount_of(order.path)
+        if isinstance(mount, RemoteUnknown) or mount.version == 1:
+            return None
+        return await Kv2Writing(self._calls, mount).find_delete(order)
+
     async def aclose(self) -> None:
         await self._calls.session.aclose()
 

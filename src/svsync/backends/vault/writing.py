@@ -26,6 +26,7 @@ from svsync.backends.vault.kv import (
     is_readable,
     landed_v2,
     meta_token,
+    parse_time,
     says_absent,
     server_now,
 )
@@ -145,7 +146,25 @@ class Kv2Writing:
         if entry.gone and entry.value_token and _same_version(entry.value_token, order):
             return Landed(entry.value_token, order=entry.order, tags=entry.tags)
         assert isinstance(number, int)
+        if named and _deleted_first(found.versions, number):
+            return Landed(order=number)  # and somebody has made it anew since
         return await self._bring_back(order.path, found, number, newer=not named)
+
+    async def find_delete(self, order: RemoteWrite) -> Landed | Refused | None:
+        """See `ports.Backend.find_delete`."""
+        number = order.expected_order
+        try:
+            found = await self._metadata(order.path)
+        except (DeniedError, AnswerTooLargeError):
+            return None
+        if number is None or found is None or isinstance(found, Refused):
+            return None
+        first = _deleted_first(found.versions, number)
+        if first is None:
+            return None
+        if first:
+            return Landed(order=number)
+        return await self._bring_back(order.path, found, number, newer=False)
 
     async def _delete_current(self, order: RemoteWrite) -> Answer | Refused:
         """Delete whatever is current, where only that is allowed: only where it could be
@@ -346,6 +365,18 @@ def _stands(order: RemoteWrite, entry: Entry | None) -> bool:
     readable = entry is not None and not entry.gone
     same = (token or NO_VERSION) == (order.expected_token or NO_VERSION)
     return same and readable == (order.kind is not PushKind.CREATE)
+
+
+def _deleted_first(versions: Mapping[str, Any], number: int) -> bool | None:
+    """Was this version deleted before the next one was made, so that the name was gone in
+    between? None where the two do not tell."""
+    version, after = versions.get(str(number)), versions.get(str(number + 1))
+    if not isinstance(version, dict) or not isinstance(after, dict):
+        return None
+    if not version.get("deletion_time"):
+        return None if version.get("destroyed") is True else False
+    deleted, made = parse_time(version["deletion_time"]), parse_time(after.get("created_time"))
+    return None if deleted is None or made is None else deleted <= made
 
 
 def _same_version(token: str, order: RemoteWrite) -> bool:
