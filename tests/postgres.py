@@ -41,10 +41,11 @@ async def connected(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Recor
 
 
 class Relay:
-    """Stands before the store's socket; once `frozen`, nothing goes through any more."""
+    """Stands before the store's socket; once `frozen`, nothing goes through any more. While
+    it is `away`, from `leave` on, whoever comes is turned away."""
 
     def __init__(self, socket: str) -> None:
-        self.frozen = False
+        self.frozen = self.away = False
         self._never = asyncio.Event()
         self._socket = socket
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,6 +55,8 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
+            if self.away:
+                return
             if self.frozen:
                 await self._never.wait()
             up_reader, up_writer = await asyncio.open_unix_connection(self._socket)
@@ -74,6 +77,12 @@ class Relay:
                 await writer.drain()
         finally:
             writer.close()
+
+    def leave(self) -> None:
+        """Cut every connection, as a store that stops does."""
+        self.away = True
+        for task in self._tasks:
+            task.cancel()
 
     async def end(self) -> None:
         for task in self._tasks:

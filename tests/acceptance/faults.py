@@ -239,6 +239,10 @@ WHERE kind = 'full' AND state = 'completed' AND result = 'ok' AND started_at > $
 _TIME_PASSES = """
 WITH held AS (UPDATE endpoints SET held_until = NULL)
 UPDATE deliveries SET next_at = now() WHERE state = 'due' AND next_at > now()"""
+# Who kills processes at random makes some path look as if it had.
+_QUARANTINES_END = """
+UPDATE sync_state SET retry_at = now() WHERE status = 'quarantined' AND reason = 'crashes_worker'
+AND retry_at > now()"""
 # Of pushes whose sender is no more: its run has ended, or a load has.
 _PUSHES_ARE_OVERDUE = """
 UPDATE pushes p SET deadline = now() WHERE state IN ('planned', 'sent') AND deadline > now()
@@ -260,8 +264,8 @@ async def _come_to_rest(estate: Estate) -> dict[str, int]:
     """Without anybody asking: all in sync within two intervals, and every event delivered;
     the numbers that the events of each backend had come to by then.
 
-    The time until the next run passes at once, as does that between two tries, and that in
-    which a push is its sender's.
+    The time until the next run passes at once, as does that between two tries, that in which
+    a push is its sender's, and that for which a path is left alone.
     """
     due = await estate.query(_SCHEDULE_COMES, INTERVAL_S)
     if len(due) != len(SIDES):
@@ -270,6 +274,7 @@ async def _come_to_rest(estate: Estate) -> dict[str, int]:
     told: dict[str, int] = {}
 
     async def in_sync() -> bool:
+        await estate.query(_QUARANTINES_END)
         await estate.query(_PUSHES_ARE_OVERDUE)
         [[number]] = await estate.query(_IN_SYNC, healed)
         return bool(number == len(SIDES))

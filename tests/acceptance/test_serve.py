@@ -365,6 +365,22 @@ async def test_good_file_is_taken_at_sighup_and_a_bad_one_is_kept_out_and_said(d
         assert await served.stopped() == 0
 
 
+async def test_file_that_meets_a_store_that_is_away_is_taken_once_it_is_back(desk: Desk) -> None:
+    backend, file = desk.backend()
+    async with (
+        relayed(desk.program.environment["DATABASE_URL"]) as (relay, url),
+        serving(desk.program, "--role", "api", "--config", str(file), DATABASE_URL=url) as served,
+    ):
+        relay.leave()
+        changed(file, name=f"{backend}-renamed")
+        waits = await reloaded(served, "reload_waits")
+        assert waits["level"] == "warn"
+        relay.away = False
+        await served.says("reloaded")
+        assert served.told("reload_refused") == []
+        assert await served.stopped() == 0
+
+
 @pytest.mark.parametrize("step", ["compiled", "applied"])
 async def test_log_level_of_a_file_is_taken_with_all_of_the_file_or_not(
     desk: Desk, step: str

@@ -21,7 +21,7 @@ from svsync import __version__
 from svsync.app import App, new_id, open_app, open_hints, open_webhooks
 from svsync.config.model import Settings
 from svsync.daemon.systemd import Notify
-from svsync.domain.errors import SvsyncError
+from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.roles import Role
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
@@ -48,6 +48,8 @@ POOL: Final = 24
 RETENTION_S: Final = 3600.0
 """Seconds between two walks of retention, whichever process makes them."""
 _LOOK_S: Final = 60.0
+_RELOAD_AGAIN_S: Final = 2.0
+"""Seconds until a configuration is applied again that met a store that was away."""
 _CLOSE_S: Final = 5.0
 """Seconds in which listeners answer what they have taken, once the runs are given back."""
 
@@ -272,13 +274,22 @@ class _Service:
             await self.reload.wait()
             self.reload.clear()
             self._notify.reloading()
+            waits = False
             try:
                 await self._apply_anew()
+            except StoreUnavailableError as problem:  # nothing is wrong with what was read
+                waits = True
+                get_logger().warning(
+                    "reload_waits", error_code=problem.code, detail=problem.message
+                )
             except SvsyncError as problem:
                 get_logger().error(
                     "reload_refused", error_code=problem.code, detail=problem.message
                 )
             self._notify.ready()
+            if waits:
+                await asyncio.sleep(_RELOAD_AGAIN_S)
+                self.reload.set()
 
     async def _apply_anew(self) -> None:
         """Backends, the certificate and how it logs; the rest is taken at the next start, and
