@@ -1,6 +1,6 @@
 """The API as its callers meet it: a real server on a house's store, and a client.
 
-Each answer that the client gets is held against `openapi.yaml`: its status and its body
+Each answer that the client gets is held against the document: its status and its body
 must be those that the document has for the route.
 """
 
@@ -28,6 +28,7 @@ from svsync.http.listening import Listener, listening
 from svsync.http.openapi import document
 from svsync.http.server import Api, make_server
 from svsync.services.access import Access
+from svsync.services.authority import Authority
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling
@@ -109,8 +110,8 @@ def _of(schema: dict[str, Any]) -> Draft202012Validator:
 def check(method: str, path: str, answer: Answer) -> None:
     """The answer is one that the document has for this request."""
     assert answer.headers["X-Request-Id"]
-    for template in DOCUMENT["paths"]:
-        pattern = re.sub(r"\{\w+\}", "[^/]+", template)
+    for template in sorted(DOCUMENT["paths"], key=lambda one: one.count("{path}")):
+        pattern = re.sub(r"\{(?!path)\w+\}", "[^/]+", template).replace("{path}", ".+")
         if re.fullmatch(pattern, path) and method.lower() in DOCUMENT["paths"][template]:
             _validator(method.lower(), template, str(answer.status)).validate(answer.body)
             return
@@ -160,7 +161,8 @@ class Front:
 def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
     app = house.app
     return Api(
-        access=access,
+        authority=Authority(app.db, access, clock=time.monotonic),
+        reading=app.reading,
         federation=app.federation,
         removal=app.removal,
         reports=Reports(app.db),

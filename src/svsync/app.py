@@ -36,6 +36,8 @@ from svsync.services.deliveries import Deliveries
 from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
 from svsync.services.overview import Overview
+from svsync.services.reading import Reading
+from svsync.services.recording import Recorder, open_recorder
 from svsync.services.removal import Removal
 from svsync.services.restore import Restored, after_restore
 from svsync.services.retention import Ages, Retention
@@ -82,6 +84,8 @@ class App:
     runs: Runs
     retention: Retention
     access: Access
+    recorder: Recorder
+    reading: Reading
     overview: Overview
     embedded: bool
 
@@ -139,6 +143,9 @@ async def open_app(
             tracer=tracer,
         )
         secrets = Secrets(db, sealing)
+        recorder = await stack.enter_async_context(
+            open_recorder(db, _holder(), audit_timeout=settings.audit_timeout)
+        )
         app = App(
             settings=settings,
             db=db,
@@ -168,6 +175,8 @@ async def open_app(
             ),
             retention=Retention(db, ages_of(settings)),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
+            recorder=recorder,
+            reading=Reading(db, recorder, sealing),
             overview=Overview(db),
             embedded=embedded is not None,
         )

@@ -6,15 +6,16 @@ note what they were asked for. Bytes are written as they stand here.
 
 import asyncio
 import json
+import math
 import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -26,10 +27,12 @@ from tests.program import until
 from svsync.config.model import LogFormat, LogLevel, Settings
 from svsync.domain.access import Caller, Scope
 from svsync.domain.ids import RunId, TenantId
+from svsync.domain.policies import ADMIN
 from svsync.http import body, connections, listening
 from svsync.http.listening import Listener
 from svsync.http.server import Api, make_server
 from svsync.observe.logs import configure
+from svsync.services.authority import Rights
 
 SYNC = b"POST /v1/federation/backends/fed_a/sync HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n"
 LAST = b"Connection: close\r\n"
@@ -62,9 +65,10 @@ class Services:
     known: asyncio.Event = field(default_factory=asyncio.Event)
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def verify(self, text: str) -> Caller:
+    async def verify(self, text: str) -> Rights:
         await self.known.wait()
-        return Caller(TenantId(1), "default", ROBOT, text, frozenset({Scope.ADMIN}))
+        caller = Caller(TenantId(1), "default", ROBOT, text, frozenset({Scope.ADMIN}))
+        return Rights(caller, ADMIN, math.inf)
 
     async def trigger(self, *_: object, **asked: object) -> Run:
         self.asked.append(asked)
@@ -177,8 +181,8 @@ async def open_line(
 ) -> AsyncIterator[Line]:
     services = Services()
     services.known.set()
-    nobody = cast(Any, None)
-    api = Api(services, nobody, nobody, nobody, services, nobody)
+    given: dict[str, Any] = dict.fromkeys(one.name for one in fields(Api))
+    api = Api(**given | {"authority": services, "scheduling": services})
     settings = Settings(state_dir=str(folder), bind_address="127.0.0.1:0")
     async with listening.listening(app or make_server(api), settings, grace=grace) as listener:
         line = Line(listener, services, log)

@@ -61,5 +61,5 @@ async def test_server_that_is_not_there_is_an_unavailable_store(tmp_path: Path) 
     async with asyncpg.create_pool(dsn, min_size=0) as pool:
         for renewal in (False, True):
             with pytest.raises(StoreUnavailableError):
-                async with Database(pool, pool).transaction(TenantId(1), renewal=renewal):
+                async with Database(pool, pool, pool).transaction(TenantId(1), renewal=renewal):
                     pass

@@ -31,6 +31,7 @@ from svsync.observe.metrics import Metrics, watch_loop
 from svsync.observe.opening import open_tracer
 from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
+from svsync.services.authority import Authority
 from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
@@ -171,7 +172,8 @@ class _Service:
             at.add((host, port))
         if Role.API in self._roles:
             api = Api(
-                access=app.access,
+                authority=Authority(app.db, app.access, clock=time.monotonic),
+                reading=app.reading,
                 federation=app.federation,
                 removal=app.removal,
                 reports=Reports(app.db),

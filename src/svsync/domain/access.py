@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import SvsyncError, UsageError
 from svsync.domain.ids import TenantId
 
@@ -73,18 +74,71 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An identity as a verified token vouches for it, in the one tenant that it speaks for."""
+    """An identity as a verified token vouches for it, in the one tenant that it speaks for.
+
+    Attributes:
+        groups: names as bindings have them, in order.
+        epoch: of the tenant's rights when it was verified.
+    """
 
     tenant: TenantId
     slug: str
     identity: Identity
     token_id: str
     scopes: frozenset[Scope]
+    groups: tuple[str, ...] = ()
+    epoch: int = 0
+
+    @property
+    def is_admin(self) -> bool:
+        return Scope.ADMIN in self.scopes
 
     def require(self, scope: Scope) -> None:
         """Raises ForbiddenError where the token lacks a scope."""
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+        if not self.has(scope):
             raise ForbiddenError(f"this needs a token with the scope {scope}")
+
+    def has(self, scope: Scope) -> bool:
+        return scope in self.scopes or self.is_admin
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of a caller, as the audit log tells of it."""
+
+    caller: Caller
+    request_id: str
+    source_ip: str
+
+    @property
+    def tenant(self) -> TenantId:
+        return self.caller.tenant
+
+    def entry(
+        self,
+        action: str,
+        decision: Decision,
+        *,
+        path: str | None = None,
+        version: int | None = None,
+        backend: str | None = None,
+        detail: str | None = None,
+    ) -> Entry:
+        """Its row of the audit log; `detail` is JSON text."""
+        identity = self.caller.identity
+        return Entry(
+            self.caller.tenant,
+            identity.type,
+            identity.id,
+            action,
+            decision,
+            path,
+            version,
+            backend,
+            self.request_id,
+            self.source_ip,
+            detail,
+        )
 
 
 def token_text(tenant: TenantId, token_id: str, secret: bytes) -> str:

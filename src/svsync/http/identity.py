@@ -11,24 +11,25 @@ proxy, and 256 random bits are not guessed.
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
-from svsync.domain.access import Caller, Scope, UnauthenticatedError
+from svsync.domain.access import Call, Caller, Scope, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
 from svsync.http.addresses import site_of
 from svsync.observe.logs import log_context
+from svsync.services.authority import Authority, Rights
 
 ADDRESS: Final = web.RequestKey("address", str)
 CALLER: Final = web.RequestKey("caller", Caller)
+RIGHTS: Final = web.RequestKey("rights", Rights)
+FRESH: Final = web.RequestKey("fresh", bool)
+"""The rights were asked for after the request began."""
+REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CallersHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
-
-
-class Verifier(Protocol):
-    async def verify(self, text: str) -> Caller: ...
 
 
 class TooManyFailuresError(SvsyncError):
@@ -73,6 +74,16 @@ class Failures:
         return None if failed < self.limit else max(1, round(began + self.window - now))
 
 
+def recalling(handler: Handler) -> Handler:
+    """Mark a handler that compares its caller's epoch with that of its answer by itself."""
+
+    async def recalled(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    recalled.recalls = True  # type: ignore[attr-defined]
+    return recalled
+
+
 def for_scope(scope: Scope, handler: CallersHandler) -> Handler:
     """A handler for callers with a scope."""
 
@@ -84,7 +95,9 @@ def for_scope(scope: Scope, handler: CallersHandler) -> Handler:
     return checked
 
 
-def identify(access: Verifier, failures: Failures) -> Callable[..., Awaitable[web.StreamResponse]]:
+def identify(
+    authority: Authority, failures: Failures
+) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware that finds out who calls."""
 
     @web.middleware
@@ -92,19 +105,30 @@ def identify(access: Verifier, failures: Failures) -> Callable[..., Awaitable[we
         if not request.path.startswith("/v1/"):
             return await handler(request)
         try:
-            caller = await access.verify(_bearer(request))
+            text = bearer(request)
+            remembers = getattr(request.match_info.handler, "recalls", False)
+            rights = authority.recall(text) if remembers else None
+            if rights is None:
+                rights = await authority.verify(text)
+                request[FRESH] = True
         except UnauthenticatedError:
             if (wait := failures.count(request[ADDRESS])) is not None:
                 raise TooManyFailuresError(wait) from None
             raise
-        request[CALLER] = caller
-        with log_context(tenant=caller.slug):
+        request[RIGHTS] = rights
+        request[CALLER] = rights.caller
+        with log_context(tenant=rights.caller.slug):
             return await handler(request)
 
     return identified
 
 
-def _bearer(request: web.Request) -> str:
+def call_of(request: web.Request) -> Call:
+    """The request as the audit log tells of it."""
+    return Call(request[CALLER], request[REQUEST_ID], request[ADDRESS])
+
+
+def bearer(request: web.Request) -> str:
     """The token's text. Raises UnauthenticatedError where there is none, or more than one."""
     given = request.headers.getall("Authorization", [])
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")

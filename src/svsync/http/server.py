@@ -26,23 +26,25 @@ from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.identity import (
     ADDRESS,
     CALLER,
+    REQUEST_ID,
     Failures,
     Handler,
     TooManyFailuresError,
-    Verifier,
     identify,
 )
+from svsync.http.secrets import SecretRoutes
 from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
 from svsync.observe.tracer import UNTRACED, Tracer
+from svsync.services.authority import Authority
 from svsync.services.federation import Federation
 from svsync.services.readiness import Readiness
+from svsync.services.reading import Reading
 from svsync.services.removal import Removal
 from svsync.services.reports import Reports
 
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
 
-_REQUEST_ID: Final = web.RequestKey("request_id", str)
 _ERROR_CODE: Final = web.RequestKey("error_code", str)
 _GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -51,7 +53,8 @@ _GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Api:
     """The services that handlers use."""
 
-    access: Verifier
+    authority: Authority
+    reading: Reading
     federation: Federation
     removal: Removal
     reports: Reports
@@ -80,7 +83,7 @@ def make_server(
             traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
-            identify(api.access, Failures(clock)),
+            identify(api.authority, Failures(clock)),
         ],
     )
     app.add_routes(probes.routes(api.readiness))
@@ -88,6 +91,7 @@ def make_server(
     app.add_routes(
         FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
     )
+    app.add_routes(SecretRoutes(api.reading, api.authority).routes())
     return app
 
 
@@ -102,7 +106,7 @@ def _noted(
         began = clock()
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _GIVEN_ID.fullmatch(given) else ids("req")
-        request[_REQUEST_ID] = request_id
+        request[REQUEST_ID] = request_id
         request[ADDRESS] = addresses.of(request)
         with log_context(request_id=request_id):
             answer = await handler(request)
@@ -236,4 +240,4 @@ def _error(
     request: web.Request, status: int, code: str, message: str, field: str = ""
 ) -> web.Response:
     request[_ERROR_CODE] = code
-    return web.json_response(error_of(code, message, request[_REQUEST_ID], field), status=status)
+    return web.json_response(error_of(code, message, request[REQUEST_ID], field), status=status)

@@ -7,6 +7,7 @@ told, only behind that: whoever is told holds the token.
 """
 
 import hmac
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,7 +97,13 @@ class Access:
         return Created(token_id, SecretValue(text), about)
 
     async def verify(self, text: str) -> Caller:
-        """The caller that a token's text vouches for. One look-up by key.
+        """The caller that a token's text vouches for. Raises as `vouch`."""
+        caller, _ = await self.vouch(text)
+        return caller
+
+    async def vouch(self, text: str) -> tuple[Caller, float]:
+        """The caller that a token's text vouches for, and for how many seconds it does yet.
+        One look-up by key.
 
         Raises:
             UnauthenticatedError: no token's text, unknown, revoked or expired.
@@ -120,14 +127,18 @@ class Access:
                 raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
             if row["first_today"]:
                 await access.used(tx, token_id)
-        return Caller(
+        lasts = math.inf if row["expires_in"] is None else float(row["expires_in"])
+        caller = Caller(
             tenant=tenant,
             slug=row["slug"],
             identity=Identity(IdentityType(row["identity_type"]), row["identity_id"]),
             token_id=token_id,
             # A scope that a newer svsync gave means nothing here.
             scopes=frozenset(Scope(scope) for scope in row["scopes"] if scope in _KNOWN),
+            groups=tuple(row["groups"]),
+            epoch=row["auth_epoch"],
         )
+        return caller, lasts
 
     async def list_tokens(self, tenant: TenantId) -> list[dict[str, object]]:
         """Every token of a tenant, the newest first, without what it is made of."""
@@ -141,7 +152,9 @@ class Access:
             NotFoundError: there is no such token in this tenant.
         """
         async with self._db.transaction(tenant) as tx:
-            if not is_token_id(token_id) or not await access.revoke(tx, token_id):
+            known = is_token_id(token_id) and await access.revoke(tx, token_id)
+            await access.raise_epoch(tx)
+            if not known:
                 # What was given may be a token's own text, so it is not repeated.
                 raise NotFoundError(
                     "there is no such token: `svsync tokens list` shows the ids there are",

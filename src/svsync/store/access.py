@@ -41,3 +41,18 @@ async def list_tokens(tx: Transaction) -> list[Row]:
 async def revoke(tx: Transaction, token_id: str) -> bool:
     """False: there is no such token."""
     return await tx.execute("access.revoke", tx.tenant, token_id) == 1
+
+
+async def raise_epoch(tx: Transaction) -> None:
+    """Rights changed: who knew them asks again, from the moment that this is committed."""
+    await tx.execute("access.raise_epoch", tx.tenant)
+
+
+async def rules_of(
+    tx: Transaction, identity_type: str, identity_id: str, groups: Sequence[str]
+) -> list[Row]:
+    return await tx.fetch("access.rules_of", tx.tenant, identity_type, identity_id, list(groups))
+
+
+async def epoch(tx: Transaction) -> int:
+    return int(await tx.fetchval("access.epoch", tx.tenant))

@@ -40,6 +40,8 @@ LOOK_S = 15.0
 a lease. One that hangs, without a reset, is known by that alone."""
 ANSWER_S = 60.0
 """The same for any other transaction but those of a run, which its lease bounds."""
+ACCESSES = 3
+"""Connections of the read path: one for each batch under way, and one to spare."""
 ROLLBACK_S = 5.0
 """Seconds that an undo, or the end of a connection, may take before it is cut."""
 
@@ -131,12 +133,14 @@ class Database:
     """Connections to one Postgres, as one ordinary role.
 
     Renewals of leases have connections of their own: a run that uses up the pool must
-    not keep itself, or another run, from renewing.
+    not keep itself, or another run, from renewing. So has the read path: no run delays a
+    read.
     """
 
-    def __init__(self, pool: "Pool", renewals: "Pool") -> None:
+    def __init__(self, pool: "Pool", renewals: "Pool", accesses: "Pool") -> None:
         self._pool = pool
         self._renewals = renewals
+        self._accesses = accesses
 
     @asynccontextmanager
     async def transaction(
@@ -179,6 +183,15 @@ class Database:
         """
         async with _transaction(self._pool, tenants, read_only, LOOK_S) as connection:
             yield Transaction(connection, NO_TENANT, LOOK_S)
+
+    async def call(self, name: str, *args: object, seconds: float) -> list[Row]:
+        """A statement of the read path, which names its tenants and commits by itself.
+
+        Raises: as `transaction`; after StoreUnavailableError it may have been done.
+        """
+        async with _borrowed(self._accesses, seconds) as connection:
+            with translated():
+                return await connection.fetch(statements()[name], *args, timeout=seconds)
 
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
         """A statement on the few tables that belong to no tenant.
@@ -309,9 +322,13 @@ async def open_database(dsn: str, *, size: int = 8) -> AsyncIterator[Database]:
         StoreUnavailableError: no connection, wrong password, no such database.
         SchemaError: the role is superuser or has BYPASSRLS.
     """
-    async with _pool(dsn, 1, size) as pool, _pool(dsn, 0, 2) as renewals:
+    async with (
+        _pool(dsn, 1, size) as pool,
+        _pool(dsn, 0, 2) as renewals,
+        _pool(dsn, 0, ACCESSES) as accesses,
+    ):
         await _refuse_powerful_role(pool)
-        yield Database(pool, renewals)
+        yield Database(pool, renewals, accesses)
 
 
 @asynccontextmanager

@@ -1,0 +1,158 @@
+"""The audit log as hash chains: what a row says, and how each row names the one before.
+
+    genesis(tenant, chain, writer) ──► row 1 ──► row 2 ──► …        one writer each
+                                          │
+    checkpoint n names the heads of all chains of a tenant, and checkpoint n-1, and is signed
+
+A row's hash covers every field of it, its place, and the hash of the row before, so a row
+that was changed, removed, added or moved does not fit. Whoever may write the table could
+make a chain anew; a checkpoint that was signed, and kept elsewhere, cannot be made anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from svsync.domain.ids import TenantId
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Decision(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One access, allowed or denied. No field ever holds a value or a token.
+
+    Attributes:
+        action: what was asked for, as `secret.read`.
+        detail: JSON text with what the other fields have no place for; None: nothing.
+    """
+
+    tenant: TenantId
+    identity_type: str
+    identity_id: str
+    action: str
+    decision: str
+    secret_path: str | None = None
+    version: int | None = None
+    backend_id: str | None = None
+    request_id: str | None = None
+    source_ip: str | None = None
+    detail: str | None = None
+
+
+def genesis(tenant: int, chain: int, writer: str) -> bytes:
+    """What the first row of a chain names as the hash before it."""
+    return _hash(b"svsync-audit-chain-1", _text([tenant, chain, writer]))
+
+
+def link(before: bytes, chain: int, seq: int, at: datetime, entry: Entry) -> bytes:
+    """The hash of a row: of its fields, its place, and the hash of the row before it."""
+    return _hash(
+        before,
+        _text(
+            [
+                entry.tenant,
+                chain,
+                seq,
+                microseconds(at),
+                entry.identity_type,
+                entry.identity_id,
+                entry.action,
+                entry.secret_path,
+                entry.decision,
+                entry.version,
+                entry.backend_id,
+                entry.request_id,
+                entry.source_ip,
+                entry.detail,
+            ]
+        ),
+    )
+
+
+def microseconds(at: datetime) -> int:
+    """A moment as a whole number, as Postgres keeps it."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a chain goes: the number and the hash of its last row."""
+
+    chain: int
+    seq: int
+    hash: bytes
+
+
+def heads_text(heads: Sequence[Head]) -> str:
+    """The heads of a checkpoint, as it stores and hashes them."""
+    ordered = sorted(heads, key=lambda head: head.chain)
+    return _text([[head.chain, head.seq, head.hash.hex()] for head in ordered]).decode()
+
+
+def heads_of(text: str) -> list[Head]:
+    """The heads again. Raises ValueError for a text that holds none."""
+    return [Head(int(chain), int(seq), bytes.fromhex(digest)) for chain, seq, digest in _list(text)]
+
+
+def _list(text: str) -> list[list[str]]:
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(x, list) and len(x) == 3 for x in found):
+        raise ValueError("no heads")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What is signed: the chains of a tenant at one moment, tied to the checkpoint before."""
+
+    tenant: int
+    n: int
+    at: datetime
+    root: bytes
+    prev_hash: bytes
+
+    def signed_text(self) -> bytes:
+        """The exact bytes that the signature covers; their hash is the checkpoint's own."""
+        return _text(
+            [
+                "svsync-audit-checkpoint-1",
+                self.tenant,
+                self.n,
+                microseconds(self.at),
+                self.root.hex(),
+                self.prev_hash.hex(),
+            ]
+        )
+
+    @property
+    def hash(self) -> bytes:
+        return hashlib.sha256(self.signed_text()).digest()
+
+
+FIRST: Final = bytes(32)
+"""What the first checkpoint of a tenant names as the one before it."""
+
+
+def root_of(heads: str) -> bytes:
+    """The hash of a checkpoint's heads as text."""
+    return hashlib.sha256(heads.encode()).digest()
+
+
+def _text(fields: Sequence[object]) -> bytes:
+    # Surrogates cannot stand in Postgres, so what was stored can be encoded.
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _hash(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()

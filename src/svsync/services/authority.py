@@ -1,0 +1,133 @@
+"""Who calls and what they may, remembered for as long as nothing changed.
+
+What is remembered carries the epoch of its tenant's rights. Whoever answers by it compares
+that with the epoch that stands when the answer is recorded, and asks anew where it moved:
+so a revoked token, and a policy that was taken away, count for every request that begins
+after the change was answered, on every replica. What was asked of the database after a
+request began needs no such comparison.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from svsync.domain.access import Caller, token_hash
+from svsync.domain.ids import TenantId
+from svsync.domain.policies import ADMIN, Permission, Permissions, Rule, pattern_of
+from svsync.store import access as store
+from svsync.store.database import Database, Row
+
+KEPT_S: Final = 60.0
+"""Seconds for which a caller is remembered at most; less where the token ends before."""
+_TOKENS: Final = 50_000
+_IDENTITIES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """A caller with all that policies give them.
+
+    Attributes:
+        until: monotonic seconds from which on they have to be asked for anew.
+    """
+
+    caller: Caller
+    permissions: Permissions
+    until: float
+
+
+class Voucher(Protocol):
+    async def vouch(self, text: str) -> tuple[Caller, float]:
+        """The caller that a token vouches for, and for how many seconds it does yet.
+
+        Raises:
+            UnauthenticatedError, ForbiddenError: it does not count.
+        """
+        ...
+
+
+class Authority:
+    """Verifies tokens and compiles policies, for every tenant."""
+
+    def __init__(self, db: Database, voucher: Voucher, *, clock: Callable[[], float]) -> None:
+        """`clock` gives monotonic seconds."""
+        self._db = db
+        self._voucher = voucher
+        self._clock = clock
+        self._callers: OrderedDict[bytes, Rights] = OrderedDict()
+        self._compiled: OrderedDict[tuple[object, ...], tuple[int, Permissions]] = OrderedDict()
+
+    def recall(self, text: str) -> Rights | None:
+        """What is remembered of a token; good for an answer only where its caller's epoch is
+        still the tenant's when the answer is recorded."""
+        key = token_hash(text)
+        rights = self._callers.get(key)
+        if rights is None:
+            return None
+        if rights.until <= self._clock():
+            del self._callers[key]
+            return None
+        self._callers.move_to_end(key)
+        return rights
+
+    async def verify(self, text: str) -> Rights:
+        """The same, asked of the database now.
+
+        Raises:
+            UnauthenticatedError, ForbiddenError: the token does not count.
+            StoreUnavailableError: nobody can be known now.
+        """
+        began = self._clock()
+        caller, seconds = await self._voucher.vouch(text)
+        permissions = await self.permissions(caller)
+        rights = Rights(caller, permissions, began + min(seconds, KEPT_S))
+        self._callers[token_hash(text)] = rights
+        if len(self._callers) > _TOKENS:
+            self._callers.popitem(last=False)
+        return rights
+
+    async def permissions(self, caller: Caller) -> Permissions:
+        """What policies give a caller who was verified just now."""
+        if caller.is_admin:
+            return ADMIN
+        key = (caller.tenant, caller.identity, caller.groups)
+        known = self._compiled.get(key)
+        if known is not None and known[0] == caller.epoch:
+            self._compiled.move_to_end(key)
+            return known[1]
+        async with self._db.transaction(caller.tenant, read_only=True) as tx:
+            # First: rules that changed since are then known under an epoch that is over.
+            epoch = await store.epoch(tx)
+            rows = await store.rules_of(
+                tx, str(caller.identity.type), caller.identity.id, caller.groups
+            )
+        made = compiled(rows)
+        self._compiled[key] = epoch, made
+        if len(self._compiled) > _IDENTITIES:
+            self._compiled.popitem(last=False)
+        return made
+
+    def forget(self, tenant: TenantId) -> None:
+        """Drop what is remembered of a tenant; a hint, on which nothing depends."""
+        self._callers = OrderedDict(
+            (key, rights) for key, rights in self._callers.items() if rights.caller.tenant != tenant
+        )
+
+
+def compiled(rows: list[Row]) -> Permissions:
+    """The rules of some policies, as the database has them."""
+    known = frozenset(map(str, Permission))
+    return Permissions(
+        [
+            Rule(
+                row["policy_id"],
+                row["name"],
+                row["ord"],
+                pattern_of(row["path_pattern"]),
+                # A permission that a newer svsync knows means nothing here.
+                frozenset(Permission(p) for p in row["permissions"] if p in known),
+            )
+            for row in rows
+        ]
+    )

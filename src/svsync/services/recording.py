@@ -1,0 +1,292 @@
+"""Every access becomes a row of the audit log before anybody gets an answer.
+
+Accesses that wait are taken together as soon as a slot is free: one alone leaves at once,
+and under load batches grow by themselves. A batch is two statements, each committed by
+itself: what stands now of all that is asked, with the epoch of who may do what; then the
+rows. So an answer costs a share of a commit, and a change of rights is met by the next
+batch, on every replica, without anybody being told of it.
+
+Each slot appends to chains of its own, one a tenant, so no writer waits for another and
+the order of a chain is that of its commits. A commit of which nobody knows the outcome
+ends its chains: nothing is numbered anew. What cannot be recorded is not answered.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from svsync.domain import audit
+from svsync.domain.audit import Entry
+from svsync.domain.errors import StoreUnavailableError, SvsyncError
+from svsync.domain.ids import TenantId
+from svsync.observe.logs import get_logger
+from svsync.store import audit as store
+from svsync.store.audit import Linked
+from svsync.store.database import Database, Row
+
+SLOTS: Final = 2
+"""Batches under way at one time."""
+BATCH: Final = 256
+"""Accesses in one batch."""
+ROOM: Final = 4096
+"""Accesses that wait; beyond it they are told to come again."""
+LOOK_S: Final = 5.0
+"""Seconds in which what stands is known."""
+_END_S: Final = 2.0
+
+
+class AuditUnavailableError(StoreUnavailableError):
+    """The audit log takes no row, so nothing is answered."""
+
+    code = "audit_unavailable"
+
+
+class OverloadedError(StoreUnavailableError):
+    """More wait here than can be answered soon."""
+
+    code = "overloaded"
+
+
+class Access(ABC):
+    """One access: what it asks for, and what comes of it.
+
+    Attributes:
+        tenant: whose.
+        path: what is looked up; empty: nothing is.
+        version: of that, None for the current one.
+        known: number and version of a ciphertext that is at hand, which is left out then.
+    """
+
+    __slots__ = ("done", "known", "path", "tenant", "version")
+
+    def __init__(
+        self,
+        tenant: TenantId,
+        path: str = "",
+        version: int | None = None,
+        known: tuple[int, int] | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self.path = path
+        self.version = version
+        self.known = known
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @abstractmethod
+    def settle(self, row: Row) -> Entry | None:
+        """Decide on what stands, and say what is to be recorded; None: nothing was decided.
+
+        It awaits nothing. What it raises is what the caller of `submit` is told.
+        """
+
+
+class _Noted(Access):
+    """An access that was decided on."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.tenant)
+        self._entry = entry
+
+    def settle(self, row: Row) -> Entry | None:
+        return self._entry
+
+
+@dataclass(slots=True)
+class _Chain:
+    id: int
+    seq: int
+    hash: bytes
+
+
+class _Slot:
+    """One writer: a chain for each tenant, and one batch at a time."""
+
+    def __init__(self, db: Database, writer: str, audit_timeout: float) -> None:
+        self._db = db
+        self._writer = writer
+        self._timeout = audit_timeout
+        self._chains: dict[TenantId, _Chain] = {}
+
+    async def append(self, entries: Sequence[Entry], at: datetime) -> None:
+        """Raises AuditUnavailableError: whether the rows are there nobody knows."""
+        linked: list[Linked] = []
+        touched = {entry.tenant for entry in entries}
+        try:
+            await self._open(touched)
+            heads = {tenant: self._chains[tenant] for tenant in touched}
+            ends = {tenant: (chain.seq, chain.hash) for tenant, chain in heads.items()}
+            for entry in entries:
+                chain = heads[entry.tenant]
+                seq, before = ends[entry.tenant]
+                made = audit.link(before, chain.id, seq + 1, at, entry)
+                ends[entry.tenant] = seq + 1, made
+                linked.append(Linked(entry, chain.id, seq + 1, at, made))
+            await store.record(self._db, linked, self._timeout)
+        except BaseException as failed:
+            await self._give_up(touched)
+            if isinstance(failed, SvsyncError):
+                raise AuditUnavailableError(
+                    "the access could not be recorded, so it is not answered: try again"
+                ) from None
+            raise
+        for tenant, chain in heads.items():
+            chain.seq, chain.hash = ends[tenant]
+
+    async def _open(self, tenants: Collection[TenantId]) -> None:
+        new = [tenant for tenant in tenants if tenant not in self._chains]
+        if not new:
+            return
+        made = await store.open_chains(self._db, new, self._writer, self._timeout)
+        for tenant, number in made.items():
+            start = audit.genesis(tenant, number, self._writer)
+            self._chains[tenant] = _Chain(number, 0, start)
+
+    async def _give_up(self, tenants: Collection[TenantId]) -> None:
+        """Their next rows open new chains."""
+        await self._end([tenant for tenant in tenants if tenant in self._chains], "outcome_unknown")
+
+    async def close(self) -> None:
+        await self._end(list(self._chains), "closed")
+
+    async def _end(self, tenants: Sequence[TenantId], reason: str) -> None:
+        ends = [
+            (tenant, chain.id, chain.seq, chain.hash)
+            for tenant in tenants
+            if (chain := self._chains.pop(tenant, None)) is not None
+        ]
+        if ends:
+            with suppress(SvsyncError):  # a chain without an end is one whose writer died
+                await store.end_chains(self._db, ends, reason, _END_S)
+
+
+class Recorder:
+    """Takes accesses, decides and records them in batches. Made by `open_recorder`."""
+
+    def __init__(self, db: Database, writer: str, *, audit_timeout: float) -> None:
+        self._db = db
+        self._slots = [
+            _Slot(db, f"{writer}:{number}", audit_timeout) for number in range(1, SLOTS + 1)
+        ]
+        self._waiting: OrderedDict[TenantId, deque[Access]] = OrderedDict()
+        self._many = 0
+        self._filled = asyncio.Event()
+
+    async def record(self, entry: Entry) -> None:
+        """Record one access that was decided on.
+
+        Raises:
+            AuditUnavailableError, OverloadedError, StoreUnavailableError: it is not recorded,
+                or nobody knows; it must not be answered.
+        """
+        await self.submit(_Noted(entry))
+
+    async def submit(self, access: Access) -> None:
+        """Until the access was decided on, and that is recorded. Raises: as `record`, and what
+        its `settle` raised."""
+        if self._many >= ROOM:
+            raise OverloadedError("more requests wait than can be answered soon: try again")
+        self._waiting.setdefault(access.tenant, deque()).append(access)
+        self._many += 1
+        self._filled.set()
+        await access.done
+
+    async def serve(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for slot in self._slots:
+                tasks.create_task(self._keep_flushing(slot))
+
+    async def close(self) -> None:
+        """End the chains, and whatever waits still."""
+        for access in self._take(self._many):
+            if not access.done.done():
+                access.done.set_exception(AuditUnavailableError("svsync is stopping"))
+        for slot in self._slots:
+            await slot.close()
+
+    async def _keep_flushing(self, slot: _Slot) -> None:
+        while True:
+            await self._filled.wait()
+            batch = self._take(BATCH)
+            if not batch:
+                self._filled.clear()
+                continue
+            try:
+                await self._flush(slot, batch)
+            except SvsyncError as error:
+                _fail(batch, error)
+            except Exception as bug:  # noqa: BLE001 - one batch fails, not the log
+                get_logger().error("batch_failed", exc_info=bug)
+                _fail(batch, AuditUnavailableError("the access could not be recorded"))
+            except BaseException:
+                _fail(batch, AuditUnavailableError("svsync is stopping"))
+                raise
+
+    def _take(self, most: int) -> list[Access]:
+        """Of each tenant in turn, so that none waits for the storm of another."""
+        taken: list[Access] = []
+        while self._waiting and len(taken) < most:
+            tenant, queue = self._waiting.popitem(last=False)
+            access = queue.popleft()
+            if queue:
+                self._waiting[tenant] = queue
+            self._many -= 1
+            if not access.done.done():  # its caller has not gone
+                taken.append(access)
+        return taken
+
+    async def _flush(self, slot: _Slot, batch: Sequence[Access]) -> None:
+        asked = [(a.tenant, a.path, a.version, *(a.known or (None, None))) for a in batch]
+        rows = await store.look(self._db, asked, LOOK_S)
+        entries: list[Entry] = []
+        settled: list[Access] = []
+        for row in rows:
+            access = batch[row["n"] - 1]
+            try:
+                entry = access.settle(row)
+            except SvsyncError as refused:
+                _fail([access], refused)
+                continue
+            settled.append(access)
+            if entry is not None:
+                entries.append(entry)
+        if entries:
+            await slot.append(entries, rows[0]["at"])
+        for access in settled:
+            if not access.done.done():
+                access.done.set_result(None)
+        # What has no row is of a tenant that is not there.
+        _fail(batch, StoreUnavailableError("the tenant is not there any more"))
+
+
+def _fail(batch: Sequence[Access], error: SvsyncError) -> None:
+    for access in batch:
+        if not access.done.done():
+            access.done.set_exception(error)
+
+
+@asynccontextmanager
+async def open_recorder(
+    db: Database, writer: str, *, audit_timeout: float
+) -> AsyncIterator[Recorder]:
+    """The audit log of this process; its chains end when the block does.
+
+    Args:
+        writer: the process, as host and number.
+        audit_timeout: seconds in which a batch of rows must be committed.
+    """
+    recorder = Recorder(db, writer, audit_timeout=audit_timeout)
+    serving = asyncio.create_task(recorder.serve(), name="audit")
+    try:
+        yield recorder
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await recorder.close()

@@ -1,0 +1,220 @@
+-- Who may do what, and who did: policies with their rules and bindings, groups of
+-- identities, and the audit log in hash chains with signed checkpoints.
+--
+-- min_code: 1
+
+-- Policies -----------------------------------------------------------------------
+
+CREATE TABLE policies (
+  tenant_id   int NOT NULL REFERENCES tenants,
+  policy_id   text COLLATE "C" NOT NULL,
+  name        text COLLATE "C" NOT NULL,
+  description text,
+  rev         bigint NOT NULL DEFAULT 1,
+  created_by  text,
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  updated_at  timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, policy_id),
+  UNIQUE (tenant_id, name)
+);
+
+CREATE TABLE policy_rules (
+  tenant_id    int NOT NULL,
+  policy_id    text COLLATE "C" NOT NULL,
+  ord          int NOT NULL,
+  path_pattern text NOT NULL,
+  permissions  text[] NOT NULL,
+  PRIMARY KEY (tenant_id, policy_id, ord),
+  FOREIGN KEY (tenant_id, policy_id) REFERENCES policies ON DELETE CASCADE
+);
+
+CREATE TABLE bindings (
+  tenant_id     int NOT NULL,
+  policy_id     text COLLATE "C" NOT NULL,
+  identity_type text NOT NULL CHECK (identity_type IN ('service_account', 'user', 'group')),
+  identity_id   text COLLATE "C" NOT NULL,
+  created_by    text,
+  created_at    timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, policy_id, identity_type, identity_id),
+  FOREIGN KEY (tenant_id, policy_id) REFERENCES policies ON DELETE CASCADE
+);
+CREATE INDEX bindings_of_identity ON bindings (tenant_id, identity_type, identity_id);
+
+-- What a directory last said; `groups` are names as bindings name them.
+CREATE TABLE identity_groups (
+  tenant_id    int NOT NULL REFERENCES tenants,
+  identity_id  text COLLATE "C" NOT NULL,
+  groups       text[] NOT NULL,
+  refreshed_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, identity_id)
+);
+
+-- The audit log ------------------------------------------------------------------
+
+CREATE SEQUENCE audit_chain_ids AS bigint CACHE 1;
+
+-- One writer appends to a chain: its rows are numbered from 1 on, and each names the hash of the one before. The first names
+-- that of the chain itself. `trimmed_seq` and `trimmed_hash`: up to where retention removed its rows.
+CREATE TABLE audit_chains (
+  tenant_id    int NOT NULL REFERENCES tenants,
+  chain_id     bigint NOT NULL,
+  writer       text NOT NULL,
+  started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  ended_seq    bigint,
+  ended_hash   bytea,
+  end_reason   text,
+  trimmed_seq  bigint NOT NULL DEFAULT 0,
+  trimmed_hash bytea,
+  PRIMARY KEY (tenant_id, chain_id)
+);
+
+CREATE TABLE audit (
+  tenant_id     int NOT NULL,
+  chain_id      bigint NOT NULL,
+  seq           bigint NOT NULL,
+  at            timestamptz NOT NULL,
+  identity_type text NOT NULL,
+  identity_id   text COLLATE "C" NOT NULL,
+  action        text NOT NULL,
+  secret_path   text COLLATE "C",
+  decision      text NOT NULL CHECK (decision IN ('allow', 'deny')),
+  version       int,
+  backend_id    text COLLATE "C",
+  request_id    text,
+  source_ip     text,
+  detail        text,                       -- JSON text, hashed as it stands; never a value
+  hash          bytea NOT NULL,
+  PRIMARY KEY (tenant_id, chain_id, seq, at)
+) PARTITION BY RANGE (at);
+CREATE INDEX audit_at ON audit USING brin (at);
+CREATE INDEX audit_of_identity ON audit (tenant_id, identity_id, at);
+CREATE INDEX audit_of_path ON audit (tenant_id, secret_path, at) WHERE secret_path IS NOT NULL;
+
+-- Nothing is ever written there while there is a partition for the month; without it a month that was forgotten would
+-- refuse every access.
+CREATE TABLE audit_rest PARTITION OF audit DEFAULT;
+
+-- `heads`: JSON text, [chain, seq, hash] of each chain that went on since the checkpoint before; `root` is its hash.
+CREATE TABLE audit_checkpoints (
+  tenant_id  int NOT NULL REFERENCES tenants,
+  n          bigint NOT NULL,
+  at         timestamptz NOT NULL,
+  heads      text NOT NULL,
+  root       bytea NOT NULL,
+  prev_hash  bytea NOT NULL,
+  hash       bytea NOT NULL,
+  key_id     int NOT NULL,
+  signature  bytea NOT NULL,
+  anchored   text,
+  PRIMARY KEY (tenant_id, n),
+  FOREIGN KEY (tenant_id, key_id) REFERENCES data_keys
+);
+
+-- A row of the log is written once. Whoever owns the table could drop this; that is what checkpoints and anchors are for.
+CREATE FUNCTION svsync_written_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'a row of % is written once', TG_TABLE_NAME;
+END $$;
+CREATE TRIGGER written_once BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION svsync_written_once();
+CREATE TRIGGER written_once BEFORE DELETE ON audit_checkpoints FOR EACH ROW EXECUTE FUNCTION svsync_written_once();
+
+-- The partition of a month, by its first day, where there is none. Its rows are reached through the log alone: it is under
+-- row-level security and has no policy of its own.
+CREATE FUNCTION svsync_audit_month(first_day date) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  month date := date_trunc('month', first_day)::date;
+  named text := format('audit_%s', to_char(month, 'YYYY_MM'));
+BEGIN
+  IF to_regclass(named) IS NOT NULL THEN
+    RETURN false;
+  END IF;
+  EXECUTE format('CREATE TABLE %I PARTITION OF audit FOR VALUES FROM (%L) TO (%L)', named,
+                 month::timestamp AT TIME ZONE 'UTC', (month + interval '1 month')::timestamp AT TIME ZONE 'UTC');
+  EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', named);
+  EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', named);
+  RETURN true;
+END $$;
+
+ALTER TABLE audit_rest ENABLE ROW LEVEL SECURITY;
+ALTER TABLE audit_rest FORCE ROW LEVEL SECURITY;
+
+-- Keeping tenants apart ----------------------------------------------------------
+
+DO $$
+DECLARE t text;
+BEGIN
+  FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'audit', 'audit_chains',
+                           'audit_checkpoints'] LOOP
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+    EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+    EXECUTE format($p$CREATE POLICY tenant_rows ON %I
+      USING (tenant_id = ANY ((SELECT string_to_array(current_setting('svsync.tenants', true), ',')::int[])::int[]))
+      WITH CHECK (tenant_id = ANY ((SELECT string_to_array(current_setting('svsync.tenants', true), ',')::int[])::int[]))$p$, t);
+  END LOOP;
+END $$;
+
+SELECT svsync_audit_month((now() AT TIME ZONE 'UTC')::date),
+       svsync_audit_month(((now() AT TIME ZONE 'UTC') + interval '1 month')::date),
+       svsync_audit_month(((now() AT TIME ZONE 'UTC') + interval '2 months')::date);
+
+-- The read path ------------------------------------------------------------------
+
+-- What a batch of accesses looks up, in one round trip and without a transaction of the client's: for each asked path, in
+-- its order, the epoch of its tenant and the secret with its current version (or the one asked for, where that is not null).
+-- The ciphertext is left out where the caller has it: the version known to it under the secret's number.
+CREATE FUNCTION svsync_look(tenants text, asked_tenant int[], asked_path text[], asked_version int[], known_secret bigint[],
+                            known_version int[])
+RETURNS TABLE (n bigint, at timestamptz, epoch bigint, tenant_status text, secret_id bigint, state text, secret_type text,
+               tags text[], owner text, description text, custom text, row_rev bigint, version int, version_state text,
+               key_id int, nonce bytea, sealed bytea, has_value boolean, created_at timestamptz, backend_id text,
+               pair_status text, synced_at timestamptz, rule_ord int, rev bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('svsync.tenants', tenants, true);
+  RETURN QUERY
+    SELECT x.n, clock_timestamp(), t.auth_epoch, t.status, s.secret_id, s.state, s.secret_type, s.tags, s.owner, s.description,
+           s.custom, s.row_rev, v.version, v.state, v.key_id, k.nonce, k.sealed, v.sealed IS NOT NULL, v.created_at,
+           p.backend_id, p.status, p.synced_at, CASE WHEN p.mapping_hash = b.mapping_hash THEN p.rule_ord END, b.rev
+    FROM unnest(asked_tenant, asked_path, asked_version, known_secret, known_version) WITH ORDINALITY
+      AS x(tenant, path, version, known_secret, known_version, n)
+    JOIN tenants t ON t.tenant_id = x.tenant
+    LEFT JOIN secrets s ON s.tenant_id = x.tenant AND s.path = x.path
+    LEFT JOIN versions v ON v.tenant_id = x.tenant AND v.secret_id = s.secret_id AND v.version = coalesce(x.version, s.current_version)
+    LEFT JOIN LATERAL (SELECT v.nonce, v.sealed
+                       WHERE x.known_secret IS DISTINCT FROM s.secret_id OR x.known_version IS DISTINCT FROM v.version) k ON true
+    LEFT JOIN sync_state p ON p.tenant_id = x.tenant AND p.path = x.path AND p.status NOT IN ('detached', 'standby')
+    LEFT JOIN backends b ON b.tenant_id = x.tenant AND b.backend_id = p.backend_id
+    ORDER BY x.n;
+END $$;
+
+-- Append a batch of rows to the log; committed when this is answered.
+CREATE FUNCTION svsync_record(tenants text, tenant int[], chain bigint[], seq bigint[], at timestamptz[], identity_type text[],
+                              identity_id text[], action text[], secret_path text[], decision text[], version int[],
+                              backend_id text[], request_id text[], source_ip text[], detail text[], hash bytea[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('svsync.tenants', tenants, true);
+  INSERT INTO audit SELECT * FROM unnest(tenant, chain, seq, at, identity_type, identity_id, action, secret_path, decision,
+                                         version, backend_id, request_id, source_ip, detail, hash);
+END $$;
+
+-- Begin a chain for each of these tenants; its id, in their order.
+CREATE FUNCTION svsync_open_chains(tenants text, tenant int[], writing text) RETURNS TABLE (tenant_id int, chain_id bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('svsync.tenants', tenants, true);
+  RETURN QUERY
+    INSERT INTO audit_chains AS c (tenant_id, chain_id, writer)
+    SELECT x, nextval('audit_chain_ids'), writing FROM unnest(tenant) AS x
+    RETURNING c.tenant_id, c.chain_id;
+END $$;
+
+-- Say of chains that nothing is appended to them any more, and where they end.
+CREATE FUNCTION svsync_end_chains(tenants text, tenant int[], chain bigint[], seq bigint[], hash bytea[], reason text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM set_config('svsync.tenants', tenants, true);
+  UPDATE audit_chains c SET ended_seq = x.seq, ended_hash = x.hash, end_reason = reason
+  FROM unnest(tenant, chain, seq, hash) AS x(tenant, chain, seq, hash)
+  WHERE c.tenant_id = x.tenant AND c.chain_id = x.chain;
+END $$;
