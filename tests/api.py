@@ -29,6 +29,7 @@ from svsync.http.openapi import document
 from svsync.http.server import Api, make_server
 from svsync.services.access import Access
 from svsync.services.authority import Authority
+from svsync.services.authorizing import Authorizing
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling
@@ -162,6 +163,7 @@ def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
     app = house.app
     return Api(
         authority=Authority(app.db, access, clock=time.monotonic),
+        authorizing=Authorizing(app.recorder),
         reading=app.reading,
         federation=app.federation,
         removal=app.removal,

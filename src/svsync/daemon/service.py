@@ -32,6 +32,7 @@ from svsync.observe.opening import open_tracer
 from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
 from svsync.services.authority import Authority
+from svsync.services.authorizing import Authorizing
 from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
@@ -173,6 +174,7 @@ class _Service:
         if Role.API in self._roles:
             api = Api(
                 authority=Authority(app.db, app.access, clock=time.monotonic),
+                authorizing=Authorizing(app.recorder),
                 reading=app.reading,
                 federation=app.federation,
                 removal=app.removal,

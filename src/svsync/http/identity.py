@@ -8,6 +8,7 @@ before it from the same address: one wrong client must not lock out the others b
 proxy, and 256 random bits are not guessed.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,14 +21,17 @@ from svsync.domain.errors import SvsyncError
 from svsync.http.addresses import site_of
 from svsync.observe.logs import log_context
 from svsync.services.authority import Authority, Rights
+from svsync.services.authorizing import Authorizing
 
 ADDRESS: Final = web.RequestKey("address", str)
 CALLER: Final = web.RequestKey("caller", Caller)
 RIGHTS: Final = web.RequestKey("rights", Rights)
 FRESH: Final = web.RequestKey("fresh", bool)
 """The rights were asked for after the request began."""
+AUTHORIZING: Final = web.AppKey("authorizing", Authorizing)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CallersHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
 
@@ -84,15 +88,34 @@ def recalling(handler: Handler) -> Handler:
     return recalled
 
 
-def for_scope(scope: Scope, handler: CallersHandler) -> Handler:
-    """A handler for callers with a scope."""
+def for_scope(
+    scope: Scope, action: str, handler: CallersHandler, *, recorded: bool = True
+) -> Handler:
+    """A handler for callers with a scope.
+
+    Args:
+        action: what the audit log calls it, as `federation.sync`. Who lacks the scope is
+            recorded always.
+        recorded: it is recorded before the handler is reached. False for what changes
+            nothing and shows no name of a secret, and for a handler that records by itself.
+    """
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        caller = request[CALLER]
-        caller.require(scope)
-        return await handler(request, caller)
+        call, authorizing = call_of(request), request.app[AUTHORIZING]
+        await authorizing.require_scope(call, scope, action)
+        if recorded:
+            await authorizing.note(call, action, backend=_backend(request))
+        return await handler(request, call.caller)
 
     return checked
+
+
+def _backend(request: web.Request) -> str | None:
+    """The backend that a path names, if it could be one's id."""
+    if not request.path.startswith("/v1/federation/backends/"):
+        return None
+    named = request.match_info.get("id", "")
+    return named if _ID.fullmatch(named) else None
 
 
 def identify(

@@ -25,6 +25,7 @@ from svsync.http.body import MAX_BODY, RequestError
 from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.identity import (
     ADDRESS,
+    AUTHORIZING,
     CALLER,
     REQUEST_ID,
     Failures,
@@ -37,6 +38,7 @@ from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.services.authority import Authority
+from svsync.services.authorizing import Authorizing
 from svsync.services.federation import Federation
 from svsync.services.readiness import Readiness
 from svsync.services.reading import Reading
@@ -54,6 +56,7 @@ class Api:
     """The services that handlers use."""
 
     authority: Authority
+    authorizing: Authorizing
     reading: Reading
     federation: Federation
     removal: Removal
@@ -86,6 +89,7 @@ def make_server(
             identify(api.authority, Failures(clock)),
         ],
     )
+    app[AUTHORIZING] = api.authorizing
     app.add_routes(probes.routes(api.readiness))
     app.add_routes(openapi.routes())
     app.add_routes(

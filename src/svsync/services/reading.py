@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from svsync.domain.access import Call, Caller, ForbiddenError, Scope
+from svsync.domain.access import Call, ForbiddenError, Scope
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import PairStatus
 from svsync.domain.envelope import Purpose
@@ -21,6 +21,7 @@ from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.policies import Permission, Permissions
 from svsync.services.authority import Rights
+from svsync.services.authorizing import absent, refused
 from svsync.services.recording import Access, Recorder
 from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import metadata_of, time_of
@@ -145,7 +146,7 @@ class Reading:
         if asked.stale:
             raise StaleRightsError
         if asked.row is None:
-            raise refused(call.caller, rights.permissions, path)
+            raise refused(call, rights.permissions, Permission.READ, path, Scope.SECRETS_READ)
         row = asked.row
         check_readable(row, path, version)
         if row["sealed"] is not None:
@@ -218,21 +219,6 @@ class Reading:
         if len(self._modes) > 10_000:
             self._modes.clear()
         return lambda rule: modes.get(rule, modes[None])
-
-
-def refused(caller: Caller, permissions: Permissions, path: str) -> Exception:
-    """What somebody is told who may not do what they asked for: nothing of whether the path
-    is there, unless they may list it."""
-    if not caller.has(Scope.SECRETS_READ):
-        return ForbiddenError(f"this needs a token with the scope {Scope.SECRETS_READ}")
-    if permissions.decide(path, Permission.LIST) is not None:
-        return ForbiddenError(f"no policy lets you read {path}")
-    return absent(path)
-
-
-def absent(path: str) -> NotFoundError:
-    """The one answer for what is not there, and for what the caller may not know of."""
-    return NotFoundError(f"there is no secret at {path}", code="secret_not_found")
 
 
 def check_readable(row: Row, path: str, version: int | None) -> None:
