@@ -29,13 +29,19 @@ from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import BackendDriver, Signals
-from svsync.registry import CredentialReader, Registry, key_services
+from svsync.registry import CredentialReader, Registry, anchors, key_services
 from svsync.services.access import Access
+from svsync.services.audit import AuditLog
+from svsync.services.audit_months import AuditMonths
+from svsync.services.checkpoints import Checkpoints
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
 from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
+from svsync.services.groups import Groups
 from svsync.services.overview import Overview
+from svsync.services.policies import Policies
+from svsync.services.policy_tests import PolicyTests
 from svsync.services.reading import Reading
 from svsync.services.recording import Recorder, open_recorder
 from svsync.services.removal import Removal
@@ -45,6 +51,8 @@ from svsync.services.runs import Runs
 from svsync.services.sealing import Sealing
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
+from svsync.services.signing import Signing
+from svsync.services.verification import Verification
 from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
 from svsync.store.database import Database, open_database
@@ -84,7 +92,15 @@ class App:
     runs: Runs
     retention: Retention
     access: Access
+    groups: Groups
+    policies: Policies
+    policy_tests: PolicyTests
     recorder: Recorder
+    audit: AuditLog
+    months: AuditMonths
+    signing: Signing
+    checkpoints: Checkpoints
+    verification: Verification
     reading: Reading
     overview: Overview
     embedded: bool
@@ -146,6 +162,7 @@ async def open_app(
         recorder = await stack.enter_async_context(
             open_recorder(db, _holder(), audit_timeout=settings.audit_timeout)
         )
+        signing = Signing(db, sealing)
         app = App(
             settings=settings,
             db=db,
@@ -175,7 +192,15 @@ async def open_app(
             ),
             retention=Retention(db, ages_of(settings)),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
+            groups=Groups(db),
+            policies=Policies(db, ids=new_id),
+            policy_tests=PolicyTests(db),
             recorder=recorder,
+            audit=AuditLog(db),
+            months=AuditMonths(db, recorder, settings.audit_retention),
+            signing=signing,
+            checkpoints=Checkpoints(db, signing, anchors(settings)),
+            verification=Verification(db, signing),
             reading=Reading(db, recorder, sealing),
             overview=Overview(db),
             embedded=embedded is not None,

@@ -329,3 +329,29 @@ class ChangeFeed(Protocol):
     def dropped(self) -> int:
         """How much was dropped unseen; each time a gap was told."""
         ...
+
+
+# --- the audit log, outside -----------------------------------------------------------
+
+
+class Anchor(Protocol):
+    """A place outside the database that keeps checkpoints of the audit log.
+
+    Whoever can write the database must not be able to write there what was written before.
+    """
+
+    @property
+    def place(self) -> str:
+        """What it is called, the same at each start: what it has is remembered by it."""
+        ...
+
+    async def keep(self, lines: Sequence[str]) -> None:
+        """Keep lines, in their order; they are there for good when this returns.
+
+        A line may be given again after an error, so one may stand there twice. Called by
+        one process at a time.
+
+        Raises:
+            AnchorError: some may not be there.
+        """
+        ...

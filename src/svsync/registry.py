@@ -26,6 +26,7 @@ from svsync.network import NetworkPolicy
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import (
+    Anchor,
     Backend,
     BackendDriver,
     ChangeFeed,
@@ -40,6 +41,10 @@ _BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
 _FEEDS = {
     "vault-audit": "svsync.feeds.vault_audit.feed:open_feed",
     "vault-events": "svsync.feeds.vault_events:open_feed",
+}
+_ANCHORS = {
+    "file": "svsync.anchors.file:open_anchor",
+    "syslog": "svsync.anchors.syslog:open_anchor",
 }
 _LATER = ("aws-secrets-manager", "azure-key-vault", "gcp-secret-manager")
 _PLUGINS = "svsync.backends"
@@ -222,6 +227,11 @@ def key_services(settings: Settings, *, make_primary: bool, make_secondary: bool
         raise problems[0]
     primary, secondary = (*opened, None)[:2]
     return KeyServices(primary, secondary, tuple(problem.message for problem in problems))
+
+
+def anchors(settings: Settings) -> list[Anchor]:
+    """The configured places outside; nothing is contacted yet."""
+    return [_named(_ANCHORS[entry["anchor"]])(entry) for entry in settings.audit_anchors]
 
 
 def _named(target: str) -> Any:

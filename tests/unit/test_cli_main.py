@@ -40,6 +40,7 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
     (errors.HandedOverError("x"), 1),
     (errors.KeyServiceError("x"), 1),
     (errors.SetupError("x"), 1),
+    (errors.AnchorError("x"), 1),
     (errors.SvsyncError("x"), 1),
 ]
 

@@ -42,6 +42,7 @@ _COMMANDS = (
     "secrets",
     "tokens",
     "webhooks",
+    "audit",
     "admin",
     "doctor",
     "demo",

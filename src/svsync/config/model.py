@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from svsync.config.anchors import ANCHOR, ANCHORS
 from svsync.config.backend_keys import BACKEND, DAY
 from svsync.config.document import Node
 from svsync.config.endpoints import ORIGIN, URL
@@ -197,6 +198,13 @@ class Settings:
         "A read whose audit row takes longer to commit is refused: nothing leaves unrecorded.",
         default="2s",
     )
+    audit_anchors: tuple[Mapping[str, str], ...] = setting(
+        ANCHORS,
+        "Places outside the database that keep the signed checkpoints of the audit log; without "
+        "one, whoever owns the database and the root key could make the log anew.",
+        default=[],
+        keys=ANCHOR,
+    )
 
     # --- observation -------------------------------------------------------------
 
@@ -347,6 +355,12 @@ class Settings:
         duration(0, 3650 * DAY),
         "For how long a token is listed after it expired or was revoked.",
         default="90d",
+    )
+    audit_retention: int = setting(
+        duration(31 * DAY, 3650 * DAY),
+        "For how long the audit log is kept; it goes by whole months, once a checkpoint covers "
+        "them.",
+        default="400d",
     )
 
     # --- stopping ----------------------------------------------------------------

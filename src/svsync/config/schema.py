@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from svsync.config.anchors import ANCHOR
 from svsync.config.backend_keys import (
     BACKEND,
     CALL_BUDGET,
@@ -103,6 +104,7 @@ def reference_page() -> str:
         "Variables that begin with `SVSYNC_`, and `METRICS_ADDRESS`, are svsync's own; the others "
         "are those of ScaiVault's deployment guide.\n"
     )
+    parts += ["## `audit_anchors`\n", "A list of these.\n", _table(ANCHOR)]
     parts += [
         "## A backend\n",
         "The same in the file (`backends`, a list) and in the API. The API takes ScaiVault paths "

@@ -31,8 +31,12 @@ from svsync.observe.metrics import Metrics, watch_loop
 from svsync.observe.opening import open_tracer
 from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
+from svsync.services.audit import AuditLog
+from svsync.services.audit_months import EVERY_S as MONTHS_S
+from svsync.services.audit_months import TASK as MONTHS
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
+from svsync.services.checkpoints import keep_checkpoints
 from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
@@ -91,6 +95,8 @@ async def serve(
             open_app(settings, environ=environ, meter=meter, tracer=tracer, pool=POOL)
         )
         signals = await stack.enter_async_context(open_hints(settings))
+        with suppress(SvsyncError):  # looked after again by whoever has the turn
+            await app.months.prepare()
         service = _Service(app, settings, load, signals, meter, tracer, notify, frozenset(roles))
         place = await service.listen(stack)
         _, deliveries = await stack.enter_async_context(
@@ -175,10 +181,13 @@ class _Service:
             api = Api(
                 authority=Authority(app.db, app.access, clock=time.monotonic),
                 authorizing=Authorizing(app.recorder),
+                audit=AuditLog(app.db),
                 reading=app.reading,
                 federation=app.federation,
                 removal=app.removal,
                 reports=Reports(app.db),
+                policies=app.policies,
+                policy_tests=app.policy_tests,
                 scheduling=self._scheduling,
                 readiness=Readiness(app.db, time.monotonic),
             )
@@ -201,10 +210,14 @@ class _Service:
             each=self._say_status,
         )
         works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
+        # Whoever records may be the one to sign, so that no role has to be up for it.
+        works.append(
+            keep_checkpoints(self._app.db, self._app.checkpoints, self._app.recorder, self._name)
+        )
         if self._notify.watchdog_s is not None:
             works.append(self._keep_alive(self._notify.watchdog_s))
         if Role.SCHEDULER in self._roles:
-            works += [keep_schedule(self._scheduling), self._keep_tidy()]
+            works += [keep_schedule(self._scheduling), self._keep_tidy(), self._keep_months()]
         if Role.WORKER in self._roles:
             works += [
                 keep_delivering(deliveries, self._signals),
@@ -269,6 +282,20 @@ class _Service:
                         await self._app.retention.run_all()
             except SvsyncError as problem:
                 get_logger().warning("retention_waits", error_code=problem.code)
+            await asyncio.sleep(_LOOK_S)
+
+    async def _keep_months(self) -> None:
+        """The audit log by months. They are there before the first row of a month is: made at
+        each start, where a role may be down for long, and looked after once a day."""
+        while True:
+            try:
+                async with turn_at(self._app.db, MONTHS, self._name, every_s=MONTHS_S) as ours:
+                    if ours:
+                        await self._app.months.prepare()
+                        await self._app.checkpoints.wake()
+                        await self._app.months.trim()
+            except SvsyncError as problem:
+                get_logger().warning("audit_months_wait", error_code=problem.code)
             await asyncio.sleep(_LOOK_S)
 
     # --- another configuration --------------------------------------------------------

@@ -19,13 +19,19 @@ from typing import Final
 
 from svsync.domain.ids import TenantId
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Decision(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
+
+
+TRIM: Final = "audit.trim"
+"""The row that says what retention is about to remove: everything `before` a moment."""
+TRIMMER: Final = "svsync"
+"""Its identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ def link(before: bytes, chain: int, seq: int, at: datetime, entry: Entry) -> byt
 
 def microseconds(at: datetime) -> int:
     """A moment as a whole number, as Postgres keeps it."""
-    return (at - _EPOCH) // _MICROSECOND
+    return (at - EPOCH) // MICROSECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,56 @@ FIRST: Final = bytes(32)
 def root_of(heads: str) -> bytes:
     """The hash of a checkpoint's heads as text."""
     return hashlib.sha256(heads.encode()).digest()
+
+
+_MARK: Final = '{"svsync_audit_checkpoint":'
+
+
+def anchor_text(made: Checkpoint, tenant: str, key_id: int, signature: bytes) -> str:
+    """A checkpoint as it is kept outside: one line of JSON, from which alone, with the public
+    key, the signature can be checked. `tenant` is the name for people."""
+    return json.dumps(
+        {
+            "svsync_audit_checkpoint": 1,
+            "tenant": tenant,
+            "tenant_id": made.tenant,
+            "n": made.n,
+            "at": microseconds(made.at),
+            "root": made.root.hex(),
+            "prev_hash": made.prev_hash.hex(),
+            "key_id": key_id,
+            "signature": signature.hex(),
+        },
+        separators=(",", ":"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """A checkpoint as a place outside has it."""
+
+    checkpoint: Checkpoint
+    key_id: int
+    signature: bytes
+
+
+def anchored_of(line: str) -> Anchored | None:
+    """The checkpoint in a line, whatever a log wrote before it; None: there is none in it.
+
+    Raises ValueError for one that cannot be read.
+    """
+    begin = line.find(_MARK)
+    if begin < 0:
+        return None
+    try:
+        found, _ = json.JSONDecoder().raw_decode(line, begin)
+        at = EPOCH + int(found["at"]) * MICROSECOND
+        parts = [bytes.fromhex(found[name]) for name in ("root", "prev_hash", "signature")]
+        numbers = [int(found[name]) for name in ("tenant_id", "n", "key_id")]
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        raise ValueError("a line that holds no whole checkpoint") from None
+    made = Checkpoint(numbers[0], numbers[1], at, parts[0], parts[1])
+    return Anchored(made, numbers[2], parts[2])
 
 
 def _text(fields: Sequence[object]) -> bytes:

@@ -24,6 +24,7 @@
     │   ├── SchemaError             too new, too old, or a role that may not
     │   └── FenceLostError          the run is somebody else's now: stop writing
     ├── KeyServiceError             no key, wrong key, a value that does not open
+    ├── AnchorError                 a place outside took no checkpoint: tried again
     └── SetupError                  state folder, embedded servers, disk     exit 1
 
 A message is composed from codes and names, never from a remote's response
@@ -243,6 +244,12 @@ class KeyServiceError(SvsyncError):
     """A key cannot be had, or a sealed value does not open with it."""
 
     code = "key_unavailable"
+
+
+class AnchorError(SvsyncError):
+    """A place outside did not take a checkpoint of the audit log, or nobody knows."""
+
+    code = "anchor_failed"
 
 
 class SetupError(SvsyncError):

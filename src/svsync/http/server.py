@@ -21,6 +21,7 @@ from svsync.domain.errors import SvsyncError
 from svsync.http import openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
+from svsync.http.audit import AuditRoutes
 from svsync.http.body import MAX_BODY, RequestError
 from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.identity import (
@@ -37,6 +38,7 @@ from svsync.http.secrets import SecretRoutes
 from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
 from svsync.observe.tracer import UNTRACED, Tracer
+from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
 from svsync.services.federation import Federation
@@ -57,6 +59,7 @@ class Api:
 
     authority: Authority
     authorizing: Authorizing
+    audit: AuditLog
     reading: Reading
     federation: Federation
     removal: Removal
@@ -95,6 +98,7 @@ def make_server(
     app.add_routes(
         FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
     )
+    app.add_routes(AuditRoutes(api.audit).routes())
     app.add_routes(SecretRoutes(api.reading, api.authority).routes())
     return app
 

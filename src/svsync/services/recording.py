@@ -8,16 +8,17 @@ batch, on every replica, without anybody being told of it.
 
 Each slot appends to chains of its own, one a tenant, so no writer waits for another and
 the order of a chain is that of its commits. A commit of which nobody knows the outcome
-ends its chains: nothing is numbered anew. What cannot be recorded is not answered.
+ends its chains: nothing is numbered anew. What cannot be recorded is not answered, and
+whoever waits is told so in time, also where the connection does not come back to rest.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Final
 
 from svsync.domain import audit
@@ -37,7 +38,14 @@ ROOM: Final = 4096
 """Accesses that wait; beyond it they are told to come again."""
 LOOK_S: Final = 5.0
 """Seconds in which what stands is known."""
+MANY: Final = 10_000
+"""Rows of this process after which a checkpoint does not wait for its time."""
+IDLE: Final = timedelta(hours=6)
+"""A chain without a row for so long is not gone on with: checkpoints look for its rows no
+longer than a day."""
 _END_S: Final = 2.0
+_UNENDED: Final = 1_000
+"""Ends of chains that could not be told yet; the oldest are left untold."""
 
 
 class AuditUnavailableError(StoreUnavailableError):
@@ -103,6 +111,10 @@ class _Chain:
     id: int
     seq: int
     hash: bytes
+    at: datetime | None = None
+
+
+_End = tuple[TenantId, int, int, bytes]
 
 
 class _Slot:
@@ -113,31 +125,32 @@ class _Slot:
         self._writer = writer
         self._timeout = audit_timeout
         self._chains: dict[TenantId, _Chain] = {}
+        self._unended: deque[_End] = deque(maxlen=_UNENDED)
 
     async def append(self, entries: Sequence[Entry], at: datetime) -> None:
         """Raises AuditUnavailableError: whether the rows are there nobody knows."""
         linked: list[Linked] = []
         touched = {entry.tenant for entry in entries}
         try:
+            await self._leave_idle(touched, at)
             await self._open(touched)
-            heads = {tenant: self._chains[tenant] for tenant in touched}
-            ends = {tenant: (chain.seq, chain.hash) for tenant, chain in heads.items()}
+            ends = {tenant: replace(self._chains[tenant]) for tenant in touched}
+            for chain in ends.values():
+                # A clock that was set back must not put a row before the one that it follows.
+                chain.at = at if chain.at is None else max(at, chain.at)
             for entry in entries:
-                chain = heads[entry.tenant]
-                seq, before = ends[entry.tenant]
-                made = audit.link(before, chain.id, seq + 1, at, entry)
-                ends[entry.tenant] = seq + 1, made
-                linked.append(Linked(entry, chain.id, seq + 1, at, made))
+                chain = ends[entry.tenant]
+                assert chain.at is not None
+                chain.seq += 1
+                chain.hash = audit.link(chain.hash, chain.id, chain.seq, chain.at, entry)
+                linked.append(Linked(entry, chain.id, chain.seq, chain.at, chain.hash))
             await store.record(self._db, linked, self._timeout)
         except BaseException as failed:
-            await self._give_up(touched)
+            self._give_up(touched)
             if isinstance(failed, SvsyncError):
-                raise AuditUnavailableError(
-                    "the access could not be recorded, so it is not answered: try again"
-                ) from None
+                raise _not_recorded() from None
             raise
-        for tenant, chain in heads.items():
-            chain.seq, chain.hash = ends[tenant]
+        self._chains.update(ends)
 
     async def _open(self, tenants: Collection[TenantId]) -> None:
         new = [tenant for tenant in tenants if tenant not in self._chains]
@@ -148,22 +161,41 @@ class _Slot:
             start = audit.genesis(tenant, number, self._writer)
             self._chains[tenant] = _Chain(number, 0, start)
 
-    async def _give_up(self, tenants: Collection[TenantId]) -> None:
-        """Their next rows open new chains."""
-        await self._end([tenant for tenant in tenants if tenant in self._chains], "outcome_unknown")
+    def _give_up(self, tenants: Collection[TenantId]) -> None:
+        """Their next rows open new chains. That these end is told later: whoever waits for an
+        answer does not wait for that."""
+        self._unended.extend(self._taken([tenant for tenant in tenants if tenant in self._chains]))
+
+    async def tell_ends(self) -> None:
+        """Tell of the chains that were given up, once the database answers again. What cannot
+        be told is told next time; a chain without an end is one whose writer died."""
+        if self._unended and await self._end(list(self._unended), "outcome_unknown"):
+            self._unended.clear()
+
+    async def _leave_idle(self, tenants: Collection[TenantId], at: datetime) -> None:
+        idle = [
+            tenant
+            for tenant in tenants
+            if (chain := self._chains.get(tenant)) and chain.at and at - chain.at > IDLE
+        ]
+        if idle:
+            await self._end(self._taken(idle), "idle")
 
     async def close(self) -> None:
-        await self._end(list(self._chains), "closed")
+        await self.tell_ends()
+        await self._end(self._taken(list(self._chains)), "closed")
 
-    async def _end(self, tenants: Sequence[TenantId], reason: str) -> None:
-        ends = [
-            (tenant, chain.id, chain.seq, chain.hash)
-            for tenant in tenants
-            if (chain := self._chains.pop(tenant, None)) is not None
-        ]
+    def _taken(self, tenants: Sequence[TenantId]) -> list[_End]:
+        chains = {tenant: self._chains.pop(tenant) for tenant in tenants}
+        return [(tenant, chain.id, chain.seq, chain.hash) for tenant, chain in chains.items()]
+
+    async def _end(self, ends: Sequence[_End], reason: str) -> bool:
         if ends:
-            with suppress(SvsyncError):  # a chain without an end is one whose writer died
+            try:
                 await store.end_chains(self._db, ends, reason, _END_S)
+            except SvsyncError:
+                return False
+        return True
 
 
 class Recorder:
@@ -177,6 +209,10 @@ class Recorder:
         self._waiting: OrderedDict[TenantId, deque[Access]] = OrderedDict()
         self._many = 0
         self._filled = asyncio.Event()
+        self._timeout = audit_timeout
+        self._written = 0
+        self._due = asyncio.Event()
+        self._closed = False
 
     async def record(self, entry: Entry) -> None:
         """Record one access that was decided on.
@@ -190,6 +226,8 @@ class Recorder:
     async def submit(self, access: Access) -> None:
         """Until the access was decided on, and that is recorded. Raises: as `record`, and what
         its `settle` raised."""
+        if self._closed:  # nobody would ever take it
+            raise _stopping()
         if self._many >= ROOM:
             raise OverloadedError("more requests wait than can be answered soon: try again")
         self._waiting.setdefault(access.tenant, deque()).append(access)
@@ -197,17 +235,30 @@ class Recorder:
         self._filled.set()
         await access.done
 
+    async def wait_for_rows(self, seconds: float) -> bool:
+        """True once so many rows were committed that a checkpoint is due, False after so many
+        seconds without. Then it is counted anew."""
+        try:
+            await asyncio.wait_for(self._due.wait(), seconds)
+        except TimeoutError:
+            return False
+        finally:
+            self._written = 0
+            self._due.clear()
+        return True
+
     async def serve(self) -> None:
-        """Work until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for slot in self._slots:
-                tasks.create_task(self._keep_flushing(slot))
+        """Work until cancelled; whatever waits then, or comes after, is refused."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for slot in self._slots:
+                    tasks.create_task(self._keep_flushing(slot))
+        finally:
+            self._closed = True
+            _fail(self._take(self._many), _stopping())
 
     async def close(self) -> None:
-        """End the chains, and whatever waits still."""
-        for access in self._take(self._many):
-            if not access.done.done():
-                access.done.set_exception(AuditUnavailableError("svsync is stopping"))
+        """End the chains."""
         for slot in self._slots:
             await slot.close()
 
@@ -224,10 +275,12 @@ class Recorder:
                 _fail(batch, error)
             except Exception as bug:  # noqa: BLE001 - one batch fails, not the log
                 get_logger().error("batch_failed", exc_info=bug)
-                _fail(batch, AuditUnavailableError("the access could not be recorded"))
+                _fail(batch, _not_recorded())
             except BaseException:
-                _fail(batch, AuditUnavailableError("svsync is stopping"))
+                _fail(batch, _stopping())
                 raise
+            else:
+                await slot.tell_ends()
 
     def _take(self, most: int) -> list[Access]:
         """Of each tenant in turn, so that none waits for the storm of another."""
@@ -244,11 +297,14 @@ class Recorder:
 
     async def _flush(self, slot: _Slot, batch: Sequence[Access]) -> None:
         asked = [(a.tenant, a.path, a.version, *(a.known or (None, None))) for a in batch]
-        rows = await store.look(self._db, asked, LOOK_S)
+        with _at_most(LOOK_S, batch, StoreUnavailableError("the database does not answer")):
+            rows = await store.look(self._db, asked, LOOK_S)
         entries: list[Entry] = []
         settled: list[Access] = []
         for row in rows:
             access = batch[row["n"] - 1]
+            if access.done.done():  # its caller has gone, or was told that it took too long
+                continue
             try:
                 entry = access.settle(row)
             except SvsyncError as refused:
@@ -258,12 +314,37 @@ class Recorder:
             if entry is not None:
                 entries.append(entry)
         if entries:
-            await slot.append(entries, rows[0]["at"])
+            with _at_most(self._timeout, settled, _not_recorded()):
+                await slot.append(entries, rows[0]["at"])
+            self._written += len(entries)
+            if self._written >= MANY:
+                self._due.set()
         for access in settled:
             if not access.done.done():
                 access.done.set_result(None)
         # What has no row is of a tenant that is not there.
         _fail(batch, StoreUnavailableError("the tenant is not there any more"))
+
+
+def _not_recorded() -> AuditUnavailableError:
+    return AuditUnavailableError(
+        "the access could not be recorded, so it is not answered: try again"
+    )
+
+
+def _stopping() -> AuditUnavailableError:
+    return AuditUnavailableError("svsync is stopping")
+
+
+@contextmanager
+def _at_most(seconds: float, batch: Sequence[Access], error: SvsyncError) -> Iterator[None]:
+    """Whoever waits is told after so many seconds. The slot goes on until its connection is
+    at rest, which may take longer where the database hangs."""
+    late = asyncio.get_running_loop().call_later(seconds, _fail, batch, error)
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _fail(batch: Sequence[Access], error: SvsyncError) -> None:

@@ -1,16 +1,17 @@
-"""The audit log: what a batch of accesses looks up, and the rows that it leaves.
+"""The audit log: what a batch of accesses looks up, the rows that it leaves, and pages of them.
 
-These statements name their tenants by themselves, each in one round trip and committed by
-itself: the read path is made of them.
+The statements of the read path name their tenants by themselves, each in one round trip and
+committed by itself.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from svsync.domain.audit import Entry
 from svsync.domain.ids import TenantId
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Row, Transaction
 
 Asked = tuple[TenantId, str, int | None, int | None, int | None]
 """Tenant, path (empty: none), version (None: the current one), and of a ciphertext that is
@@ -82,6 +83,60 @@ async def end_chains(
     named = _named({end[0] for end in ends})
     columns = zip(*ends, strict=True)
     await db.call("audit.end_chains", named, *columns, reason, seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Which rows of the log.
+
+    Attributes:
+        begin, end: from when on, and before when.
+        path: a path, or with `/**` at its end whatever is below one.
+        before: moment, chain and number of a row; those that come after it in a list whose
+            newest are first. None: from the newest on.
+    """
+
+    begin: datetime
+    end: datetime
+    limit: int
+    identity: str | None = None
+    path: str | None = None
+    action: str | None = None
+    decision: str | None = None
+    before: tuple[datetime, int, int] | None = None
+
+
+async def now(tx: Transaction) -> datetime:
+    """The database's time."""
+    found: datetime = await tx.fetchval("audit.now")
+    return found
+
+
+async def page(tx: Transaction, asking: Asking) -> list[Row]:
+    """Rows of the log, newest first."""
+    at, chain, seq = asking.before or (asking.end, _NO_CHAIN, 0)
+    args: list[object] = [
+        tx.tenant, asking.begin, asking.end, at, chain, seq, asking.limit, asking.identity,
+        asking.action, asking.decision,
+    ]  # fmt: skip
+    if asking.path is not None and asking.path.endswith("/**"):
+        folder = asking.path.removesuffix("**")
+        return await tx.fetch("audit.below_path", *args, folder, _after(folder))
+    if asking.path is not None:
+        return await tx.fetch("audit.of_path", *args, asking.path)
+    if asking.identity is not None:
+        return await tx.fetch("audit.of_identity", *args)
+    if asking.decision == "deny":
+        return await tx.fetch("audit.of_denied", *args)
+    return await tx.fetch("audit.of_all", *args)
+
+
+def _after(folder: str) -> str:
+    """The first text after all that begin with a folder, slash included."""
+    return folder[:-1] + chr(ord("/") + 1)
+
+
+_NO_CHAIN: Final = 2**63 - 1
 
 
 def _named(tenants: Collection[TenantId]) -> str:

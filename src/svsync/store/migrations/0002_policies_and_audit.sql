@@ -49,12 +49,22 @@ CREATE TABLE identity_groups (
   PRIMARY KEY (tenant_id, identity_id)
 );
 
+-- Who is super_admin, and by what. A row stays, so that the bootstrap happens once.
+CREATE TABLE super_admins (
+  tenant_id   int NOT NULL REFERENCES tenants,
+  identity_id text COLLATE "C" NOT NULL,
+  by          text NOT NULL,
+  at          timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, identity_id)
+);
+
 -- The audit log ------------------------------------------------------------------
 
 CREATE SEQUENCE audit_chain_ids AS bigint CACHE 1;
 
 -- One writer appends to a chain: its rows are numbered from 1 on, and each names the hash of the one before. The first names
--- that of the chain itself. `trimmed_seq` and `trimmed_hash`: up to where retention removed its rows.
+-- that of the chain itself. `trimmed_seq` and `trimmed_hash`: up to where retention removed its rows. `covered_seq`: up to where
+-- checkpoints know of it; at rest, it is looked at for them once a day.
 CREATE TABLE audit_chains (
   tenant_id    int NOT NULL REFERENCES tenants,
   chain_id     bigint NOT NULL,
@@ -65,8 +75,12 @@ CREATE TABLE audit_chains (
   end_reason   text,
   trimmed_seq  bigint NOT NULL DEFAULT 0,
   trimmed_hash bytea,
+  covered_seq  bigint NOT NULL DEFAULT 0,
+  covered_at   timestamptz,
+  at_rest      boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant_id, chain_id)
 );
+CREATE INDEX audit_chains_that_go_on ON audit_chains (tenant_id, chain_id) WHERE NOT at_rest;
 
 CREATE TABLE audit (
   tenant_id     int NOT NULL,
@@ -86,7 +100,8 @@ CREATE TABLE audit (
   hash          bytea NOT NULL,
   PRIMARY KEY (tenant_id, chain_id, seq, at)
 ) PARTITION BY RANGE (at);
-CREATE INDEX audit_at ON audit USING brin (at);
+CREATE INDEX audit_in_order ON audit (tenant_id, at, chain_id, seq);
+CREATE INDEX audit_denied ON audit (tenant_id, at, chain_id, seq) WHERE decision = 'deny';
 CREATE INDEX audit_of_identity ON audit (tenant_id, identity_id, at);
 CREATE INDEX audit_of_path ON audit (tenant_id, secret_path, at) WHERE secret_path IS NOT NULL;
 
@@ -105,9 +120,18 @@ CREATE TABLE audit_checkpoints (
   hash       bytea NOT NULL,
   key_id     int NOT NULL,
   signature  bytea NOT NULL,
-  anchored   text,
   PRIMARY KEY (tenant_id, n),
   FOREIGN KEY (tenant_id, key_id) REFERENCES data_keys
+);
+
+-- How far each place outside has the checkpoints of a tenant.
+CREATE TABLE audit_anchors (
+  tenant_id   int NOT NULL REFERENCES tenants,
+  place       text COLLATE "C" NOT NULL,
+  first_n     bigint NOT NULL,
+  last_n      bigint NOT NULL,
+  anchored_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, place)
 );
 
 -- A row of the log is written once. Whoever owns the table could drop this; that is what checkpoints and anchors are for.
@@ -116,7 +140,7 @@ BEGIN
   RAISE EXCEPTION 'a row of % is written once', TG_TABLE_NAME;
 END $$;
 CREATE TRIGGER written_once BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION svsync_written_once();
-CREATE TRIGGER written_once BEFORE DELETE ON audit_checkpoints FOR EACH ROW EXECUTE FUNCTION svsync_written_once();
+CREATE TRIGGER written_once BEFORE UPDATE OR DELETE ON audit_checkpoints FOR EACH ROW EXECUTE FUNCTION svsync_written_once();
 
 -- The partition of a month, by its first day, where there is none. Its rows are reached through the log alone: it is under
 -- row-level security and has no policy of its own.
@@ -135,6 +159,41 @@ BEGIN
   RETURN true;
 END $$;
 
+-- Remove the rows of a month, by its first day, together with their partition; of each chain it is kept where they ended, so
+-- that the rest still links. What it says: `removed`; `absent`, there is no such partition; `uncovered`, a row of it is under
+-- no checkpoint yet. It needs to see every tenant, and waits for nobody longer than a second.
+CREATE FUNCTION svsync_audit_drop_month(first_day date) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  month date := date_trunc('month', first_day)::date;
+  low timestamptz := month::timestamp AT TIME ZONE 'UTC';
+  high timestamptz := (month + interval '1 month')::timestamp AT TIME ZONE 'UTC';
+  named text := format('audit_%s', to_char(month, 'YYYY_MM'));
+BEGIN
+  IF to_regclass(named) IS NULL THEN
+    RETURN 'absent';
+  END IF;
+  PERFORM set_config('lock_timeout', '1s', true);
+  LOCK TABLE audit IN ACCESS EXCLUSIVE MODE;
+  -- A chain is begun a moment after the time that its first rows bear.
+  IF EXISTS (SELECT FROM audit_chains c
+             CROSS JOIN LATERAL (SELECT a.seq FROM audit a
+                                 WHERE a.tenant_id = c.tenant_id AND a.chain_id = c.chain_id AND a.at >= low AND a.at < high
+                                 ORDER BY a.seq DESC LIMIT 1) e
+             WHERE c.started_at < high + interval '1 day' AND e.seq > c.covered_seq) THEN
+    RETURN 'uncovered';
+  END IF;
+  UPDATE audit_chains c SET trimmed_seq = e.seq, trimmed_hash = e.hash
+  FROM audit_chains x
+  CROSS JOIN LATERAL (SELECT a.seq, a.hash FROM audit a
+                      WHERE a.tenant_id = x.tenant_id AND a.chain_id = x.chain_id AND a.at >= low AND a.at < high
+                      ORDER BY a.seq DESC LIMIT 1) e
+  WHERE x.started_at < high + interval '1 day' AND x.trimmed_seq < x.covered_seq AND e.seq > x.trimmed_seq
+    AND c.tenant_id = x.tenant_id AND c.chain_id = x.chain_id;
+  EXECUTE format('ALTER TABLE audit DETACH PARTITION %I', named);
+  EXECUTE format('DROP TABLE %I', named);
+  RETURN 'removed';
+END $$;
+
 ALTER TABLE audit_rest ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_rest FORCE ROW LEVEL SECURITY;
 
@@ -143,8 +202,8 @@ ALTER TABLE audit_rest FORCE ROW LEVEL SECURITY;
 DO $$
 DECLARE t text;
 BEGIN
-  FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'audit', 'audit_chains',
-                           'audit_checkpoints'] LOOP
+  FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'super_admins', 'audit', 'audit_chains',
+                           'audit_checkpoints', 'audit_anchors'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I
