@@ -19,12 +19,14 @@ from bench.programs import Result, run_program
 from bench.promises import (
     feed,
     million_figures,
+    reads,
     replicas,
     service,
     small,
     vault_figures,
     webhooks,
 )
+from bench.reads import read_rounds
 from bench.replicas import cycles_a_minute
 from bench.rig import COPY_MOUNT, MOUNT, Source, filled_openbao, fresh_database
 from bench.service import idle_service
@@ -209,9 +211,16 @@ async def measure(plan: Plan) -> tuple[list[Figure], dict[str, object]]:
             replicated = await replica_rounds(plan, server, state)
             say(f"a change feed beside full cycles of {plan.secrets:,}")
             heard = await feed_delays(server, state, secrets=plan.secrets, bursts=plan.bursts)
+            say("reads, beside a handler that does nothing and OpenBao's own")
+            (state / "read_openbao").mkdir()
+            async with filled_openbao(state / "read_openbao", 200) as source:
+                read = await read_rounds(
+                    server, state, source, rounds=plan.rounds, seconds=plan.reads_s,
+                    count=plan.thousands,
+                )  # fmt: skip
     figures = [*vault_figures(plan, vault), *million_figures(plan, million), *small(others)]
     figures += [*service(plan, served), *webhooks(sent), *replicas(replicated)]
-    figures += feed(plan, heard)
+    figures += [*feed(plan, heard), *reads(plan, read)]
     return figures, {
         "vault": vault,
         "million": million,
@@ -220,6 +229,7 @@ async def measure(plan: Plan) -> tuple[list[Figure], dict[str, object]]:
         "webhooks": sent,
         "replicas": replicated,
         "feed": heard,
+        "reads": read,
     }
 
 

@@ -17,6 +17,8 @@ class Plan:
     busy_backends: int = 200
     busy_s: float = 8.0
     bursts: int = 35
+    thousands: int = 10_000
+    reads_s: float = 5.0
 
     @classmethod
     def quick(cls) -> "Plan":
@@ -33,4 +35,6 @@ class Plan:
             busy_backends=60,
             busy_s=2.0,
             bursts=5,
+            thousands=1_000,
+            reads_s=1.5,
         )

@@ -136,3 +136,37 @@ def feed(plan: Plan, found: Result) -> Iterator[Figure]:
         for percentile, bar in (("p50", 0.3), ("p99", 1.0)):
             seen = found[key][f"{percentile}_s"]
             yield Figure(f"{words}, {percentile}", f"{seen:.2f} s", "", seen, bar)
+
+
+def reads(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
+    def rate(name: str) -> float:
+        return middle(r[name]["per_second"] for r in rounds)
+
+    few, slowest = rate("few"), middle(r["few"]["p99_s"] for r in rounds)
+    for name, words, beside, bar in (
+        ("nothing", "audited reads a second", "a handler that does nothing", 0.5),
+        ("root", "  to OpenBao's own GET, as root", "OpenBao", 0.8),
+        ("approle", "  by an AppRole with the default policy", "OpenBao", 1.5),
+    ):
+        yield Figure(
+            words,
+            f"{few:,.0f}/s",
+            f"{rate(name):,.0f}/s {beside}",
+            few / rate(name),
+            bar,
+            True,
+            rounds=tuple(r["few"]["per_second"] / r[name]["per_second"] for r in rounds),
+        )
+    yield Figure(
+        "  the slowest in a hundred, ms", f"{slowest * 1000:.0f} ms", "", slowest * 1000, 40
+    )
+    n = f"{plan.thousands:,}"
+    yield Figure(
+        f"reads with {n} policies and tokens",
+        f"{rate('many'):,.0f}/s",
+        f"{few:,.0f}/s with one of each",
+        rate("many") / few,
+        0.9,
+        True,
+        rounds=tuple(r["many"]["per_second"] / r["few"]["per_second"] for r in rounds),
+    )

@@ -29,10 +29,12 @@ path "auth/token/revoke-self" {{ capabilities = ["update"] }}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A filled OpenBao: `token` and the role have the same narrow policy."""
+    """A filled OpenBao: `token` and the role have the same narrow policy, `default_token` the
+    policy `default` besides, as a role's tokens have unless they are told not to."""
 
     url: str
     token: str
+    default_token: str
     root_token: str
     role_id: str
     secret_id: str
@@ -89,16 +91,25 @@ async def _prepared(server: OpenBaoServer, count: int) -> Source:
     await _fill(server, count)
     await server.request("PUT", "sys/policies/acl/bench", {"policy": _POLICY})
     await server.request("POST", "sys/auth/approle", {"type": "approle"})
-    role = {"token_policies": "bench", "token_no_default_policy": True, "token_ttl": "4h"}
-    await server.request("POST", "auth/approle/role/bench", role)
-    shown = await server.request("GET", "auth/approle/role/bench/role-id")
-    made = await server.request("POST", "auth/approle/role/bench/secret-id", {})
+    token, credential = await _signed_in(server, "bench", default=False)
+    default_token, _ = await _signed_in(server, "plain", default=True)
+    return Source(server.url, token, default_token, server.root_token, count=count, **credential)
+
+
+async def _signed_in(
+    server: OpenBaoServer, role: str, *, default: bool
+) -> tuple[str, dict[str, str]]:
+    """A token of a new role with the narrow policy, and the role's credential."""
+    place = f"auth/approle/role/{role}"
+    about = {"token_policies": "bench", "token_no_default_policy": not default, "token_ttl": "4h"}
+    await server.request("POST", place, about)
+    shown = await server.request("GET", f"{place}/role-id")
+    made = await server.request("POST", f"{place}/secret-id", {})
     credential = {"role_id": _field(shown, "role_id"), "secret_id": _field(made, "secret_id")}
     signed = await server.request("POST", "auth/approle/login", dict(credential), token="")
     auth = signed["auth"]
     assert isinstance(auth, dict)
-    token = str(auth["client_token"])
-    return Source(server.url, token, server.root_token, count=count, **credential)
+    return str(auth["client_token"]), credential
 
 
 async def _usable(server: OpenBaoServer, mount: str) -> None:

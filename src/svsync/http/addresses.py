@@ -6,6 +6,7 @@ as the one who wrote an entry is in `trusted_proxies`. Anybody may send the rest
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from aiohttp import web
@@ -43,6 +44,7 @@ def site_of(address: str) -> str:
     return str(ipaddress.ip_network((found, _IPV6_SITE), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         found = ipaddress.ip_address(text.partition("%")[0])

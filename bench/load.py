@@ -1,0 +1,123 @@
+"""One client for all servers: many connections, each with one request at a time.
+
+It is as small as it can be, so that it is the server that is measured: raw HTTP/1.1 with
+keep-alive and Content-Length, without a library in between.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from bench.programs import Result, answer
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LENGTH: Final = b"content-length:"
+
+
+def get(host: str, path: str, headers: dict[str, str]) -> bytes:
+    """A request as it goes over the wire."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join(lines).encode() + _END_OF_HEAD
+
+
+@dataclass
+class _Caller(asyncio.Protocol):
+    """Sends the requests one after the other, round and round, until `until`."""
+
+    requests: Sequence[bytes]
+    at: int
+    until: float
+    done: asyncio.Future[None]
+    took: list[float] = field(default_factory=list)
+    _buffer: bytes = b""
+    _sent: float = 0.0
+    _transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        self._sent = time.perf_counter()
+        if self._sent >= self.until:
+            self._transport.close()
+            return
+        self._transport.write(self.requests[self.at % len(self.requests)])
+        self.at += 1
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(_END_OF_HEAD)
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        start = head.index(_LENGTH) + len(_LENGTH)
+        line = head.find(b"\r\n", start)
+        length = int(head[start : line if line >= 0 else None])
+        if len(self._buffer) < end + 4 + length:
+            return
+        assert head.startswith(b"http/1.1 200"), head[:40]
+        self._buffer = self._buffer[end + 4 + length :]
+        self.took.append(time.perf_counter() - self._sent)
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.done.done():
+            return
+        if exc is not None or time.perf_counter() < self.until:
+            self.done.set_exception(RuntimeError("an answer was not 200, or the connection broke"))
+        else:
+            self.done.set_result(None)
+
+
+async def main(given: Result) -> Result:
+    """Answers a second to `connections` callers within `seconds`, after a tenth of that to
+    get warm; seconds of the median and of the slowest in a hundred.
+
+    `paths` and `tokens` are taken in turn; `header` carries the token.
+    """
+    address = urlsplit(given["url"])
+    assert address.hostname is not None
+    prefix = given.get("scheme", "")
+    tokens = given["tokens"]
+    requests = [
+        get(address.netloc, path, {given["header"]: prefix + tokens[n % len(tokens)]})
+        for n, path in enumerate(given["paths"])
+    ]
+    assert address.port is not None
+    await _asked(address.hostname, address.port, requests, given, given["seconds"] / 10)
+    began = time.perf_counter()
+    took = await _asked(address.hostname, address.port, requests, given, given["seconds"])
+    seconds = time.perf_counter() - began
+    took.sort()
+    return {
+        "per_second": len(took) / seconds,
+        "p50_s": took[len(took) // 2],
+        "p99_s": took[len(took) * 99 // 100],
+        "cpu_s": time.process_time(),
+    }
+
+
+async def _asked(
+    host: str, port: int, requests: Sequence[bytes], given: Result, seconds: float
+) -> list[float]:
+    loop = asyncio.get_running_loop()
+    until = time.perf_counter() + seconds
+    many: int = given["connections"]
+    callers = [
+        _Caller(requests, n * len(requests) // many, until, loop.create_future())
+        for n in range(many)
+    ]
+    for caller in callers:
+        await loop.create_connection(lambda one=caller: one, host, port)  # type: ignore[misc]
+    await asyncio.gather(*(caller.done for caller in callers))
+    return [one for caller in callers for one in caller.took]
+
+
+if __name__ == "__main__":
+    answer(main)

@@ -1,0 +1,83 @@
+"""Audited reads a second: svsync, a handler that does nothing, and OpenBao's own GET, asked
+by the same client in turn."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.programs import Result, ended, run_program, started
+from bench.rig import MOUNT, Source, fresh_database, name_of
+from bench.service import serving
+from svsync.embedded.postgres import EmbeddedPostgres
+
+CONNECTIONS: Final = 64
+_BYTES: Final = 420
+"""Of an answer of svsync to a read of such a secret."""
+_FLOOR: Final = "bench.floors.nothing_server"
+
+
+async def read_rounds(
+    server: EmbeddedPostgres,
+    state: Path,
+    source: Source,
+    *,
+    rounds: int,
+    seconds: float,
+    count: int,
+) -> list[Result]:
+    """Each of them in turn: one policy and one token, many of each, nothing, OpenBao as root
+    and by an AppRole with the default policy."""
+    few = {"policies": 1, "tokens": 1, "groups": 1, "count": 20}
+    many = {"policies": count, "tokens": count, "groups": max(2, count // 10), "count": count}
+    made = []
+    paths = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(min(20, source.count))]
+    async with (
+        _prepared(server, state, "reads_few", few) as one,
+        _prepared(server, state, "reads_many", many) as thousands,
+        _nothing() as url,
+    ):
+        nothing = {"url": url, "paths": ["/v1/x"], "tokens": ["x"]}
+        places = {"few": one, "many": thousands, "nothing": nothing}
+        for _ in range(rounds):
+            seen: Result = {}
+            for name, place in places.items():
+                seen[name] = await _asked(place, "Authorization", "Bearer ", seconds)
+            for name, token in (("root", source.root_token), ("approle", source.default_token)):
+                bao = {"url": source.url, "paths": paths, "tokens": [token]}
+                seen[name] = await _asked(bao, "X-Vault-Token", "", seconds)
+            made.append(seen)
+    return made
+
+
+async def _asked(place: Result, header: str, scheme: str, seconds: float) -> Result:
+    return await run_program(
+        "bench.load",
+        header=header,
+        scheme=scheme,
+        connections=CONNECTIONS,
+        seconds=seconds,
+        **place,
+    )
+
+
+@asynccontextmanager
+async def _prepared(
+    server: EmbeddedPostgres, state: Path, name: str, given: Result
+) -> AsyncIterator[Result]:
+    async with fresh_database(server, name) as dsn:
+        made = await run_program("bench.svsync_reads", dsn=dsn, state_dir=str(state), **given)
+        paths = [f"/v1/secrets/{path}" for path in made["paths"]]
+        async with serving(dsn, state, "--role", "api") as service:
+            yield {"url": service.url, "paths": paths, "tokens": made["tokens"]}
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[str]:
+    process = await started(_FLOOR, bytes=_BYTES)
+    try:
+        assert process.stdout is not None
+        yield json.loads(await process.stdout.readline())["url"]
+    finally:
+        await ended(_FLOOR, process)
