@@ -8,6 +8,7 @@ is stored, so it is bound to both, and nobody who reads the store can call.
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -79,6 +80,7 @@ class Caller:
     Attributes:
         groups: names as bindings have them, in order.
         epoch: of the tenant's rights when it was verified.
+        expires_at: when the token ends; None: when it is revoked.
     """
 
     tenant: TenantId
@@ -88,6 +90,7 @@ class Caller:
     scopes: frozenset[Scope]
     groups: tuple[str, ...] = ()
     epoch: int = 0
+    expires_at: datetime | None = None
 
     @property
     def is_admin(self) -> bool:

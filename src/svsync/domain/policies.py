@@ -8,17 +8,31 @@ The rules of an identity are compiled to a tree over the literal segments that p
 begin with: a path is walked once, and only patterns that share its beginning are tried.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from svsync.domain.errors import SvsyncError
 from svsync.domain.languages import Budget, find_path
-from svsync.domain.patterns import Pattern
+from svsync.domain.paths import LOCAL_ALPHABET
+from svsync.domain.patterns import Pattern, PatternError
 
 MAX_RULES: Final = 200
 """Rules of one policy."""
+NAME: Final = r"(?!pol_[0-9a-f]{32}\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""What a policy's name is made of. None looks like an id, so either says which is meant."""
+_NAME: Final = re.compile(NAME)
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LETTERS: Final = frozenset(LOCAL_ALPHABET)
+
+
+class PolicyExistsError(SvsyncError):
+    """Another policy of the tenant has this name."""
+
+    code = "policy_exists"
 
 
 class Permission(StrEnum):
@@ -68,6 +82,28 @@ def pattern_of(text: str) -> Pattern:
     return Pattern.parse(text)
 
 
+def new_pattern(text: str) -> Pattern:
+    """The pattern of a rule that is to be made. Raises PatternError also for one that no
+    local path can match."""
+    pattern = pattern_of(text)
+    for piece in pattern.pieces():
+        if piece is not None and not _LETTERS.issuperset("".join(piece.literals)):
+            raise PatternError(
+                "no path can match it: paths are made of letters, digits, '.', '_' and '-'"
+            )
+    return pattern
+
+
+def is_name(text: str) -> bool:
+    """Whether a new policy may be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
+def is_reference(text: str) -> bool:
+    """Whether it could be a policy's id or name."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
 @dataclass(slots=True)
 class _Node:
     below: dict[str, "_Node"] = field(default_factory=dict)
@@ -85,6 +121,11 @@ class Permissions:
             for segment in literal_segments(rule.pattern):
                 node = node.below.setdefault(segment, _Node())
             node.rules.append(rule)
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """In the order in which they were given."""
+        return self._rules
 
     def decide(self, path: str, permission: Permission) -> Rule | None:
         """The rule that allows it; None: nothing does."""

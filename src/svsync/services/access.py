@@ -137,6 +137,7 @@ class Access:
             scopes=frozenset(Scope(scope) for scope in row["scopes"] if scope in _KNOWN),
             groups=tuple(row["groups"]),
             epoch=row["auth_epoch"],
+            expires_at=row["expires_at"],
         )
         return caller, lasts
 
@@ -160,6 +161,19 @@ class Access:
                     "there is no such token: `svsync tokens list` shows the ids there are",
                     code="token_not_found",
                 )
+
+
+def describe(caller: Caller) -> dict[str, object]:
+    """What a caller is told of themselves; never their token's text."""
+    return {
+        "identity_type": str(caller.identity.type),
+        "identity_id": caller.identity.id,
+        "tenant": caller.slug,
+        "scopes": sorted(map(str, caller.scopes)),
+        "groups": list(caller.groups),
+        "token_id": caller.token_id,
+        "expires_at": _time(caller.expires_at),
+    }
 
 
 def _unknown() -> UnauthenticatedError:

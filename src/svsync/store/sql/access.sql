@@ -7,7 +7,7 @@ RETURNING created_at, expires_at;
 -- A token by its key, with all that decides whether it counts, by the database's clock.
 SELECT t.hash, t.identity_type, t.identity_id, t.scopes, t.revoked_at IS NOT NULL AS revoked,
        coalesce(t.expires_at <= now(), false) AS expired, t.last_used_on IS DISTINCT FROM (now() AT TIME ZONE 'UTC')::date AS first_today,
-       extract(epoch FROM t.expires_at - now())::float8 AS expires_in, n.slug, n.status, n.auth_epoch, coalesce(g.groups, '{}') AS groups
+       extract(epoch FROM t.expires_at - now())::float8 AS expires_in, t.expires_at, n.slug, n.status, n.auth_epoch, coalesce(g.groups, '{}') AS groups
 FROM tokens t JOIN tenants n ON n.tenant_id = t.tenant_id
 LEFT JOIN identity_groups g ON g.tenant_id = t.tenant_id AND g.identity_id = t.identity_id
 WHERE t.tenant_id = $1 AND t.token_id = $2;
