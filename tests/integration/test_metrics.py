@@ -393,6 +393,18 @@ async def test_address_that_somebody_has_is_told_in_a_sentence(watched: Watched)
     assert refused.value.code == "cannot_listen"
 
 
+async def test_door_of_the_metrics_is_no_wider_than_that_of_the_api(watched: Watched) -> None:
+    """Its connections have the same limits; here that of the number of headers."""
+    host, _, port = watched.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n" + b"X-Long: x\r\n" * 200 + b"\r\n")
+    answered = await reader.read()
+    writer.close()
+    head, _, body = answered.partition(b"\r\n\r\n")
+    assert b" 400 " in head
+    assert json.loads(body)["error"]["code"] == "malformed_request"
+
+
 # --- no value anywhere ------------------------------------------------------------
 
 

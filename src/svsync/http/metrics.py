@@ -1,4 +1,5 @@
-"""`GET /metrics`, for Prometheus, at an address of its own and without a token.
+"""`GET /metrics`, for Prometheus, at an address of its own and without a token, under the
+same limits of connections as the API.
 
 Where the store is away the answer is 503, for a scrape that found no backend stale
 because it could not look would be a lie; its text says so and still has the metrics of
@@ -12,7 +13,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from svsync.app import new_id
 from svsync.domain.errors import SetupError, StoreError
+from svsync.http.connections import Connections
 from svsync.observe.logs import get_logger
 from svsync.observe.metrics import CONTENT_TYPE, Metrics
 from svsync.services.gauges import Gauges
@@ -61,8 +64,12 @@ async def serving_metrics(
     await runner.setup()
     try:
         host, _, port = address.rpartition(":")
+        assert runner.server is not None
+        made = Connections(runner.server, new_id)
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+            server = await asyncio.get_running_loop().create_server(
+                made, host.strip("[]"), int(port)
+            )
         except OSError as error:
             raise SetupError(
                 f"nobody can listen on {address} ({error.strerror or 'no reason'}): set"
@@ -70,8 +77,11 @@ async def serving_metrics(
                 " or to off",
                 code="cannot_listen",
             ) from None
-        host, port = runner.addresses[0][:2]
-        get_logger().info("metrics_listening", address=f"{host}:{port}")
-        yield host, port
+        try:
+            host, port = server.sockets[0].getsockname()[:2]
+            get_logger().info("metrics_listening", address=f"{host}:{port}")
+            yield host, port
+        finally:
+            server.close()
     finally:
         await runner.cleanup()

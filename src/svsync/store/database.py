@@ -5,8 +5,8 @@ without it) or, for a run, by locking its fence as well: a takeover then waits
 for this transaction, or makes it fail before its first write. A plain read of
 the fence would let a late writer commit after the takeover.
 
-Session state is never used, so a connection goes back to the pool with nothing
-to reset, and a transaction pooler in between does no harm.
+Session state is never used but for prepared statements, so a connection goes back to the
+pool with nothing to reset. A pooler in between has to know prepared statements.
 """
 
 import asyncio
