@@ -1,5 +1,6 @@
 """The one place where things are wired: `async with open_app(settings) as app`."""
 
+import asyncio
 import gc
 import os
 import random
@@ -24,7 +25,9 @@ from svsync.config.references import Place, Reference, resolve
 from svsync.domain.errors import ConfigError, SchemaError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
+from svsync.domain.scaikey import Terms
 from svsync.domain.values import Credential
+from svsync.network import NetworkPolicy
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
@@ -42,16 +45,19 @@ from svsync.services.groups import Groups
 from svsync.services.overview import Overview
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
+from svsync.services.proxying import Proxying, open_proxying
 from svsync.services.reading import Reading
 from svsync.services.recording import Recorder, open_recorder
 from svsync.services.removal import Removal
 from svsync.services.restore import Restored, after_restore
 from svsync.services.retention import Ages, Retention
 from svsync.services.runs import Runs
+from svsync.services.scaikey import SignIn, Vouching
 from svsync.services.sealing import Sealing
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
 from svsync.services.signing import Signing
+from svsync.services.strangers import Strangers
 from svsync.services.verification import Verification
 from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
@@ -96,11 +102,13 @@ class App:
     policies: Policies
     policy_tests: PolicyTests
     recorder: Recorder
+    strangers: Strangers
     audit: AuditLog
     months: AuditMonths
     signing: Signing
     checkpoints: Checkpoints
     verification: Verification
+    proxying: Proxying
     reading: Reading
     overview: Overview
     embedded: bool
@@ -163,6 +171,9 @@ async def open_app(
             open_recorder(db, _holder(), audit_timeout=settings.audit_timeout)
         )
         signing = Signing(db, sealing)
+        proxying = await stack.enter_async_context(
+            open_proxying(db, recorder, registry, ids=new_id)
+        )
         app = App(
             settings=settings,
             db=db,
@@ -196,12 +207,14 @@ async def open_app(
             policies=Policies(db, ids=new_id),
             policy_tests=PolicyTests(db),
             recorder=recorder,
+            strangers=Strangers(db, recorder),
             audit=AuditLog(db),
             months=AuditMonths(db, recorder, settings.audit_retention),
             signing=signing,
             checkpoints=Checkpoints(db, signing, anchors(settings)),
             verification=Verification(db, signing),
-            reading=Reading(db, recorder, sealing),
+            proxying=proxying,
+            reading=Reading(db, recorder, sealing, proxying),
             overview=Overview(db),
             embedded=embedded is not None,
         )
@@ -254,6 +267,51 @@ async def open_webhooks(
                 app.db, app.sealing, sender, random=random.random, meter=meter, tracer=tracer
             ),
         )
+
+
+@asynccontextmanager
+async def open_vouching(app: App) -> AsyncIterator[Vouching]:
+    """Who vouches for the tokens of callers: static ones and, where `scaikey_url` is set, its
+    own, whose keys are kept fresh until the block ends.
+
+    Raises ConfigError for an address that may not be called.
+    """
+    settings = app.settings
+    if settings.scaikey_url is None:
+        if settings.bootstrap_super_admin is not None:
+            get_logger().warning(
+                "bootstrap_waits",
+                setting="BOOTSTRAP_SUPER_ADMIN",
+                detail="nobody can sign in with an address: set SCAIKEY_URL beside it",
+            )
+        yield Vouching(app.access, None)
+        return
+    from svsync.clients.scaikey.documents import Documents
+    from svsync.clients.scaikey.keys import IssuerKeys
+
+    policy = NetworkPolicy(allow_loopback=settings.allow_loopback, file_managed=True)
+    issuer = IssuerKeys(Documents(settings.scaikey_url, settings.scaikey_jwks_url, policy).keys)
+    sign_in = SignIn(
+        app.db,
+        app.recorder,
+        issuer,
+        Terms(
+            settings.scaikey_url,
+            settings.scaikey_audience,
+            settings.scaikey_tenant_claim,
+            settings.scaikey_groups_claim,
+            settings.scaikey_scopes_claim,
+        ),
+        bootstrap=settings.bootstrap_super_admin,
+        now=time.time,
+    )
+    await sign_in.tell_of_bootstrap()
+    keeping = asyncio.create_task(issuer.keep_fresh(), name="scaikey")
+    try:
+        yield Vouching(app.access, sign_in)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 def make_doctor(

@@ -12,6 +12,7 @@
     ├── BackendBusyError            somebody else runs this backend          exit 75
     ├── BackendError                the remote store, as a whole
     │   ├── BackendUnreachableError no connection, no answer, 5xx: retried   exit 3
+    │   │   └── BackendTimeoutError no answer as long as somebody would wait for it
     │   ├── ThrottledError          429 and its kin: retried after a pause; a spent call
     │   │                           budget is a kind of it, and never retried
     │   ├── LoginError              credentials refused: never retried       exit 1
@@ -165,6 +166,10 @@ class BackendUnreachableError(BackendError):
     """No connection, no answer in time, or a server-side failure."""
 
     code = "backend_unreachable"
+
+
+class BackendTimeoutError(BackendUnreachableError):
+    """Whoever asked waits no longer for the backend's answer."""
 
 
 class ThrottledError(BackendError):

@@ -38,9 +38,11 @@ class SecretRoutes:
             rights = request[RIGHTS] = await self._authority.verify(bearer(request))
             call = replace(call, caller=rights.caller)
             found = await self._reading.read(call, rights, path, version, fresh=True)
-        headers = {"ETag": f'"v{found.version}"'}
+        headers = {} if found.version is None else {"ETag": f'"v{found.version}"'}
         if found.in_conflict:
             headers["X-SVSync-Conflict"] = "true"
+        if found.source is not None:
+            headers["X-SVSync-Source"] = str(found.source)
         return web.Response(body=found.body, content_type="application/json", headers=headers)
 
 

@@ -5,6 +5,7 @@ answer of each error; the look at who calls; the handler. The size of bodies is 
 where they are read, for all routes alike.
 """
 
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +19,9 @@ from svsync.app import new_id
 from svsync.domain import errors
 from svsync.domain.access import ForbiddenError, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
-from svsync.http import openapi, probes
+from svsync.domain.policies import PolicyExistsError
+from svsync.domain.scaikey import IssuerUnavailableError
+from svsync.http import access, openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.audit import AuditRoutes
@@ -32,8 +35,11 @@ from svsync.http.identity import (
     Failures,
     Handler,
     TooManyFailuresError,
+    asked_often,
     identify,
 )
+from svsync.http.limits import Limits, RateLimitedError
+from svsync.http.policies import PolicyRoutes
 from svsync.http.secrets import SecretRoutes
 from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
@@ -42,10 +48,13 @@ from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
 from svsync.services.federation import Federation
+from svsync.services.policies import Policies
+from svsync.services.policy_tests import PolicyTests
 from svsync.services.readiness import Readiness
 from svsync.services.reading import Reading
 from svsync.services.removal import Removal
 from svsync.services.reports import Reports
+from svsync.services.strangers import Strangers
 
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
 
@@ -59,11 +68,14 @@ class Api:
 
     authority: Authority
     authorizing: Authorizing
+    strangers: Strangers
     audit: AuditLog
     reading: Reading
     federation: Federation
     removal: Removal
     reports: Reports
+    policies: Policies
+    policy_tests: PolicyTests
     scheduling: Trigger
     readiness: Readiness
 
@@ -74,6 +86,7 @@ def make_server(
     trusted_proxies: Sequence[str] = (),
     ids: Callable[[str], str] = new_id,
     clock: Callable[[], float] = time.monotonic,
+    limits: Limits | None = None,
     tracer: Tracer = UNTRACED,
 ) -> web.Application:
     """The application; `listening` serves it.
@@ -82,6 +95,7 @@ def make_server(
         trusted_proxies: networks whose `X-Forwarded-For` is believed.
         ids: draws the id of a request that brings none.
         clock: seconds that never go back.
+        limits: how often one identity may call; None: as often as it likes.
     """
     app = web.Application(
         client_max_size=MAX_BODY,
@@ -89,7 +103,9 @@ def make_server(
             traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
-            identify(api.authority, Failures(clock)),
+            identify(
+                api.authority, Failures(clock), api.strangers, limits or Limits(clock=clock)
+            ),
         ],
     )
     app[AUTHORIZING] = api.authorizing
@@ -99,6 +115,8 @@ def make_server(
         FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
     )
     app.add_routes(AuditRoutes(api.audit).routes())
+    app.add_routes(access.routes())
+    app.add_routes(PolicyRoutes(api.policies, api.policy_tests).routes())
     app.add_routes(SecretRoutes(api.reading, api.authority).routes())
     return app
 
@@ -109,6 +127,8 @@ def make_server(
 def _noted(
     addresses: Addresses, ids: Callable[[str], str], clock: Callable[[], float]
 ) -> Middleware:
+    sampled = _Sampled(clock)
+
     @web.middleware
     async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = clock()
@@ -116,20 +136,55 @@ def _noted(
         request_id = given if _GIVEN_ID.fullmatch(given) else ids("req")
         request[REQUEST_ID] = request_id
         request[ADDRESS] = addresses.of(request)
+        if asked_often(request):
+            answer = _marked(await handler(request), request_id)
+            if answer.status != 200:
+                with log_context(request_id=request_id):
+                    _log(request, answer.status, clock() - began)
+            elif (many := sampled.due()) is not None:
+                with log_context(request_id=request_id):
+                    _log(request, answer.status, clock() - began, many)
+            return answer
         with log_context(request_id=request_id):
-            answer = await handler(request)
-            answer.headers.update({**HEADERS, "X-Request-Id": request_id})
-            for name, value in NOT_KEPT.items():
-                answer.headers.setdefault(name, value)
+            answer = _marked(await handler(request), request_id)
             _log(request, answer.status, clock() - began)
         return answer
 
     return noted
 
 
-def _log(request: web.Request, status: int, seconds: float) -> None:
+def _marked(answer: web.StreamResponse, request_id: str) -> web.StreamResponse:
+    """With the headers of every answer."""
+    headers = answer.headers
+    headers.update(HEADERS)
+    headers["X-Request-Id"] = request_id
+    for name, value in NOT_KEPT.items():
+        headers.setdefault(name, value)
+    return answer
+
+
+@dataclass(slots=True)
+class _Sampled:
+    """Of what is answered well, thousands of times a second, one line a second tells; the
+    audit log tells of each."""
+
+    clock: Callable[[], float]
+    _many: int = 0
+    _next: float = -math.inf
+
+    def due(self) -> int | None:
+        """How many there were since the last line, this one included; None: no line now."""
+        self._many += 1
+        now = self.clock()
+        if now < self._next:
+            return None
+        many, self._many, self._next = self._many, 0, now + 1
+        return many
+
+
+def _log(request: web.Request, status: int, seconds: float, count: int | None = None) -> None:
     """One line, without the query, and of a path that is no route nothing but that: anything
-    may stand there."""
+    may stand there. `count`: of so many requests since the last such line."""
     resource = request.match_info.route.resource
     caller = request.get(CALLER)
     get_logger().info(
@@ -144,6 +199,7 @@ def _log(request: web.Request, status: int, seconds: float) -> None:
         tenant=caller and caller.slug,
         identity_id=caller and caller.identity.id,
         token_id=caller and caller.token_id,
+        **({} if count is None else {"count": count}),
     )
 
 
@@ -154,18 +210,22 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 _STATUS: Final[tuple[tuple[type[SvsyncError], int], ...]] = (
+    (IssuerUnavailableError, 503),
     (UnauthenticatedError, 401),
     (ForbiddenError, 403),
     (TooManyFailuresError, 429),
+    (RateLimitedError, 429),
     (errors.NotFoundError, 404),
     (errors.UsageError, 422),
     (errors.ConfigError, 422),
     (errors.UndecodableError, 422),
+    (PolicyExistsError, 409),
     (errors.VersionConflictError, 409),
     (errors.ConflictChangedError, 409),
     (errors.BackendBusyError, 409),
     (errors.GuardError, 409),
     (errors.WriteOutcomeUnknownError, 504),
+    (errors.BackendTimeoutError, 504),
     (errors.BackendError, 502),
     (errors.StoreUnavailableError, 503),
     (errors.SchemaError, 503),
@@ -208,7 +268,8 @@ def _answering_errors() -> Middleware:
         except SvsyncError as known:
             answer = _of_error(request, known)
         except Exception as bug:  # noqa: BLE001 - no foreign text reaches anybody
-            get_logger().error("request_failed", exc_info=bug)
+            with log_context(request_id=request[REQUEST_ID]):
+                get_logger().error("request_failed", exc_info=bug)
             answer = _error(request, 500, *_INTERNAL)
         return answer
 
@@ -233,9 +294,9 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         return _error(request, 500, *_INTERNAL)
     field = error.field if isinstance(error, RequestError) else ""
     answer = _error(request, status, error.code, error.message, field)
-    if isinstance(error, UnauthenticatedError):
+    if status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
-    if isinstance(error, TooManyFailuresError):
+    if isinstance(error, TooManyFailuresError | RateLimitedError):
         answer.headers["Retry-After"] = str(error.retry_after)
     elif status == 503:
         answer.headers["Retry-After"] = "1"

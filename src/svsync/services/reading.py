@@ -1,5 +1,8 @@
 """Reading one secret: decide, find, record, open, answer.
 
+What is not here may be read through a backend: who is to be asked is found out before
+anything is recorded, so that an access has one row, which names the backend (`proxying`).
+
 The value that is kept sealed is the exact JSON text of `data`, so an answer is put
 together around it: nothing is parsed, and no number changes on the way. Ciphertexts that
 were read are kept, sealed as they are, up to a bound in bytes; a version never changes,
@@ -16,41 +19,24 @@ from svsync.domain.access import Call, ForbiddenError, Scope
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import PairStatus
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import NotFoundError
+from svsync.domain.errors import NotFoundError, StoreUnavailableError
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.policies import Permission, Permissions
+from svsync.services.answers import Federated, Secret, secret_of
 from svsync.services.authority import Rights
 from svsync.services.authorizing import absent, refused
+from svsync.services.proxying import READ, Proxying
 from svsync.services.recording import Access, Recorder
 from svsync.services.sealing import Sealed, Sealing
-from svsync.services.secrets import metadata_of, time_of
+from svsync.services.secrets import metadata_of
 from svsync.store import federation
 from svsync.store.database import Database, Row
 
 CACHED_BYTES: Final = 64 * 1024 * 1024
 """Ciphertext that is kept for the next read of the same version."""
-READ: Final = "secret.read"
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A secret as it is answered: `before`, the exact text of `data`, `after`.
-
-    Attributes:
-        version: its number.
-        in_conflict: a person has to decide about it; this is the local value.
-    """
-
-    version: int
-    before: bytes
-    data: bytes
-    after: bytes
-    in_conflict: bool
-
-    @property
-    def body(self) -> bytes:
-        return self.before + self.data + self.after
+_TRIES: Final = 5
+"""Looks at a path while backends are configured anew all the time."""
 
 
 class StaleRightsError(Exception):
@@ -92,6 +78,11 @@ class _Read(Access):
         if not allowed:
             return self._call.entry(READ, Decision.DENY, path=self.path)
         self.allowed, self.row = True, row
+        # Of what is not here it is not known yet who is asked for it.
+        return self.entry(row) if row["state"] == "live" else None
+
+    def entry(self, row: Row) -> Entry:
+        """What is recorded of a path that is looked for here alone."""
         return self._call.entry(
             READ,
             Decision.ALLOW,
@@ -112,12 +103,19 @@ class Reading:
     """The audited read path, of every tenant."""
 
     def __init__(
-        self, db: Database, recorder: Recorder, sealing: Sealing, *, room: int = CACHED_BYTES
+        self,
+        db: Database,
+        recorder: Recorder,
+        sealing: Sealing,
+        proxying: Proxying,
+        *,
+        room: int = CACHED_BYTES,
     ) -> None:
         """`room`: bytes of ciphertext that are kept."""
         self._db = db
         self._recorder = recorder
         self._sealing = sealing
+        self._proxying = proxying
         self._room = room
         self._kept: OrderedDict[tuple[TenantId, str], _Kept] = OrderedDict()
         self._bytes = 0
@@ -138,29 +136,54 @@ class Reading:
             ForbiddenError: the caller may know of it, and may not read it.
             StoreUnavailableError: it could not be looked up, or not recorded.
             KeyServiceError: `value_unreadable`, `key_destroyed`.
+            Others as `Proxying.read`, where the path is read through.
         """
+        for _ in range(_TRIES):
+            asked, kept = await self._look(call, rights, path, version, fresh)
+            row = asked.row
+            if row is None:
+                raise refused(call, rights.permissions, Permission.READ, path, Scope.SECRETS_READ)
+            if row["state"] == "live":
+                return await self._here(call.tenant, path, version, row, kept)
+            owners = await self._proxying.owners(call.tenant, row["federation_epoch"])
+            through = owners.through(path)
+            # What was deleted here is not to come in again before the table decided so.
+            if through is not None and not (through.initial and row["state"] == "deleted"):
+                return await self._proxying.read(call, path, version, through, owners.epoch)
+            if owners.epoch == row["federation_epoch"]:
+                await self._recorder.record(asked.entry(row))
+                return await self._here(call.tenant, path, version, row, kept)
+            # A backend was changed in between: what is here may have come to be seen by that.
+        raise StoreUnavailableError("backends are being changed all the time: try again")
+
+    async def _look(
+        self, call: Call, rights: Rights, path: LocalPath, version: int | None, fresh: bool
+    ) -> tuple[_Read, _Kept | None]:
         kept = self._kept.get((call.tenant, path)) if version is None else None
         known = None if kept is None else (int(kept.secret), kept.version)
         asked = _Read(call, rights.permissions, path, version, known, fresh)
         await self._recorder.submit(asked)
         if asked.stale:
             raise StaleRightsError
-        if asked.row is None:
-            raise refused(call, rights.permissions, Permission.READ, path, Scope.SECRETS_READ)
-        row = asked.row
+        return asked, kept
+
+    async def _here(
+        self, tenant: TenantId, path: LocalPath, version: int | None, row: Row, kept: _Kept | None
+    ) -> Secret:
+        """What is stored here, opened and answered."""
         check_readable(row, path, version)
         if row["sealed"] is not None:
             secret = SecretId(row["secret_id"])
             sealed = Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"])
             if version is None:
-                self._keep(call.tenant, path, _Kept(secret, row["version"], sealed))
+                self._keep(tenant, path, _Kept(secret, row["version"], sealed))
         else:
             assert kept is not None
             secret, sealed = kept.secret, kept.sealed
-            self._kept.move_to_end((call.tenant, path), last=True)
-        keys = await self._sealing.for_tenant(call.tenant)
+            self._kept.move_to_end((tenant, path), last=True)
+        keys = await self._sealing.for_tenant(tenant)
         data = await keys.open(Purpose.VALUE, secret, path, row["version"], sealed)
-        return await self._answer(call.tenant, path, row, data)
+        return await self._answer(tenant, path, row, data)
 
     def _keep(self, tenant: TenantId, path: str, kept: _Kept) -> None:
         size = len(kept.sealed.sealed)
@@ -180,29 +203,26 @@ class Reading:
             self._described[row["secret_id"], row["row_rev"]] = described
             if len(self._described) > 10_000:
                 self._described.popitem(last=False)
-        before = f'{{"path":"{path}","data":'
-        after = (
-            f',"secret_type":{json.dumps(row["secret_type"])},"version":{row["version"]}'
-            f',"created_at":"{time_of(row["created_at"])}","metadata":{described}'
-            f',"federation":{await self._federation(tenant, row)}}}'
+        return secret_of(
+            path,
+            data,
+            version=row["version"],
+            secret_type=row["secret_type"],
+            created_at=row["created_at"],
+            metadata=described,
+            federated=await self._federated(tenant, row),
+            in_conflict=row["pair_status"] == PairStatus.CONFLICT,
         )
-        in_conflict = row["pair_status"] == PairStatus.CONFLICT
-        return Secret(row["version"], before.encode(), data, after.encode(), in_conflict)
 
-    async def _federation(self, tenant: TenantId, row: Row) -> str:
+    async def _federated(self, tenant: TenantId, row: Row) -> Federated | None:
         backend = row["backend_id"]
         if backend is None:
-            return "null"
+            return None
         key = (tenant, backend, row["rev"])
         mode_of = self._modes.get(key)
         if mode_of is None:
             mode_of = self._modes[key] = await self._mode_of(tenant, backend)
-        synced = time_of(row["synced_at"])
-        at = "null" if synced is None else f'"{synced}"'
-        return (
-            f'{{"backend_id":"{backend}","mode":"{mode_of(row["rule_ord"])}","synced_at":{at}'
-            f',"status":"{row["pair_status"]}"}}'
-        )
+        return Federated(backend, mode_of(row["rule_ord"]), row["synced_at"], row["pair_status"])
 
     async def _mode_of(self, tenant: TenantId, backend: str) -> Callable[[int | None], str]:
         """The mode of each rule of a backend, by its number; until a run has mapped a path

@@ -172,6 +172,11 @@ async def stand_by(tx: Transaction, backend: BackendId) -> int | None:
     return rev
 
 
+async def epoch(tx: Transaction) -> int:
+    """The number that rises with each change of any backend of the tenant."""
+    return int(await tx.fetchval("federation.epoch", tx.tenant))
+
+
 async def list_backends(tx: Transaction) -> list[StoredBackend]:
     return [_stored(row) for row in await tx.fetch("federation.list", tx.tenant)]
 

@@ -14,11 +14,12 @@ LIVE_S = 30.0
 """A process that has not been heard of for so many seconds counts as gone."""
 
 
-async def beat(db: Database, instance: str, roles: Sequence[str], version: str) -> int:
-    """Say that this process is up; how many are, this one included."""
+async def beat(db: Database, instance: str, roles: Sequence[str], version: str) -> tuple[int, int]:
+    """Say that this process is up; how many are, this one included, and how many of those
+    answer the API."""
     await db.fetch_global("schedule.beat", instance, list(roles), version)
     rows = await db.fetch_global("schedule.count_live", LIVE_S)
-    return max(1, int(rows[0]["live"]))
+    return max(1, int(rows[0]["live"])), int(rows[0]["answering"])
 
 
 async def leave(db: Database, instance: str) -> None:
@@ -52,6 +53,12 @@ async def next_begin(tx: Transaction) -> float | None:
 
 async def enqueue_probe(tx: Transaction, backend: BackendId, run: RunId, *, after_s: float) -> None:
     await tx.execute("schedule.enqueue_probe", tx.tenant, backend, run, after_s)
+
+
+async def ask_for_probe(tx: Transaction, backend: BackendId, run: RunId) -> None:
+    """Somebody could not reach it: look at once, unless a look is under way or waits for its
+    time anyway."""
+    await tx.execute("schedule.ask_for_probe", tx.tenant, backend, run)
 
 
 async def enqueue_hinted(

@@ -216,6 +216,23 @@ SELECT svsync_audit_month((now() AT TIME ZONE 'UTC')::date),
        svsync_audit_month(((now() AT TIME ZONE 'UTC') + interval '1 month')::date),
        svsync_audit_month(((now() AT TIME ZONE 'UTC') + interval '2 months')::date);
 
+-- What is read through -----------------------------------------------------------
+
+-- Rises with each change of a backend by which another path is read through, or the same in another way. Whoever remembers
+-- that compares it with every read. It rises when the change is committed: a row of `tenants` is the last that is locked.
+ALTER TABLE tenants ADD COLUMN federation_epoch bigint NOT NULL DEFAULT 1;
+
+CREATE FUNCTION svsync_raise_federation_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE tenants SET federation_epoch = federation_epoch + 1 WHERE tenant_id = coalesce(NEW.tenant_id, OLD.tenant_id);
+  RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER made_or_removed AFTER INSERT OR DELETE ON backends DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION svsync_raise_federation_epoch();
+CREATE CONSTRAINT TRIGGER changed AFTER UPDATE ON backends DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+  WHEN ((OLD.spec, OLD.initial, OLD.state, OLD.rev) IS DISTINCT FROM (NEW.spec, NEW.initial, NEW.state, NEW.rev))
+  EXECUTE FUNCTION svsync_raise_federation_epoch();
+
 -- The read path ------------------------------------------------------------------
 
 -- What a batch of accesses looks up, in one round trip and without a transaction of the client's: for each asked path, in
@@ -223,7 +240,7 @@ SELECT svsync_audit_month((now() AT TIME ZONE 'UTC')::date),
 -- The ciphertext is left out where the caller has it: the version known to it under the secret's number.
 CREATE FUNCTION svsync_look(tenants text, asked_tenant int[], asked_path text[], asked_version int[], known_secret bigint[],
                             known_version int[])
-RETURNS TABLE (n bigint, at timestamptz, epoch bigint, tenant_status text, secret_id bigint, state text, secret_type text,
+RETURNS TABLE (n bigint, at timestamptz, epoch bigint, federation_epoch bigint, tenant_status text, secret_id bigint, state text, secret_type text,
                tags text[], owner text, description text, custom text, row_rev bigint, version int, version_state text,
                key_id int, nonce bytea, sealed bytea, has_value boolean, created_at timestamptz, backend_id text,
                pair_status text, synced_at timestamptz, rule_ord int, rev bigint)
@@ -231,7 +248,7 @@ LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenants, true);
   RETURN QUERY
-    SELECT x.n, clock_timestamp(), t.auth_epoch, t.status, s.secret_id, s.state, s.secret_type, s.tags, s.owner, s.description,
+    SELECT x.n, clock_timestamp(), t.auth_epoch, t.federation_epoch, t.status, s.secret_id, s.state, s.secret_type, s.tags, s.owner, s.description,
            s.custom, s.row_rev, v.version, v.state, v.key_id, k.nonce, k.sealed, v.sealed IS NOT NULL, v.created_at,
            p.backend_id, p.status, p.synced_at, CASE WHEN p.mapping_hash = b.mapping_hash THEN p.rule_ord END, b.rev
     FROM unnest(asked_tenant, asked_path, asked_version, known_secret, known_version) WITH ORDINALITY

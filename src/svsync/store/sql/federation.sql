@@ -31,6 +31,9 @@ FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2;
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
 FROM backends b WHERE b.tenant_id = $1 ORDER BY b.backend_id;
 
+-- name: epoch
+SELECT federation_epoch FROM tenants WHERE tenant_id = $1;
+
 -- name: lock
 -- Before a change by which writes may go elsewhere or nowhere: it waits for those that stand by the configuration as it is
 -- (`stand_by`), and they for it. An update alone would not.

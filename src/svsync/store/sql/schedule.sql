@@ -6,7 +6,7 @@ ON CONFLICT (instance_id) DO UPDATE SET roles = excluded.roles, version = exclud
 DELETE FROM instances WHERE instance_id = $1 OR beat_at < clock_timestamp() - interval '1 day';
 
 -- name: count_live
-SELECT count(*) AS live FROM instances WHERE beat_at > clock_timestamp() - make_interval(secs => $1);
+SELECT count(*) AS live, count(*) FILTER (WHERE 'api' = ANY (roles)) AS answering FROM instances WHERE beat_at > clock_timestamp() - make_interval(secs => $1);
 
 -- name: next_due
 -- How many backends are due, and seconds until the next one is.
@@ -64,6 +64,13 @@ WHERE state = 'queued' AND not_before > clock_timestamp();
 INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev, not_before)
 SELECT $1, $3, $2, 'probe', 'probe', b.rev, clock_timestamp() + make_interval(secs => $4)
 FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING;
+
+-- name: ask_for_probe
+-- Who meets a failed connection does not judge. A probe that waits goes on waiting: it is the next of a row, ever later.
+INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, rev)
+SELECT $1, $3, $2, 'probe', 'probe', b.rev FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2 AND b.state = 'active'
+  AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = $1 AND r.backend_id = $2 AND r.kind = 'probe' AND r.state IN ('queued', 'running'))
 ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING;
 
 -- name: enqueue_hinted

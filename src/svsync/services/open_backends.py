@@ -1,0 +1,118 @@
+"""Backends that stay open between two reads, so that a read needs no login.
+
+One of each tenant's backends at most, for as long as its configuration is the one that
+it was opened with. It is closed when nobody has used it for a while, when it was
+configured anew, and at the end. Its credential is its session's matter: one that was
+changed is asked for where the old login does not count any more.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from svsync.domain.errors import SvsyncError
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import BackendId, TenantId
+from svsync.observe.logs import get_logger
+from svsync.ports import Backend
+from svsync.services.runs import Backends
+from svsync.store.federation import StoredBackend
+
+IDLE_S: Final = 600.0
+"""Seconds after which a backend that nobody used is closed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """One backend, open or about to be; `users` have it in hand."""
+
+    spec: BackendSpec
+    rev: int
+    used_at: float
+    users: int = 0
+    backend: Backend | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def is_of(self, stored: StoredBackend) -> bool:
+        same = self.spec is stored.spec or self.spec == stored.spec
+        return self.rev == stored.rev and same
+
+
+class OpenBackends:
+    """The open backends of one process, of every tenant."""
+
+    def __init__(
+        self, backends: Backends, *, clock: Callable[[], float], idle_s: float = IDLE_S
+    ) -> None:
+        """`clock` gives monotonic seconds; after `idle_s` of them an unused one is closed."""
+        self._backends = backends
+        self._clock = clock
+        self._idle_s = idle_s
+        self._held: dict[tuple[TenantId, BackendId], _Held] = {}
+        self._retired: list[_Held] = []
+
+    @property
+    def many(self) -> int:
+        """How many are open, or about to be."""
+        return len(self._held) + len(self._retired)
+
+    @asynccontextmanager
+    async def use(self, tenant: TenantId, stored: StoredBackend) -> AsyncIterator[Backend]:
+        """A backend as it is configured there, open at least until the block ends.
+
+        Raises SvsyncError: it cannot be opened.
+        """
+        held = self._of(tenant, stored)
+        held.users += 1
+        try:
+            yield await self._opened(tenant, held)
+        finally:
+            held.users -= 1
+            held.used_at = self._clock()
+
+    def _of(self, tenant: TenantId, stored: StoredBackend) -> _Held:
+        key = (tenant, stored.spec.id)
+        held = self._held.get(key)
+        if held is not None and held.is_of(stored):
+            return held
+        if held is not None:
+            self._retired.append(held)
+        made = self._held[key] = _Held(stored.spec, stored.rev, self._clock())
+        return made
+
+    async def _opened(self, tenant: TenantId, held: _Held) -> Backend:
+        if held.backend is None:
+            async with held.opening:
+                if held.backend is None:
+                    opened = await held.stack.enter_async_context(
+                        self._backends.open(held.spec, tenant)
+                    )
+                    held.backend = opened.backend
+        return held.backend
+
+    async def close_unused(self) -> None:
+        """Close those that nobody has in hand and that are idle, or configured anew."""
+        now = self._clock()
+        for key, held in list(self._held.items()):
+            if not held.users and now - held.used_at >= self._idle_s:
+                self._retired.append(self._held.pop(key))
+        closing = [held for held in self._retired if not held.users]
+        self._retired = [held for held in self._retired if held.users]
+        await asyncio.gather(*map(_close, closing))
+
+    async def close(self) -> None:
+        """Close all, whoever has them in hand."""
+        closing = [*self._held.values(), *self._retired]
+        self._held.clear()
+        self._retired.clear()
+        await asyncio.gather(*map(_close, closing))
+
+
+async def _close(held: _Held) -> None:
+    try:
+        await held.stack.aclose()
+    except SvsyncError as problem:
+        get_logger().warning("backend_not_closed", backend_id=held.spec.id, error_code=problem.code)

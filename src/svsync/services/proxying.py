@@ -1,0 +1,386 @@
+"""Reads that pass through: decided before, asked of the backend, recorded, answered.
+
+Nothing of what is read is kept: no row, no cache, no line of a log. Whoever asks for a
+path while somebody else's call for it is under way shares its answer, after a check and
+with an audit row of their own; a caller who goes takes nobody's call away.
+
+A backend that cannot be reached is not judged here. A probe is asked for, whose run
+decides and tells; meanwhile what stands by for it is read, where there is such a one. Of
+that only a value counts: that it lacks a name says nothing of the backend it stands by for.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from svsync.domain.access import Call
+from svsync.domain.audit import Decision
+from svsync.domain.changes import (
+    PairStatus,
+    RemoteGone,
+    RemoteRead,
+    RemoteUnknown,
+    RemoteValue,
+)
+from svsync.domain.errors import (
+    BackendError,
+    BackendTimeoutError,
+    BackendUnreachableError,
+    ConfigError,
+    DeniedError,
+    LoginError,
+    NotFoundError,
+    StoreUnavailableError,
+    SvsyncError,
+    ThrottledError,
+)
+from svsync.domain.federation import TagTransform
+from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
+from svsync.domain.runs import SkipReason
+from svsync.domain.tags import flatten, merge_fields, tag_problem
+from svsync.domain.values import check_limits
+from svsync.observe.logs import get_logger
+from svsync.services.answers import Federated, Secret, Source, secret_of
+from svsync.services.authorizing import absent
+from svsync.services.open_backends import OpenBackends
+from svsync.services.proxied_paths import Owners, ProxiedPaths, Through
+from svsync.services.recording import Recorder
+from svsync.services.runs import Backends
+from svsync.store import schedule
+from svsync.store.database import Database
+
+READ: Final = "secret.read"
+PROXIED: Final = "proxied"
+"""The status of a path that is read through by its rule's mode."""
+PATIENCE_S: Final = 10.0
+"""Seconds that a caller waits for a backend. Its call goes on: how it ends tells the call
+guard how the backend is."""
+AWAY_S: Final = 5.0
+"""Seconds after a failed connection in which what stands by is asked first, and within
+which no second probe is asked for."""
+SWEEP_S: Final = 30.0
+"""Seconds between two looks at backends that nobody uses any more."""
+
+_Key = tuple[TenantId, LocalPath, BackendId, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One call of a backend, and how many wait for its answer."""
+
+    task: "asyncio.Task[RemoteValue | RemoteGone]"
+    waiting: int = 0
+
+
+class Proxying:
+    """Proxied reads, of every tenant. Made by `open_proxying`."""
+
+    def __init__(
+        self,
+        db: Database,
+        recorder: Recorder,
+        backends: Backends,
+        *,
+        ids: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE_S,
+    ) -> None:
+        """`ids` draws an id with a prefix; `clock` gives monotonic seconds, `patience` is
+        how many of them a caller waits for a backend."""
+        self._db = db
+        self._recorder = recorder
+        self._ids = ids
+        self._clock = clock
+        self._patience = patience
+        self._paths = ProxiedPaths(db, backends)
+        self.open = OpenBackends(backends, clock=clock)
+        self._flights: dict[_Key, _Flight] = {}
+        self._under_way: set[asyncio.Task[RemoteValue | RemoteGone]] = set()
+        self._away: dict[tuple[TenantId, BackendId], float] = {}
+
+    async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
+        """Who answers for paths that are not here; see `ProxiedPaths.owners`."""
+        return await self._paths.owners(tenant, epoch)
+
+    async def read(
+        self, call: Call, path: LocalPath, version: int | None, through: Through, epoch: int
+    ) -> Secret:
+        """The secret as its backend has it now. The caller may read the path, and that was
+        decided; `epoch` is that of the owners who gave `through`.
+
+        Raises:
+            NotFoundError: `secret_not_found`: the backend says that it is not there;
+                `version_not_found`: an earlier version was asked for.
+            BackendTimeoutError, BackendUnreachableError: no answer in time, none at all.
+            BackendError: `backend_denied`, `remote_unreadable`, `throttled`,
+                `backend_unusable`.
+            ConfigError: `backend_paused`.
+            StoreUnavailableError: it could not be recorded, or svsync is stopping.
+        """
+        try:
+            if version is not None:
+                raise NotFoundError(
+                    f"{path} is read through {through.backend}, and of that only the current"
+                    " version can be read: leave `version` out",
+                    code="version_not_found",
+                )
+            found, way = await self._ask(call.tenant, path, through, epoch)
+        except SvsyncError as failed:
+            await self._record(call, path, through, None, failed.code)
+            raise
+        except Exception:
+            await self._record(call, path, through, None, "internal")
+            raise
+        if isinstance(found, RemoteGone):
+            await self._record(call, path, way, None, None)
+            raise absent(path)
+        version = found.order or None
+        await self._record(call, path, way, version, None)
+        return secret_of(
+            path,
+            found.payload.data_text(),
+            version=version,
+            secret_type=str(found.payload.encoding),
+            created_at=found.created_at,
+            metadata=_metadata(found, way.tags),
+            federated=Federated(
+                way.backend,
+                str(through.mode),
+                None,
+                str(PairStatus.INITIAL) if through.initial else PROXIED,
+            ),
+            source=Source.BACKEND if way is through else Source.STANDBY,
+        )
+
+    async def _record(
+        self, call: Call, path: LocalPath, way: Through, version: int | None, failed: str | None
+    ) -> None:
+        detail = None if failed is None else json.dumps({"failed": failed})
+        entry = call.entry(
+            READ, Decision.ALLOW, path=path, version=version, backend=way.backend, detail=detail
+        )
+        await self._recorder.record(entry)
+
+    # --- one backend, or what stands by for it --------------------------------------
+
+    async def _ask(
+        self, tenant: TenantId, path: LocalPath, through: Through, epoch: int
+    ) -> tuple[RemoteValue | RemoteGone, Through]:
+        if through.stored.state != "active":
+            raise ConfigError(
+                f"{path} is read through {through.backend}, which is paused: resume it first",
+                code="backend_paused",
+            )
+        if through.standbys and self._is_away(tenant, through.backend):
+            failed = _unreachable(path, through)
+        else:
+            try:
+                return await self._share(tenant, path, through, epoch), through
+            except BackendUnreachableError as error:
+                failed = error
+            await self._tell_away(tenant, through.backend)
+        for standby in through.standbys:
+            try:
+                found = await self._share(tenant, path, standby, epoch)
+            except BackendError:
+                continue
+            if isinstance(found, RemoteValue):
+                return found, standby
+        raise failed
+
+    def _is_away(self, tenant: TenantId, backend: BackendId) -> bool:
+        return self._away.get((tenant, backend), self._clock()) > self._clock()
+
+    async def _tell_away(self, tenant: TenantId, backend: BackendId) -> None:
+        """Ask for a probe, unless one was asked for a moment ago."""
+        if self._is_away(tenant, backend):
+            return
+        self._away[tenant, backend] = self._clock() + AWAY_S
+        try:
+            async with self._db.transaction(tenant) as tx:
+                await schedule.ask_for_probe(tx, backend, RunId(self._ids("run")))
+        except SvsyncError as problem:  # the schedule looks after it anyway, in a while
+            get_logger().warning("probe_not_asked_for", error_code=problem.code, backend_id=backend)
+
+    # --- one call for all who wait ---------------------------------------------------
+
+    async def _share(
+        self, tenant: TenantId, path: LocalPath, way: Through, epoch: int
+    ) -> RemoteValue | RemoteGone:
+        """What a call says that is under way, or is made for this."""
+        key = (tenant, path, way.backend, epoch)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._begin(key, way)
+        flight.waiting += 1
+        try:
+            # The task goes on where this waiting is cancelled.
+            done, _ = await asyncio.wait({flight.task}, timeout=self._patience)
+        except asyncio.CancelledError:
+            if flight.waiting == 1:
+                self._forget(key, flight)
+                flight.task.cancel()
+            raise
+        finally:
+            flight.waiting -= 1
+        if not done:
+            self._forget(key, flight)  # whoever comes now makes another call
+            raise BackendTimeoutError(
+                f"{path} is read through {way.backend}, which did not answer within"
+                f" {self._patience:g} seconds: try again",
+                operation="read",
+            )
+        if flight.task.cancelled():
+            raise StoreUnavailableError("svsync is stopping", code="stopping")
+        return flight.task.result()
+
+    def _begin(self, key: _Key, way: Through) -> _Flight:
+        tenant, path = key[0], key[1]
+        task = asyncio.create_task(self._call(tenant, path, way), name="proxied read")
+        flight = self._flights[key] = _Flight(task)
+        self._under_way.add(task)
+
+        def ended(task: "asyncio.Task[RemoteValue | RemoteGone]") -> None:
+            self._under_way.discard(task)
+            self._forget(key, flight)
+            if not task.cancelled():
+                task.exception()  # nobody may be left to be told
+
+        task.add_done_callback(ended)
+        return flight
+
+    def _forget(self, key: _Key, flight: _Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+
+    async def _call(
+        self, tenant: TenantId, path: LocalPath, way: Through
+    ) -> RemoteValue | RemoteGone:
+        """Ask the backend, and say in our own words what it does not give.
+
+        No text of an error that comes from opening or calling it is passed on: it may name
+        what opens the backend.
+        """
+        try:
+            async with self.open.use(tenant, way.stored) as backend:
+                [read] = await backend.read([way.remote])
+        except BackendUnreachableError:
+            raise _unreachable(path, way) from None
+        except ThrottledError as error:
+            raise BackendError(
+                f"{path} is read through {way.backend}, which asks for fewer calls: try again",
+                operation="read",
+                retry_after=error.retry_after,
+                code="throttled",
+            ) from None
+        except (DeniedError, LoginError):
+            raise _denied(path, way) from None
+        except BackendError as error:
+            raise _unreadable(path, way, error.code) from None
+        except StoreUnavailableError:
+            raise
+        except SvsyncError as error:
+            raise BackendError(
+                f"{path} is read through {way.backend}, which cannot be used here"
+                f" ({error.code}): `svsync backends test {way.backend}` says why",
+                operation="connect",
+                code="backend_unusable",
+                sent=False,
+            ) from None
+        return _taken(path, way, read)
+
+    # --- for as long as the process lives ----------------------------------------------
+
+    async def tend(self) -> None:
+        """Close what nobody uses any more, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self._clock()
+            self._away = {key: until for key, until in self._away.items() if until > now}
+            await self.open.close_unused()
+
+    async def close(self) -> None:
+        """End the calls under way, and close the backends."""
+        ending = list(self._under_way)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        await self.open.close()
+
+
+def _taken(path: LocalPath, way: Through, read: RemoteRead) -> RemoteValue | RemoteGone:
+    """What was read, if a pull would take it as well."""
+    if isinstance(read, RemoteUnknown):
+        if read.reason == SkipReason.DENIED:
+            raise _denied(path, way)
+        raise _unreadable(path, way, read.reason)
+    if isinstance(read, RemoteValue):
+        reason = check_limits(read.payload.reveal(), way.stored.spec.max_value_bytes)
+        if reason is None and read.tags and tag_problem(read.tags) is not None:
+            reason = SkipReason.BAD_METADATA
+        if reason is not None:
+            raise _unreadable(path, way, reason)
+    return read
+
+
+def _metadata(value: RemoteValue, transform: TagTransform) -> str:
+    """What a pull of a new secret would set."""
+    tags = value.tags or {}
+    custom = merge_fields({}, {}, tags, local_wins=False)
+    return json.dumps(
+        {
+            "tags": list(flatten(tags, transform)),
+            "owner": None,
+            "description": None,
+            "custom": dict(sorted(custom.items())),
+        },
+        separators=(",", ":"),
+    )
+
+
+def _unreachable(path: LocalPath, way: Through) -> BackendUnreachableError:
+    return BackendUnreachableError(
+        f"{path} is read through {way.backend}, which cannot be reached: try again",
+        operation="read",
+    )
+
+
+def _denied(path: LocalPath, way: Through) -> DeniedError:
+    return DeniedError(
+        f"{path} is read through {way.backend}, which denies it to svsync:"
+        f" `svsync backends test {way.backend}` says what is missing",
+        operation="read",
+    )
+
+
+def _unreadable(path: LocalPath, way: Through, reason: str) -> BackendError:
+    return BackendError(
+        f"{path} is read through {way.backend}, and what that holds cannot be read ({reason}):"
+        " correct it there",
+        operation="read",
+        code="remote_unreadable",
+    )
+
+
+@asynccontextmanager
+async def open_proxying(
+    db: Database,
+    recorder: Recorder,
+    backends: Backends,
+    *,
+    ids: Callable[[str], str],
+    patience: float = PATIENCE_S,
+) -> AsyncIterator[Proxying]:
+    """Proxied reads for as long as the block lasts; arguments as of `Proxying`."""
+    proxying = Proxying(db, recorder, backends, ids=ids, patience=patience)
+    tending = asyncio.create_task(proxying.tend(), name="proxied backends")
+    try:
+        yield proxying
+    finally:
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
+        await proxying.close()
