@@ -364,6 +364,7 @@ def make_doctor(
         open_root=open_root,
         open_hints=lambda: open_hints(settings),
         now=lambda: datetime.now(UTC),
+        places=[anchor.place for anchor in anchors(settings)],
     )
 
 

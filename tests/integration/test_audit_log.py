@@ -51,9 +51,7 @@ async def test_a_read_is_told_with_all_its_fields(front: Front) -> None:
     [row] = await logs(front, "?action=secret.read")
     assert set(row) == FIELDS
     assert datetime.fromisoformat(row.pop("timestamp")).tzinfo is not None
-    chain, seq = await front.house.admin.fetchrow(
-        "SELECT chain_id, seq FROM audit WHERE action = 'secret.read'"
-    )
+    stored = await front.house.row("audit", action="secret.read")
     assert row == {
         "action": "secret.read",
         "secret_path": "app/a",
@@ -64,7 +62,7 @@ async def test_a_read_is_told_with_all_its_fields(front: Front) -> None:
         "backend_id": None,
         "request_id": read.headers["X-Request-Id"],
         "source_ip": "127.0.0.1",
-        "id": f"aud_{chain}_{seq}",
+        "id": f"aud_{stored['chain_id']}_{stored['seq']}",
     }
 
 

@@ -1,13 +1,12 @@
 """A file that is only ever appended to, on a disk that the database's owner cannot write.
 
 It is opened anew for each append, so it may be rotated at any time. A line that a crash cut
-off is ended before the next one. With several machines each has its own file: it holds what
-was checked while the work was done there, and is brought up to date with the next turn.
+off is ended before the next one. With several machines each has its own file, which holds
+what was signed there; together they hold all.
 """
 
 import asyncio
 import os
-import socket
 from collections.abc import Mapping, Sequence
 
 from svsync.domain.errors import AnchorError
@@ -30,7 +29,7 @@ class FileAnchor:
 
     @property
     def place(self) -> str:
-        return f"file:{socket.gethostname()}:{self._path}"
+        return f"file:{self._path}"
 
     async def keep(self, lines: Sequence[str]) -> None:
         if self._at_work is not None and not self._at_work.done():

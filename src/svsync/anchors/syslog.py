@@ -32,9 +32,7 @@ class SyslogAnchor:
 
     @property
     def place(self) -> str:
-        # What a machine writes to its own journal is that machine's alone.
-        local = "" if self._address.startswith("udp:") else f"{socket.gethostname()}:"
-        return f"syslog:{local}{self._address}"
+        return f"syslog:{self._address}"
 
     async def keep(self, lines: Sequence[str]) -> None:
         try:

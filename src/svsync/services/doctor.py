@@ -19,13 +19,14 @@ from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import BackendId, TenantId
 from svsync.ports import Signals
 from svsync.services.backend_findings import look_at_backend
+from svsync.services.checkpoints import LATE_S
 from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
 from svsync.services.sealing import Sealing
-from svsync.store import doctor, federation, overview, restore
+from svsync.store import checkpoints, doctor, federation, overview, restore
 from svsync.store.database import Database, Row
 
 OLDEST_MAJOR: Final = 14
@@ -65,14 +66,17 @@ class Doctor:
         open_root: Callable[[Database], Awaitable[Sealing | None]],
         open_hints: Callable[[], AbstractAsyncContextManager[Signals]],
         now: Callable[[], datetime],
+        places: Sequence[str] = (),
     ) -> None:
-        """`open_root` opens the root key, None where there is none yet; `now` is the time."""
+        """`open_root` opens the root key, None where there is none yet; `now` is the time;
+        `places` are those outside that keep checkpoints of the audit log."""
         self._settings = settings
         self._backends = backends
         self._open_store = open_store
         self._open_root = open_root
         self._open_hints = open_hints
         self._now = now
+        self._places = places
 
     async def examine(self) -> AsyncIterator[Finding]:
         """Each finding, in order, as soon as it is there."""
@@ -90,6 +94,7 @@ class Doctor:
                     specs = await self._to_test(store.db, tenants)
                     for finding in await self._look_at_work(store.db, tenants):
                         yield finding
+                    yield await self._look_at_audit(store.db, list(tenants))
                 # Within the block: a credential may be kept in the store.
                 async for finding in self._look_at_backends(specs):
                     yield finding
@@ -259,6 +264,29 @@ class Doctor:
                 if row["stale"]
             ]
         return found
+
+    # --- the audit log ----------------------------------------------------------------
+
+    async def _look_at_audit(self, db: Database, tenants: Sequence[TenantId]) -> Finding:
+        if not self._places:
+            return warning(
+                "audit log",
+                "nothing outside the database keeps its checkpoints: whoever owns the database"
+                " and the root key could make the log anew",
+                "set audit_anchors",
+            )
+        async with db.transaction_of(tenants, read_only=True) as tx:
+            late = await checkpoints.late(tx, tenants, self._places, LATE_S)
+        if late:
+            named = ", ".join(
+                f"{row['place']} (since {row['since']:%Y-%m-%d %H:%M})" for row in late
+            )
+            return wrong(
+                "audit log",
+                f"checkpoints are not kept outside: {named}",
+                "the log line `audit_anchor_failed` says why",
+            )
+        return ok("audit log", f"its checkpoints are kept by {', '.join(self._places)}")
 
     # --- signals ----------------------------------------------------------------------
 
