@@ -169,6 +169,7 @@ def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
     return Api(
         authority=Authority(app.db, access, clock=time.monotonic),
         authorizing=Authorizing(app.recorder),
+        strangers=app.strangers,
         audit=AuditLog(app.db),
         reading=app.reading,
         federation=app.federation,

@@ -9,6 +9,7 @@ from svsync.config import load as loading
 from svsync.config.load import default_state_dir, load
 from svsync.config.model import ROWS, KmsProvider, LogLevel, Settings
 from svsync.domain.errors import ConfigError
+from svsync.domain.limits import ApiRates
 from svsync.domain.values import SecretValue
 
 CANARY = "c4n4ry"
@@ -154,6 +155,12 @@ def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
         ("tls_client_ca_file: /a", "needs tls_cert_file and tls_key_file"),
         ("kms_provider: aws", "kms_provider: aws needs kms_key_id"),
         ("scaikey_jwks_url: https://x/jwks", "scaikey_jwks_url: needs scaikey_url"),
+        ("scaikey_url: http://x", "svsync.yaml:1: scaikey_url: must begin with https://"),
+        ("scaikey_url: http://127.0.0.1:1", "scaikey_url: is on loopback; set allow_loopback"),
+        ("scaikey_audience: a b", "scaikey_audience: must be letters, digits and"),
+        ("api_rate_limits: {secrets_read: 0}", "must be a number from 0.01 to 1e+06"),
+        ("api_rate_limits: {secrets: 1}", "api_rate_limits.secrets: is an unknown key; did you"),
+        ("api_rate_limits: [admin]", "must be a list such as secrets_write=50,admin=off"),
         ("database_url_read: postgresql://db/x", "database_url_read: needs database_url"),
     ],
 )
@@ -255,7 +262,12 @@ VALUES = {
     "trusted_proxies": "10.0.0.0/8, 192.0.2.1",
     "scaikey_url": "https://scaikey.example.com",
     "scaikey_jwks_url": "https://scaikey.example.com/jwks",
+    "scaikey_audience": "https://vault.example.com/api",
+    "scaikey_tenant_claim": "org",
+    "scaikey_groups_claim": "https://example.com/groups",
+    "scaikey_scopes_claim": "scp",
     "bootstrap_super_admin": "ada@example.com",
+    "api_rate_limits": "secrets_read=500, federation=0.5, admin=off",
     "audit_timeout": "3",
     "log_level": "error",
     "log_format": "text",
@@ -332,7 +344,12 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         trusted_proxies=("10.0.0.0/8", "192.0.2.1/32"),
         scaikey_url="https://scaikey.example.com",
         scaikey_jwks_url="https://scaikey.example.com/jwks",
+        scaikey_audience="https://vault.example.com/api",
+        scaikey_tenant_claim="org",
+        scaikey_groups_claim="https://example.com/groups",
+        scaikey_scopes_claim="scp",
         bootstrap_super_admin="ada@example.com",
+        api_rate_limits=ApiRates(secrets_read=500, federation=0.5, admin=None),
         audit_timeout=3,
         log_level=LogLevel.ERROR,
         log_format=settings.log_format,

@@ -12,6 +12,7 @@ from typing import Any
 
 from svsync.config.backends import Policy, read_backends
 from svsync.config.document import MAX_BYTES, Node, read_yaml
+from svsync.config.endpoints import endpoint_problem
 from svsync.config.kinds import Key, mapping_of, node_of_variable, unknown_key
 from svsync.config.literals import refuse_literals
 from svsync.config.model import ROWS, KmsProvider, Settings
@@ -180,5 +181,10 @@ def _refuse_contradictions(settings: Settings, members: Mapping[str, Node]) -> N
         raise error("kms_provider", f"{settings.kms_provider} needs kms_key_id (KMS_KEY_ID)")
     if settings.scaikey_jwks_url and not settings.scaikey_url:
         raise error("scaikey_jwks_url", "needs scaikey_url (SCAIKEY_URL), the issuer of the tokens")
+    for name in ("scaikey_url", "scaikey_jwks_url"):
+        url = getattr(settings, name)
+        problem = url and endpoint_problem(url, allow_loopback=settings.allow_loopback)
+        if problem:
+            raise error(name, problem)
     if settings.database_url_read and not settings.database_url:
         raise error("database_url_read", "needs database_url (DATABASE_URL) beside it")

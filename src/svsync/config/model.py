@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from svsync.config.anchors import ANCHOR, ANCHORS
+from svsync.config.api_rates import API_RATES, RATES
 from svsync.config.backend_keys import BACKEND, DAY
 from svsync.config.document import Node
 from svsync.config.endpoints import ORIGIN, URL
@@ -36,6 +37,7 @@ from svsync.config.kinds import (
 )
 from svsync.config.secret_urls import POSTGRES_URL, REDIS_URL
 from svsync.domain.federation import BackendSpec
+from svsync.domain.limits import ApiRates
 from svsync.domain.values import SecretValue
 
 
@@ -88,6 +90,7 @@ def _read_metrics_address(node: Node) -> str | None:
 
 METRICS_ADDRESS = Kind(_read_metrics_address, {"type": "string"}, "an address, or `off`")
 
+CLAIM_TEXT = text(r"[A-Za-z0-9._:/@-]+", "letters, digits and . _ : / @ -", max_length=256)
 EMAIL = text(r"[^@\s]+@[^@\s]+", "an e-mail address", max_length=254)
 
 BACKENDS = Kind(
@@ -188,10 +191,41 @@ class Settings:
         default_words="as `scaikey_url` announces",
         variable="SCAIKEY_JWKS_URL",
     )
+    scaikey_audience: str = setting(
+        CLAIM_TEXT,
+        "What a token of ScaiKey must have among its `aud`; one that is meant for others does not "
+        "count.",
+        default="scaivault",
+    )
+    scaikey_tenant_claim: str = setting(
+        CLAIM_TEXT,
+        "The claim with the slug of the tenant that a token speaks for.",
+        default="tenant",
+    )
+    scaikey_groups_claim: str = setting(
+        CLAIM_TEXT,
+        "The claim with the names of its holder's groups, a list; where a token has none, those "
+        "that are known count.",
+        default="groups",
+    )
+    scaikey_scopes_claim: str | None = setting(
+        CLAIM_TEXT,
+        "The claim with its scopes, a list or words with spaces between; others than those of "
+        "svsync mean nothing here.",
+        default_words="`scope`, or `scp` where that is missing",
+    )
     bootstrap_super_admin: str | None = setting(
         EMAIL,
         "The first ScaiKey sign-in with this verified address becomes `super_admin`, once.",
         variable="BOOTSTRAP_SUPER_ADMIN",
+    )
+    api_rate_limits: ApiRates = setting(
+        RATES,
+        "Calls to the API that one identity may make, by kind, at all replicas together; "
+        "beyond it 429. Ten seconds' worth may come at once.",
+        default={},
+        default_words="see `api_rate_limits` below",
+        keys=API_RATES,
     )
     audit_timeout: int = setting(
         duration(1, 60),
@@ -284,7 +318,8 @@ class Settings:
     )
     allow_loopback: bool = setting(
         BOOLEAN,
-        "Backends may be on loopback, and there over `http`; for a laptop or a sidecar.",
+        "Backends and ScaiKey may be on loopback, and there over `http`; for a laptop or a "
+        "sidecar.",
         default=False,
     )
     allowed_backend_hosts: tuple[str, ...] = setting(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from svsync.config.anchors import ANCHOR
+from svsync.config.api_rates import API_RATES
 from svsync.config.backend_keys import (
     BACKEND,
     CALL_BUDGET,
@@ -104,6 +105,11 @@ def reference_page() -> str:
         "Variables that begin with `SVSYNC_`, and `METRICS_ADDRESS`, are svsync's own; the others "
         "are those of ScaiVault's deployment guide.\n"
     )
+    parts += [
+        "## `api_rate_limits`\n",
+        "In the variable: `secrets_read=500,admin=off`.\n",
+        _table(API_RATES),
+    ]
     parts += ["## `audit_anchors`\n", "A list of these.\n", _table(ANCHOR)]
     parts += [
         "## A backend\n",

@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from svsync import __version__
-from svsync.app import App, new_id, open_app, open_hints, open_webhooks
+from svsync.app import App, new_id, open_app, open_hints, open_vouching, open_webhooks
 from svsync.config.model import Settings
 from svsync.daemon.systemd import Notify
 from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.roles import Role
+from svsync.http.limits import Limits
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
 from svsync.http.server import Api, make_server
@@ -161,6 +162,7 @@ class _Service:
         self._workers = Workers(app.db, app.runs, signals, slots=SLOTS)
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
         self._noticed: Counter[tuple[str, str]] = Counter()
+        self._answering = 1
         self.own_listeners: frozenset[tuple[str, int]] = frozenset()
         self.reload = asyncio.Event()
 
@@ -178,9 +180,12 @@ class _Service:
             metrics = f"http://{host}:{port}/metrics"
             at.add((host, port))
         if Role.API in self._roles:
+            stack.push_async_callback(app.strangers.close)
+            vouching = await stack.enter_async_context(open_vouching(app))
             api = Api(
-                authority=Authority(app.db, app.access, clock=time.monotonic),
+                authority=Authority(app.db, vouching, clock=time.monotonic),
                 authorizing=Authorizing(app.recorder),
+                strangers=app.strangers,
                 audit=AuditLog(app.db),
                 reading=app.reading,
                 federation=app.federation,
@@ -191,7 +196,14 @@ class _Service:
                 scheduling=self._scheduling,
                 readiness=Readiness(app.db, time.monotonic),
             )
-            server = make_server(api, trusted_proxies=settings.trusted_proxies, tracer=self._tracer)
+            limits = Limits(
+                settings.api_rate_limits,
+                clock=time.monotonic,
+                processes=lambda: self._answering,
+            )
+            server = make_server(
+                api, trusted_proxies=settings.trusted_proxies, limits=limits, tracer=self._tracer
+            )
             self._listener = await stack.enter_async_context(
                 listening(server, settings, grace=_CLOSE_S)
             )
@@ -216,6 +228,8 @@ class _Service:
         )
         if self._notify.watchdog_s is not None:
             works.append(self._keep_alive(self._notify.watchdog_s))
+        if Role.API in self._roles:
+            works.append(self._app.strangers.keep_recording())
         if Role.SCHEDULER in self._roles:
             works += [keep_schedule(self._scheduling), self._keep_tidy(), self._keep_months()]
         if Role.WORKER in self._roles:
@@ -238,7 +252,8 @@ class _Service:
 
     # --- tasks ----------------------------------------------------------------------
 
-    def _say_status(self) -> None:
+    def _say_status(self, answering: int) -> None:
+        self._answering = answering
         self._notify.status(f"{self._workers.at_work} of {SLOTS} workers busy")
 
     def _measure(self) -> None:

@@ -5,7 +5,7 @@ and gets one only through `for_scope`, so none can be reached without its scope.
 
 Failures are limited by address. A token that counts is let through however many failed
 before it from the same address: one wrong client must not lock out the others behind its
-proxy, and 256 random bits are not guessed.
+proxy, and 256 random bits are not guessed. What failed is recorded by address, in aggregate.
 """
 
 import re
@@ -16,12 +16,21 @@ from typing import Final
 
 from aiohttp import web
 
-from svsync.domain.access import Call, Caller, Scope, UnauthenticatedError
+from svsync.domain.access import (
+    Call,
+    Caller,
+    ForbiddenError,
+    Scope,
+    UnauthenticatedError,
+    token_name,
+)
 from svsync.domain.errors import SvsyncError
 from svsync.http.addresses import site_of
+from svsync.http.limits import Limits
 from svsync.observe.logs import log_context
 from svsync.services.authority import Authority, Rights
 from svsync.services.authorizing import Authorizing
+from svsync.services.strangers import Strangers
 
 ADDRESS: Final = web.RequestKey("address", str)
 CALLER: Final = web.RequestKey("caller", Caller)
@@ -88,6 +97,11 @@ def recalling(handler: Handler) -> Handler:
     return recalled
 
 
+def asked_often(request: web.Request) -> bool:
+    """Is it for a handler of which there are thousands of requests a second?"""
+    return getattr(request.match_info.handler, "recalls", False)
+
+
 def for_scope(
     scope: Scope, action: str, handler: CallersHandler, *, recorded: bool = True
 ) -> Handler:
@@ -119,27 +133,35 @@ def _backend(request: web.Request) -> str | None:
 
 
 def identify(
-    authority: Authority, failures: Failures
+    authority: Authority, failures: Failures, strangers: Strangers, limits: Limits
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """The middleware that finds out who calls."""
+    """The middleware that finds out who calls, and how often."""
 
     @web.middleware
     async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not request.path.startswith("/v1/"):
             return await handler(request)
+        text = ""
         try:
             text = bearer(request)
-            remembers = getattr(request.match_info.handler, "recalls", False)
-            rights = authority.recall(text) if remembers else None
+            often = asked_often(request)
+            rights = authority.recall(text) if often else None
             if rights is None:
                 rights = await authority.verify(text)
                 request[FRESH] = True
-        except UnauthenticatedError:
+        except (UnauthenticatedError, ForbiddenError) as refused:
+            named = token_name(text)
+            strangers.count(site_of(request[ADDRESS]), named and named[0], refused.code)
+            if isinstance(refused, ForbiddenError):  # the token is good, its tenant is shut
+                raise
             if (wait := failures.count(request[ADDRESS])) is not None:
                 raise TooManyFailuresError(wait) from None
             raise
         request[RIGHTS] = rights
         request[CALLER] = rights.caller
+        limits.take(rights.caller, request.method, request.path)
+        if often:
+            return await handler(request)
         with log_context(tenant=rights.caller.slug):
             return await handler(request)
 

@@ -20,18 +20,20 @@ async def keep_beating(
     *,
     roles: Sequence[str],
     version: str,
-    each: Callable[[], None] = lambda: None,
+    each: Callable[[int], None] = lambda answering: None,
 ) -> None:
     """Say that this process is up until cancelled, and tell the signals how many are; a
     process that was stopped in order is taken from the list at once.
 
-    `each` is called with every beat.
+    `each` is called with every beat; with how many processes answer the API.
     """
+    answering = 1
     try:
         while True:
             with suppress(SvsyncError):  # others count one less, until the next beat
-                signals.divide_by(await schedule.beat(db, instance, roles, version))
-            each()
+                live, answering = await schedule.beat(db, instance, roles, version)
+                signals.divide_by(live)
+            each(answering)
             await asyncio.sleep(BEAT_S)
     finally:
         leaving = asyncio.ensure_future(_leave(db, instance))

@@ -197,13 +197,32 @@ END $$;
 ALTER TABLE audit_rest ENABLE ROW LEVEL SECURITY;
 ALTER TABLE audit_rest FORCE ROW LEVEL SECURITY;
 
+-- Requests that bring a key ---------------------------------------------------------
+
+-- What became of a request that brought an `Idempotency-Key`, so that a repeated one is not done twice. `request`: a keyed
+-- hash of it, for its body may hold a value. `answer`: never one that holds a secret.
+CREATE TABLE idempotency (
+  tenant_id   int NOT NULL REFERENCES tenants,
+  identity_id text COLLATE "C" NOT NULL,
+  key         text COLLATE "C" NOT NULL,
+  attempt     text COLLATE "C" NOT NULL,    -- whoever is doing it
+  request     bytea NOT NULL,
+  state       text NOT NULL DEFAULT 'under_way' CHECK (state IN ('under_way', 'done', 'unknown')),
+  status      int,
+  headers     text,                         -- JSON text
+  answer      text,
+  made_at     timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, identity_id, key)
+);
+CREATE INDEX idempotency_made ON idempotency (tenant_id, made_at);
+
 -- Keeping tenants apart ----------------------------------------------------------
 
 DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'super_admins', 'audit', 'audit_chains',
-                           'audit_checkpoints', 'audit_anchors'] LOOP
+                           'audit_checkpoints', 'audit_anchors', 'idempotency'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I
@@ -261,6 +280,30 @@ BEGIN
     LEFT JOIN sync_state p ON p.tenant_id = x.tenant AND p.path = x.path AND p.status NOT IN ('detached', 'standby')
     LEFT JOIN backends b ON b.tenant_id = x.tenant AND b.backend_id = p.backend_id
     ORDER BY x.n;
+END $$;
+
+-- A page of the secrets in some ranges of paths, which do not overlap and are given in order: from (inclusive) and to
+-- (exclusive). Rows of every state, so that what it costs is bounded by what it gives.
+CREATE FUNCTION svsync_list(asked_tenant int, range_from text[], range_to text[], most int)
+RETURNS TABLE (path text, live boolean, version int, secret_type text, tags text[], owner text, description text, custom text,
+               updated_at timestamptz, status text)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  got int := 0;
+  came int;
+BEGIN
+  FOR n IN 1 .. cardinality(range_from) LOOP
+    RETURN QUERY
+      SELECT s.path, s.state = 'live', s.current_version, s.secret_type, s.tags, s.owner, s.description, s.custom, s.updated_at,
+             coalesce(p.status, 'local')
+      FROM (SELECT * FROM secrets c WHERE c.tenant_id = asked_tenant AND c.path >= range_from[n] AND c.path < range_to[n]
+            ORDER BY c.path LIMIT most - got) s
+      LEFT JOIN sync_state p ON p.tenant_id = asked_tenant AND p.path = s.path AND p.status NOT IN ('detached', 'standby')
+      ORDER BY s.path;
+    GET DIAGNOSTICS came = ROW_COUNT;
+    got := got + came;
+    EXIT WHEN got >= most;
+  END LOOP;
 END $$;
 
 -- Append a batch of rows to the log; committed when this is answered.
