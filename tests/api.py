@@ -24,12 +24,14 @@ from svsync.app import new_id
 from svsync.bus.local import LocalSignals
 from svsync.domain.access import Identity, Scope
 from svsync.domain.ids import TenantId
+from svsync.domain.limits import UNLIMITED, ApiRates
+from svsync.http.limits import Limits
 from svsync.http.listening import Listener, listening
 from svsync.http.openapi import document
 from svsync.http.server import Api, make_server
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
-from svsync.services.authority import Authority
+from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
@@ -164,10 +166,15 @@ class Front:
         return await self.token(Scope.ADMIN, tenant=TenantId(other))
 
 
-def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
+def api_of(
+    house: House,
+    access: Access,
+    clock: Any = time.monotonic,
+    voucher: Voucher | None = None,
+) -> Api:
     app = house.app
     return Api(
-        authority=Authority(app.db, access, clock=time.monotonic),
+        authority=Authority(app.db, voucher or access, clock=time.monotonic),
         authorizing=Authorizing(app.recorder),
         strangers=app.strangers,
         audit=AuditLog(app.db),
@@ -183,15 +190,23 @@ def api_of(house: House, access: Access, clock: Any = time.monotonic) -> Api:
 
 
 @asynccontextmanager
-async def open_front(house: House, **settings: Any) -> AsyncIterator[Front]:
-    """The API on a free port; `settings` as the configuration names them."""
+async def open_front(
+    house: House,
+    *,
+    voucher: Voucher | None = None,
+    rates: ApiRates = UNLIMITED,
+    **settings: Any,
+) -> AsyncIterator[Front]:
+    """The API on a free port; `settings` as the configuration names them. `voucher` vouches
+    for tokens in place of that for static ones."""
     now = [0.0]
     access = Access(house.app.db, ids=new_id, random=secrets.token_bytes)
     made = replace(house.app.settings, bind_address="127.0.0.1:0", **settings)
     server = make_server(
-        api_of(house, access, lambda: now[0]),
+        api_of(house, access, lambda: now[0], voucher),
         trusted_proxies=made.trusted_proxies,
         clock=lambda: now[0],
+        limits=Limits(rates, clock=lambda: now[0]),
     )
     async with (
         listening(server, made, grace=5) as listener,

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -99,11 +99,15 @@ class ScaiKey:
         keys: that it publishes now; the first signs.
         published: what it publishes in place of those, if anything.
         status: of its answers.
+        now: the moment at which its tokens are made.
         asked: paths that were asked for.
         announced: where it says that its keys are; None: where they are.
+        named: who it says that it is; None: itself.
+        headers: of what it says of itself.
     """
 
     url: str = ""
+    now: Callable[[], int] = lambda: int(time.time())
     keys: list[Key] = field(default_factory=lambda: [Key.new("one")])
     published: Any = None
     status: int = 200
@@ -114,7 +118,7 @@ class ScaiKey:
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Of a user of the default tenant; None takes a claim away."""
-        now = int(time.time())
+        now = self.now()
         said: dict[str, Any] = {
             "iss": self.url,
             "aud": AUDIENCE,
@@ -127,7 +131,9 @@ class ScaiKey:
         } | changes
         return {name: value for name, value in said.items() if value is not None}
 
-    def token(self, key: Key | None = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
+    def token(
+        self, key: Key | None = None, header: dict[str, Any] | None = None, **changes: Any
+    ) -> str:
         """A token with these claims in place of the usual ones."""
         key = key or self.keys[0]
         about = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"} | (header or {})
