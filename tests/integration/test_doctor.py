@@ -14,12 +14,15 @@ from tests.postgres import connected, database_dsn
 from svsync.app import make_doctor, new_id
 from svsync.bus.local import LocalSignals
 from svsync.config.model import Settings
+from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import BackendUnreachableError, SchemaError
 from svsync.domain.ids import BackendId
 from svsync.domain.values import SecretValue
 from svsync.embedded.postgres import EmbeddedPostgres
 from svsync.embedded.valkey import ValkeyServer
 from svsync.ports import Check, Connection, Signals
+from svsync.registry import anchors
+from svsync.services.checkpoints import Checkpoints
 from svsync.services.doctor import Doctor, Store
 from svsync.services.findings import Finding, State
 from svsync.services.overview import Overview
@@ -248,6 +251,24 @@ async def test_check_of_the_certificate_that_is_off_is_wrong(clinic: Clinic) -> 
     found = await clinic.of(OWN, backends=(spec,))
     assert [f.state for f in found] == [State.WRONG, State.OK]
     assert "tls_verify is off" in found[0].says
+
+
+async def test_checkpoints_that_nobody_outside_keeps_are_told(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    assert (await clinic.only("audit log")).advice == "set audit_anchors"
+    kept: dict[str, Any] = {"audit_anchors": ({"anchor": "file", "path": str(tmp_path / "kept")},)}
+    app = clinic.house.app
+    assert (await clinic.only("audit log", **kept)).state is State.OK
+    await app.recorder.record(Entry(TENANT, "user", "user:a", "x", Decision.ALLOW))
+    await app.checkpoints.run()
+    await clinic.house.admin.execute("ALTER TABLE audit_checkpoints DISABLE TRIGGER USER")
+    await clinic.house.admin.execute("UPDATE audit_checkpoints SET at = at - interval '1 hour'")
+    late = await clinic.only("audit log", **kept)
+    assert late.state is State.WRONG
+    assert str(tmp_path / "kept") in late.says
+    await Checkpoints(app.db, app.signing, anchors(replace(app.settings, **kept))).run()
+    assert (await clinic.only("audit log", **kept)).state is State.OK
 
 
 async def test_audit_feed_is_told_that_it_must_not_be_alone(clinic: Clinic) -> None:

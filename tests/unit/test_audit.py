@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,7 @@ def test_hash_of_a_row_covers_each_field_its_place_and_the_row_before() -> None:
         link(first, 5, 2, NOW, ENTRY),
         link(first, 5, 1, NOW + timedelta(microseconds=1), ENTRY),
     }
-    other = {"version": 4, "tenant": TenantId(2)}
+    other: dict[str, Any] = {"version": 4, "tenant": TenantId(2)}
     for name in Entry.__dataclass_fields__:
         value = other.get(name, "other")
         changed.add(link(first, 5, 1, NOW, replace(ENTRY, **{name: value})))

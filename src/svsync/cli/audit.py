@@ -169,8 +169,8 @@ def _show(out: Output, report: dict[str, Any]) -> None:
     alone = report["on_chain_only"]
     if alone["rows"]:
         out.line(
-            f"{alone['rows']:,} rows, from {alone['from']} on, rest on their chains alone: no"
-            " checkpoint covers them yet, and rows at their ends could be cut off."
+            f"What was recorded from {alone['from']} on rests on its chains alone (rows:"
+            f" {alone['rows']:,}): no checkpoint covers it yet, and the end could be cut off."
         )
     first = report["first_misfit"]
     if first is None:

@@ -1,0 +1,148 @@
+"""Under a load of reads the service is killed and the store crashes: has each answer that a
+client saw its row, and do the chains fit?"""
+
+import asyncio
+import json
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.acceptance.fault_estate import Store
+from tests.acceptance.serving import Served, new_token, start_serving
+from tests.debian import server_named
+from tests.postgres import connected
+from tests.program import Program
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KIND = "embedded"
+FAULTS = 6
+READERS = 16
+PATHS = [f"app/{n}" for n in range(8)]
+
+
+@dataclass
+class Reader:
+    """Reads, and remembers what it was answered, by the id of each request."""
+
+    number: int
+    token: str
+    place: list[str]
+    seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def ids(self) -> Iterator[str]:
+        return (f"r{self.number}-{n}" for n in range(10**9))
+
+    async def read(self) -> None:
+        draw = random.Random(self.number)
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            for request_id in self.ids():
+                path = draw.choice([*PATHS, "app/none"])
+                headers = {"Authorization": f"Bearer {self.token}", "X-Request-Id": request_id}
+                try:
+                    async with session.get(
+                        f"{self.place[0]}/v1/secrets/{path}", headers=headers
+                    ) as answer:
+                        await answer.read()
+                        if answer.status in (200, 404):
+                            self.seen[request_id] = path, answer.status
+                except (aiohttp.ClientError, TimeoutError):
+                    await asyncio.sleep(0.02)
+
+
+async def _more(readers: list[Reader], many: int) -> None:
+    """Return once so many more were answered."""
+    before = sum(len(reader.seen) for reader in readers)
+    async with asyncio.timeout(60):
+        while sum(len(reader.seen) for reader in readers) < before + many:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_each_answer_that_was_seen_has_its_row_whatever_dies(state_dir: Path) -> None:
+    draw = random.Random(7)
+    kept = state_dir / "anchor.jsonl"
+    file = state_dir / "svsync.yaml"
+    file.write_text(json.dumps({"audit_anchors": [{"anchor": "file", "path": str(kept)}]}))
+    async with Store(state_dir, server_named(KIND)).running() as store:
+        assert store.server is not None
+        program = Program(
+            {"DATABASE_URL": store.server.dsn, "SVSYNC_STATE_DIR": str(state_dir / "state")},
+            state_dir,
+        )
+        at = ("--config", str(file))
+        for path in PATHS:
+            assert (await program("secrets", "write", path, "k=v", *at)).code == 0
+        token = await new_token(program, *at)
+        served = await start_serving(program, *at)
+        place = [(await served.says("serving"))["address"]]
+        readers = [Reader(number, token, place) for number in range(READERS)]
+        reading = [asyncio.create_task(reader.read()) for reader in readers]
+        try:
+            for fault in range(FAULTS):
+                await _more(readers, draw.randint(50, 400))
+                if fault % 2:
+                    await store.restart(crash=True)
+                else:
+                    served = await _killed(served, program, *at)
+                    place[0] = (await served.says("serving"))["address"]
+            await _more(readers, 200)
+            assert await served.stopped() == 0
+        finally:
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+            await served.aclose()
+        await _compare(store, {i: s for reader in readers for i, s in reader.seen.items()})
+        # The next start signs what the last one left.
+        last = await start_serving(program, *at)
+        try:
+            await last.says("serving")
+            await _signed(store)
+        finally:
+            await last.aclose()
+        said = await program("audit", "verify", "--anchor", str(kept), "--json", *at)
+        report = said.json
+        assert (said.code, report["fits"]) == (0, True), report
+        assert report["anchored"] >= 1
+        assert report["rows"] >= sum(len(reader.seen) for reader in readers)
+
+
+async def _killed(served: Served, program: Program, *at: str) -> Served:
+    served.tell(signal.SIGKILL)
+    await served.aclose()
+    return await start_serving(program, *at)
+
+
+async def _compare(store: Store, seen: dict[str, tuple[str, int]]) -> None:
+    async with connected(store.admin) as admin:
+        rows: list[Any] = await admin.fetch(
+            "SELECT request_id, secret_path, version FROM audit WHERE action = 'secret.read'"
+        )
+    recorded = {row["request_id"]: (row["secret_path"], row["version"]) for row in rows}
+    assert len(recorded) == len(rows)
+    missing = [request for request in seen if request not in recorded]
+    assert missing == []
+    for request, (path, status) in seen.items():
+        assert recorded[request] == (path, 1 if status == 200 else None)
+
+
+async def _signed(store: Store) -> None:
+    """Return once checkpoints cover every row."""
+    uncovered = (
+        "SELECT count(*) FROM audit_chains c WHERE EXISTS (SELECT FROM audit a"
+        " WHERE a.chain_id = c.chain_id AND a.seq > c.covered_seq)"
+    )
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(OSError):
+                async with connected(store.admin) as admin:
+                    if await admin.fetchval(uncovered) == 0:
+                        return
+            await asyncio.sleep(0.2)
