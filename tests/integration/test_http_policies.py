@@ -244,7 +244,7 @@ async def test_binding_counts_for_the_next_read_of_every_process(front: Front) -
         assert await read() == [404] * 4
         assert (await other.client.post(f"{at}/bindings", json=THEM)).status == 201
         assert await read() == [200] * 4
-        none = {"rules": []}
+        none: dict[str, Any] = {"rules": []}
         assert (await other.client.call("PATCH", at, json=none)).status == 200
         assert await read() == [404] * 4
         back = {"rules": READER["rules"]}

@@ -4,15 +4,18 @@ Imported by commands when they run, never before: `svsync --help` loads none of 
 """
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from svsync.app import App, open_app
+from svsync.cli.arguments import acting_user
 from svsync.config.load import load
 from svsync.config.model import LogFormat, Settings
+from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import ConfigError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import TenantId
@@ -63,6 +66,29 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]
     compiled(settings)
     async with open_tracer() as tracer, open_app(settings, tracer=tracer) as app:
         yield app, await app.tenant(args.tenant)
+
+
+async def record(
+    app: App,
+    tenant: TenantId,
+    action: str,
+    *,
+    path: str | None = None,
+    version: int | None = None,
+    backend: str | None = None,
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """Let the audit log tell of what whoever runs this program does on the store itself.
+
+    `about` is what the other fields have no place for; never a value or a token.
+
+    Raises AuditUnavailableError: it is not recorded, so it must not be done.
+    """
+    detail = None if about is None else json.dumps(about)
+    by = f"cli:{acting_user()}"
+    await app.recorder.record(
+        Entry(tenant, "operator", by, action, Decision.ALLOW, path, version, backend, detail=detail)
+    )
 
 
 def compiled(settings: Settings) -> Compiled:

@@ -66,7 +66,7 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def get(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
 
     if args.field is not None and args.json:
@@ -74,7 +74,16 @@ async def get(args: argparse.Namespace) -> int:
     path = _usable(parse_local, args.path)
     out: Output = args.out
     async with opened(args) as (app, tenant):
-        about, data = await app.secrets.get(tenant, path, args.version)
+        try:
+            read: tuple[dict[str, Any], bytes] = await app.secrets.get(tenant, path, args.version)
+        except SvsyncError:
+            await record(app, tenant, "secret.read", path=path, version=args.version)
+            raise
+        about, data = read
+        backend = (about["federation"] or {}).get("backend_id")
+        await record(
+            app, tenant, "secret.read", path=path, version=about["version"], backend=backend
+        )
     if out.json:
         out.raw_document(with_data(about, data))
     elif args.field is not None:
@@ -192,7 +201,7 @@ _STATES: Final = {
 
 
 async def write(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
     from svsync.services.write_rows import Put
 
@@ -212,6 +221,7 @@ async def write(args: argparse.Namespace) -> int:
     out: Output = args.out
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
+        await record(app, tenant, "secret.write", path=path, backend=args.backend)
         written = await app.writes.put(tenant, path, put, by=f"cli:{_user()}")
     if out.json:
         out.document(written)
@@ -222,13 +232,14 @@ async def write(args: argparse.Namespace) -> int:
 
 
 async def delete(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
 
     path = _usable(parse_local, args.path)
     out: Output = args.out
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
+        await record(app, tenant, "secret.delete", path=path, backend=args.backend)
         deleted = await app.writes.delete(tenant, path, by=f"cli:{_user()}", cas=args.cas)
     if out.json:
         out.document(deleted)
@@ -239,13 +250,14 @@ async def delete(args: argparse.Namespace) -> int:
 
 
 async def restore(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
 
     path = _usable(parse_local, args.path)
     out: Output = args.out
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
+        await record(app, tenant, "secret.restore", path=path, backend=args.backend)
         restored = await app.writes.restore(tenant, path, args.version, by=f"cli:{_user()}")
     if out.json:
         out.document(restored)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import acting_user, add_command, add_group
 from svsync.cli.output import Output
-from svsync.domain.access import Identity, Scope
+from svsync.domain.access import Identity, Scope, is_token_id
 from svsync.domain.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -41,13 +41,15 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def create(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     out: Output = args.out
     identity = Identity.parse(args.identity)
     scopes = [Scope(scope) for scope in args.scope]
     seconds = _seconds(args.expires)
+    asked = {"identity_id": identity.id, "scopes": list(map(str, scopes)), "expires_in": seconds}
     async with opened(args) as (app, tenant):
+        await record(app, tenant, "token.create", about=asked)
         made = await app.access.create(
             tenant, identity, scopes, expires_in=seconds, by=f"cli:{acting_user()}"
         )
@@ -98,10 +100,13 @@ async def list_tokens(args: argparse.Namespace) -> int:
 
 
 async def revoke(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     out: Output = args.out
+    # What is no id may be the token's own text.
+    named = {"token_id": args.token_id} if is_token_id(args.token_id) else None
     async with opened(args) as (app, tenant):
+        await record(app, tenant, "token.revoke", about=named)
         await app.access.revoke(tenant, args.token_id)
     if out.json:
         out.document({"token_id": args.token_id, "state": "revoked"})
