@@ -51,6 +51,9 @@ async def lived(house: House) -> House:
         "INSERT INTO tokens (tenant_id, token_id, hash, identity_type, identity_id, scopes)"
         " VALUES (1, 'tok', '', 'user', 'u', '{}')"
     )
+    await house.admin.execute(
+        "INSERT INTO super_admins (tenant_id, identity_id, by) VALUES (1, 'user:u', 'bootstrap')"
+    )
     await house.admin.execute("INSERT INTO tenants (tenant_id, slug) VALUES ($1, 'other')", OTHER)
     return house
 

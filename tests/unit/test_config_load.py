@@ -177,6 +177,8 @@ def test_each_key_refuses_a_mapping_a_list_and_nothing_in_one_sentence(tmp_path:
         for value in ("{c4n4ry: c4n4ry}", "[[c4n4ry]]", "~", ".nan", "'c4n4ry\\'", "-1e400"):
             if name in ("kms_key_id", "kms_key_id_secondary") and value.startswith("'"):
                 continue  # these take any text
+            if name == "api_rate_limits" and value.startswith("{"):
+                continue  # this takes a mapping, and names a key that it does not know
             assert f"svsync.yaml:2: {name}" in refusal(write(tmp_path, f"\n{name}: {value}"))
 
 

@@ -41,7 +41,8 @@ def _as_mapping(node: Node) -> Node:
         return node
     members = {}
     for item in node.value:
-        name, equals, text = str(item.value).partition("=")
+        given = item.value if isinstance(item.value, str) else ""
+        name, equals, text = given.partition("=")
         if not equals or name in members:
             raise item.error("must be a list such as secrets_write=50,admin=off")
         value = resolve_plain(text) if text != "off" else text

@@ -102,6 +102,16 @@ class Proxying:
         self._under_way: set[asyncio.Task[RemoteValue | RemoteGone]] = set()
         self._away: dict[tuple[TenantId, BackendId], float] = {}
 
+    @property
+    def under_way(self) -> int:
+        """Calls of backends that have not ended."""
+        return len(self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """Callers who wait for such calls."""
+        return sum(flight.waiting for flight in self._flights.values())
+
     async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
         """Who answers for paths that are not here; see `ProxiedPaths.owners`."""
         return await self._paths.owners(tenant, epoch)

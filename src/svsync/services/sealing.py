@@ -321,6 +321,12 @@ class TenantKeys:
         self.used_at = self._clock()
         return self._fingerprinter.fingerprint(payload)
 
+    def digest_of_request(self, request: bytes) -> bytes:
+        """32 bytes, equal for equal requests of this tenant."""
+        assert self._fingerprinter is not None
+        self.used_at = self._clock()
+        return self._fingerprinter.digest_of_request(request)
+
     async def reserve(self, sealings: int) -> "Sealer":
         """The right to seal so many times; what is not used of it is lost.
 

@@ -16,7 +16,7 @@ Each write names the row it was made for; one that was overtaken looks again.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from svsync.domain.changes import Base, BaseKind, PairStatus, RemoteValue
@@ -50,6 +50,21 @@ _NOTHING: Final = Payload.from_fields({})
 """A delete has no value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that was done: the answer as the API gives it.
+
+    Attributes:
+        version: the one that it made, or met as equal.
+        new: there was nothing to be read at the path.
+    """
+
+    answer: dict[str, object]
+    version: int
+    new: bool
+
+
+
 class SecretWrites:
     """Writes to the secrets of every tenant, by people and programs."""
 
@@ -78,7 +93,13 @@ class SecretWrites:
     async def put(
         self, tenant: TenantId, path: LocalPath, put: Put, *, by: str, origin: str = "write"
     ) -> dict[str, object]:
-        """Write a new version; the answer as the API gives it.
+        """As `write`; the answer alone."""
+        return (await self.write(tenant, path, put, by=by, origin=origin)).answer
+
+    async def write(
+        self, tenant: TenantId, path: LocalPath, put: Put, *, by: str, origin: str = "write"
+    ) -> Written:
+        """Write a new version.
 
         Raises:
             VersionConflictError: `cas` does not match, or others write all the time.
@@ -97,7 +118,8 @@ class SecretWrites:
                 wrote = await self._put(writing)
             except OvertakenError:
                 continue
-            return await self._answer(tenant, path, wrote)
+            answer = await self._answer(tenant, path, wrote)
+            return Written(answer, wrote.version, wrote.new)
         raise VersionConflictError(f"{path} is being written by others all the time: try again")
 
     async def _put(self, w: Writing) -> Wrote:
@@ -212,10 +234,17 @@ class SecretWrites:
     # --- restore and delete -------------------------------------------------------
 
     async def restore(
-        self, tenant: TenantId, path: LocalPath, version: int | None = None, *, by: str
+        self,
+        tenant: TenantId,
+        path: LocalPath,
+        version: int | None = None,
+        *,
+        by: str,
+        cas: int | None = None,
     ) -> dict[str, object]:
         """Bring a deleted secret back, or an earlier version of it: a new version with
-        its value, which goes the way of any write.
+        its value, which goes the way of any write. Where no version is named, what somebody
+        else wrote there meanwhile is not overwritten.
 
         Raises:
             NotFoundError: no such secret, or the version cannot be read any more.
@@ -240,7 +269,8 @@ class SecretWrites:
         keys = await self._sealing.for_tenant(tenant)
         sealed = Sealed(kept["key_id"], kept["nonce"], kept["sealed"])
         data = await keys.open(Purpose.VALUE, secret, path, wanted, sealed)
-        put = Put(Payload.from_data(data, Encoding(kept["encoding"])))
+        expected = 0 if version is None and cas is None else cas
+        put = Put(Payload.from_data(data, Encoding(kept["encoding"])), cas=expected)
         return await self.put(tenant, path, put, by=by, origin="restore")
 
     async def delete(

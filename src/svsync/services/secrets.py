@@ -65,17 +65,7 @@ class Secrets:
         limit = min(max(1, limit), MAX_PAGE)
         async with self._db.transaction(tenant, read_only=True) as tx:
             rows = await store.list_live(tx, prefix, cursor, limit + 1)
-        shown = [
-            {
-                "path": row["path"],
-                "version": row["version"],
-                "secret_type": row["secret_type"],
-                "metadata": metadata_of(row),
-                "updated_at": time_of(row["updated_at"]),
-                "status": row["status"],
-            }
-            for row in rows[:limit]
-        ]
+        shown = [listed(row) for row in rows[:limit]]
         more = rows[limit - 1]["path"] if len(rows) > limit else None
         return {"secrets": shown, "next_cursor": more, "incomplete": False}
 
@@ -107,6 +97,18 @@ def _readable(state: str, version: int | None) -> bool:
     """A deleted secret is not there, but its history is; of one whose first version never
     came to be there is neither."""
     return state == "live" or (state == "deleted" and version is not None)
+
+
+def listed(row: Row) -> dict[str, object]:
+    """A secret as lists show it."""
+    return {
+        "path": row["path"],
+        "version": row["version"],
+        "secret_type": row["secret_type"],
+        "metadata": metadata_of(row),
+        "updated_at": time_of(row["updated_at"]),
+        "status": row["status"],
+    }
 
 
 def metadata_of(row: Row) -> dict[str, object]:

@@ -35,8 +35,9 @@ _STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A local write. None keeps what the secret has; `cas` is the version it must be at
-    (0: it must not exist). With `skip_if_equal` an equal value makes no new version."""
+    """A local write. None keeps what the secret has, and an empty owner or description takes
+    it away; `cas` is the version it must be at (0: it must not exist). With `skip_if_equal`
+    an equal value makes no new version."""
 
     payload: Payload
     secret_type: str | None = None
@@ -66,12 +67,14 @@ class Expected:
 @dataclass(frozen=True, slots=True)
 class Wrote:
     """A write as its transaction left it. `state` is empty while it is pending, current
-    only once its push has landed; `push` is still to be made."""
+    only once its push has landed; `push` is still to be made; `new`: there was nothing to
+    be read at the path."""
 
     secret: SecretId
     version: int
     state: str = ""
     push: PushId | None = None
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class WriteRows:
                 [changed(place.owner, w.path, version)],
                 event_ids=lambda: self._ids("evt"),
             )
-        return Wrote(secret, version, state)
+        return Wrote(secret, version, state, new=not place.live)
 
     async def pend(self, tx: Transaction, w: Writing, place: Place, expected: Expected) -> Wrote:
         """A version that is current once its push has landed, and the push."""
@@ -138,7 +141,7 @@ class WriteRows:
         await self._seal(tx, w, secret, version)
         await store.mark_pending(tx, secret, version)
         await self._claim(tx, w, place, secret, "")
-        wrote, text = Wrote(secret, version), json.dumps(asdict(metadata))
+        wrote, text = Wrote(secret, version, new=not place.live), json.dumps(asdict(metadata))
         return replace(wrote, push=await self.plan(tx, w, place, expected, wrote, text))
 
     async def _number(
@@ -251,8 +254,8 @@ def merged(row: Row | None, put: Put) -> Metadata:
         kept,
         secret_type=put.secret_type or kept.secret_type,
         tags=kept.tags if put.tags is None else tuple(sorted(set(put.tags))),
-        owner=kept.owner if put.owner is None else put.owner,
-        description=kept.description if put.description is None else put.description,
+        owner=kept.owner if put.owner is None else put.owner or None,
+        description=kept.description if put.description is None else put.description or None,
         custom=kept.custom if put.custom is None else json.dumps(dict(put.custom)),
         max_versions=kept.max_versions if put.max_versions is None else put.max_versions,
     )
