@@ -1,5 +1,6 @@
 """Who gets in, with which scope, and what do the others learn?"""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -134,6 +135,17 @@ async def test_another_header_is_no_token(front: Front) -> None:
         assert answer.told == (401, "unauthenticated")
     twice = CIMultiDict([("Authorization", f"Bearer {front.client.token}")] * 2)
     assert (await nobody.get(BACKENDS, headers=twice)).told == (401, "unauthenticated")
+
+
+async def test_bytes_that_are_no_text_are_no_token(front: Front) -> None:
+    for path in (BACKENDS, "/v1/secrets/app/a"):
+        reader, writer = await asyncio.open_connection(front.listener.host, front.listener.port)
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer svt_1_"
+        )
+        writer.write(head.encode() + b"\xff\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
 
 
 async def test_the_word_bearer_may_be_written_in_any_case(front: Front) -> None:

@@ -177,8 +177,7 @@ def bearer(request: web.Request) -> str:
     """The token's text. Raises UnauthenticatedError where there is none, or more than one."""
     given = request.headers.getall("Authorization", [])
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    if scheme.lower() != "bearer":
-        raise UnauthenticatedError(
-            "a token is needed, in one header: `Authorization: Bearer svt_…`"
-        )
+    # Bytes that are no text would be met again where the token is looked up.
+    if scheme.lower() != "bearer" or not text.isascii():
+        raise UnauthenticatedError("a token is needed, in one header: `Authorization: Bearer …`")
     return text.strip(" ")
