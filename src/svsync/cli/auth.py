@@ -22,13 +22,18 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def whoami(args: argparse.Namespace) -> int:
+    from svsync.app import open_vouching
     from svsync.cli.opening import opened
     from svsync.services.access import describe
 
     out: Output = args.out
     token: str | None = args.token or os.environ.get(TOKEN)
     async with opened(args) as (app, _):
-        found = None if token is None else describe(await app.access.verify(token))
+        found = None
+        if token is not None:
+            async with open_vouching(app) as vouching:
+                caller, _ = await vouching.vouch(token)
+            found = describe(caller)
     told: dict[str, Any] = found or {
         "identity_type": "operator",
         "identity_id": f"cli:{acting_user()}",
