@@ -58,7 +58,12 @@ async def test_beats_go_on_once_the_disk_has_space_again(
     await fill_disk(house, "instances")
     beating = asyncio.create_task(
         keep_beating(
-            house.app.db, LocalSignals(), "x:1", roles=["worker"], version="1", each=beats.release
+            house.app.db,
+            LocalSignals(),
+            "x:1",
+            roles=["worker"],
+            version="1",
+            each=lambda _: beats.release(),
         )
     )
     async with kept(beating), asyncio.timeout(20):

@@ -21,6 +21,7 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
     (errors.MappingError("x"), 2),
     (errors.BackendBusyError("x", holder="h", expires_at=None), 75),
     (errors.BackendUnreachableError("x", **AT_A_BACKEND), 3),
+    (errors.BackendTimeoutError("x", **AT_A_BACKEND), 3),
     (errors.ThrottledError("x", **AT_A_BACKEND), 1),
     (errors.LoginError("x", **AT_A_BACKEND), 1),
     (errors.DeniedError("x", **AT_A_BACKEND), 1),

@@ -271,6 +271,7 @@ VALUES = {
     "bootstrap_super_admin": "ada@example.com",
     "api_rate_limits": "secrets_read=500, federation=0.5, admin=off",
     "audit_timeout": "3",
+    "audit_anchors": '[{"anchor": "file", "path": "/srv/anchor"}]',
     "log_level": "error",
     "log_format": "text",
     "metrics_address": "off",
@@ -297,6 +298,7 @@ VALUES = {
     "detached_retention": "11d",
     "events_kept": "12d",
     "token_retention": "13d",
+    "audit_retention": "90d",
     "shutdown_grace": "30s",
     "backends": "[]",
 }
@@ -353,6 +355,7 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         bootstrap_super_admin="ada@example.com",
         api_rate_limits=ApiRates(secrets_read=500, federation=0.5, admin=None),
         audit_timeout=3,
+        audit_anchors=({"anchor": "file", "path": "/srv/anchor"},),
         log_level=LogLevel.ERROR,
         log_format=settings.log_format,
         metrics_address=None,
@@ -379,6 +382,7 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         detached_retention=11 * 86400,
         events_kept=12 * 86400,
         token_retention=13 * 86400,
+        audit_retention=90 * 86400,
         shutdown_grace=30,
     )
     assert settings.log_format == "text"
