@@ -25,6 +25,8 @@ DEFAULT_FILES = ("/etc/svsync/svsync.yaml", "./config/svsync.yaml")
 
 _SECRET_KINDS = (POSTGRES_URL, REDIS_URL)
 
+_OF_MAPPINGS = ("backends", "audit_anchors")
+"""Lists whose items are mappings: their variables hold YAML or JSON."""
 _NEVER_EMPTY = ("database_url", "kms_provider", "kms_key_id", "state_dir")
 """An empty variable means "not given", but for these: a deployment whose secret
 came out empty must not start on an empty store or under a key of its own."""
@@ -117,7 +119,7 @@ def _from_variable(row: Key, raw: str) -> Node | None:
         if row.name in _NEVER_EMPTY:
             raise ConfigError("is set but empty; give it a value or unset it", where=row.variable)
         return None
-    if row.name == "backends":
+    if row.name in _OF_MAPPINGS:
         node = read_yaml(raw.encode("utf-8", "surrogateescape"), row.variable, row.name)
         refuse_literals(node)
         return node

@@ -90,7 +90,7 @@ mounted Kubernetes secrets do.
 pattern that begins with `*` needs quotes.
 - A variable that is set but empty counts as not given; `DATABASE_URL`, `KMS_PROVIDER`, \
 `KMS_KEY_ID` and `SVSYNC_STATE_DIR` are refused when empty. Lists are separated by commas; \
-`SVSYNC_BACKENDS` holds the list of backends as YAML or JSON.
+`SVSYNC_BACKENDS` and `SVSYNC_AUDIT_ANCHORS` hold their lists as YAML or JSON.
 - SIGHUP reads the file again; one that is invalid changes nothing, and the log says why.
 
 This page is made from the code: `python -m svsync.config.schema --markdown`.
