@@ -96,6 +96,7 @@ class ScaiKey:
     """The issuer.
 
     Attributes:
+        elsewhere: another address at which it answers.
         keys: that it publishes now; the first signs.
         published: what it publishes in place of those, if anything.
         status: of its answers.
@@ -107,6 +108,7 @@ class ScaiKey:
     """
 
     url: str = ""
+    elsewhere: str = ""
     now: Callable[[], int] = lambda: int(time.time())
     keys: list[Key] = field(default_factory=lambda: [Key.new("one")])
     published: Any = None
@@ -171,9 +173,11 @@ async def open_scaikey() -> AsyncIterator[ScaiKey]:
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        issuer.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        # Another address of this machine, for what is announced elsewhere.
+        await web.TCPSite(runner, "127.0.0.2", port).start()
+        issuer.url, issuer.elsewhere = f"http://127.0.0.1:{port}", f"http://127.0.0.2:{port}"
         yield issuer
     finally:
         await runner.cleanup()

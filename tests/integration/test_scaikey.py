@@ -420,13 +420,17 @@ async def test_the_issuer_must_be_the_one_that_is_configured(door: Door) -> None
 
 @pytest.mark.parametrize(
     "place",
-    ["http://192.0.2.1/keys", "https://127.0.0.2/keys", "https://10.0.0.1/", "file:///etc", "//x"],
+    ["{elsewhere}/keys", "{elsewhere}/keys?x", "https://10.0.0.1/keys", "file:///keys", "//x"],
 )
 async def test_keys_that_are_announced_elsewhere_are_not_fetched_from_within(
     door: Door, place: str
 ) -> None:
-    door.issuer.announced = place
+    door.issuer.announced = place.format(elsewhere=door.issuer.elsewhere)
     assert (await door.whoami(door.issuer.token())).told == (503, "issuer_unavailable")
+    assert door.issuer.jwks_asked == 0
+    door.issuer.announced = None
+    door.ticks[0] += FIRST_S
+    assert (await door.whoami(door.issuer.token())).status == 200
 
 
 async def test_no_redirect_is_followed(door: Door) -> None:

@@ -146,8 +146,8 @@ class SignIn:
             row = await scaikey.find(tx, identity)
             if _tells_news(claims, row):
                 groups = claims.groups or ()
-                if await scaikey.tell_groups(tx, identity, groups, claims.issued_at):
-                    await self._record(tenant, claims, "identity.groups", {"groups": groups})
+                await scaikey.tell_groups(tx, identity, groups, claims.issued_at)
+                await self._record(tenant, claims, "identity.groups", {"groups": groups})
             if self._may_become_super_admin(claims, row):
                 await scaikey.promote(tx, identity, _BOOTSTRAP)
                 await self._record(tenant, claims, "super_admin.promote", {"by": _BOOTSTRAP})

@@ -21,10 +21,9 @@ async def find(tx: Transaction, identity: str) -> Row:
 
 async def tell_groups(
     tx: Transaction, identity: str, groups: Sequence[str], issued_at: datetime
-) -> bool:
-    """False: they were known already, or somebody said otherwise since."""
-    told = await tx.execute("scaikey.tell_groups", tx.tenant, identity, list(groups), issued_at)
-    return told == 1
+) -> None:
+    """In place of those that were known. The tenant's row must be locked."""
+    await tx.execute("scaikey.tell_groups", tx.tenant, identity, list(groups), issued_at)
 
 
 async def promote(tx: Transaction, identity: str, by: str) -> bool:

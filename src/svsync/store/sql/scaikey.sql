@@ -11,10 +11,10 @@ LEFT JOIN super_admins s ON s.tenant_id = n.tenant_id AND s.identity_id = $2
 WHERE n.tenant_id = $1;
 
 -- name: tell_groups
--- What a token says of groups, unless somebody said so later than it was made. A moment that is yet to come is now.
+-- What a token says of groups, as of when it was made; a moment that is yet to come is now. Whoever comes here has the tenant's
+-- row locked (raise_epoch), and has looked whether somebody said otherwise later.
 INSERT INTO identity_groups (tenant_id, identity_id, groups, refreshed_at) VALUES ($1, $2, $3::text[], least($4, now()))
-ON CONFLICT (tenant_id, identity_id) DO UPDATE SET groups = excluded.groups, refreshed_at = excluded.refreshed_at
-WHERE identity_groups.groups <> excluded.groups AND identity_groups.refreshed_at < excluded.refreshed_at;
+ON CONFLICT (tenant_id, identity_id) DO UPDATE SET groups = excluded.groups, refreshed_at = excluded.refreshed_at;
 
 -- name: promote
 -- The first super_admin of a tenant; whoever comes here has the tenant's row locked (raise_epoch).
