@@ -42,6 +42,8 @@ from svsync.services.deliveries import Deliveries
 from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
 from svsync.services.groups import Groups
+from svsync.services.idempotency import Idempotency
+from svsync.services.listing import Listing
 from svsync.services.overview import Overview
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
@@ -91,7 +93,9 @@ class App:
     registry: Registry
     sealing: Sealing
     secrets: Secrets
+    listing: Listing
     writes: SecretWrites
+    idempotency: Idempotency
     federation: Federation
     removal: Removal
     conflicts: Conflicts
@@ -180,7 +184,9 @@ async def open_app(
             registry=registry,
             sealing=sealing,
             secrets=secrets,
+            listing=Listing(db, sealing),
             writes=SecretWrites(db, sealing, registry, ids=new_id),
+            idempotency=Idempotency(db, sealing, ids=new_id),
             federation=Federation(db, registry),
             removal=Removal(
                 db,

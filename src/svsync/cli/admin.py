@@ -112,6 +112,7 @@ _REMOVED: Final = {
     "deliveries": "deliveries of events",
     "events": "events that everybody was told of",
     "tokens": "tokens that expired or were revoked",
+    "request_keys": "keys of requests of more than a day ago",
 }
 
 

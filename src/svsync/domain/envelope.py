@@ -50,6 +50,8 @@ class Purpose(StrEnum):
     OVERWRITTEN = "overwritten"
     """A remote value read before a push that has no condition."""
     WEBHOOK_SECRET = "webhook_secret"
+    CURSOR = "cursor"
+    """A path that whoever goes on from there may not know."""
     DATA_KEY = "data_key"
     ROOT_KEY = "root_key"
 

@@ -256,18 +256,27 @@ class Fingerprinter(Secret):
     `HMAC-SHA-256(key, "svsync/fp/1" ‖ 0 ‖ "json" ‖ 0 ‖ canonical)`.
     """
 
-    __slots__ = ("_keyed",)
+    __slots__ = ("_keyed", "_requests")
     _keyed: hmac.HMAC
+    _requests: hmac.HMAC
 
     def __init__(self, key: bytes) -> None:
         if len(key) < 32:
             raise ValueError("a fingerprint key has at least 32 bytes")
         _set(self, "_keyed", hmac.new(key, b"svsync/fp/1\0json\0", "sha256"))
+        _set(self, "_requests", hmac.new(key, b"svsync/request/1\0", "sha256"))
 
     def fingerprint(self, payload: Payload) -> bytes:
         """32 bytes, equal for equal values."""
         keyed = self._keyed.copy()
         keyed.update(canonical(payload))
+        return keyed.digest()
+
+    def digest_of_request(self, request: bytes) -> bytes:
+        """32 bytes, equal for equal requests, and for no value's fingerprint. Keyed, for a
+        request may hold a value that could be guessed."""
+        keyed = self._requests.copy()
+        keyed.update(request)
         return keyed.digest()
 
 

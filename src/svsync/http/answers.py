@@ -11,7 +11,11 @@ NOT_KEPT: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
 """For whatever says nothing else of caches."""
 
 
-def error_of(code: str, message: str, request_id: str, field: str = "") -> dict[str, object]:
-    """The body of an answer that is an error; `field` where one is meant."""
+def error_of(
+    code: str, message: str, request_id: str, field: str = "", push_id: str = ""
+) -> dict[str, object]:
+    """The body of an answer that is an error; with the field that is meant, and the push of
+    which nobody knows how it ended, where there are such."""
     told = {"code": code, "message": message, "request_id": request_id}
-    return {"error": told | ({"field": field} if field else {})}
+    more = {"field": field, "push_id": push_id}
+    return {"error": told | {name: text for name, text in more.items() if text}}

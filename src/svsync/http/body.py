@@ -16,11 +16,14 @@ from typing import Any, Final, NoReturn
 from aiohttp import web
 
 from svsync.config.document import Node, from_json, shown
-from svsync.config.kinds import Key, node_of_variable, read_object
-from svsync.domain.errors import ConfigError, SvsyncError
+from svsync.config.kinds import ANY_TEXT, Key, node_of_variable, read_object
+from svsync.domain.errors import ConfigError, SvsyncError, UndecodableError
+from svsync.domain.values import slice_members
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes of a request's body."""
+MAX_VALUE_BODY: Final = MAX_BODY + 256 * 1024
+"""The same where it brings a secret's value, which may be 1 MiB by itself."""
 BODY_S: Final = 30.0
 """Seconds in which a body must have come."""
 
@@ -45,17 +48,83 @@ async def read_body(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]
     """The given keys of the body, checked; a body that is not there is an empty object.
 
     Raises:
-        RequestError: 400 not JSON or not whole, 408 too slow, 415 in a coding, 422 a field
-            that is unknown or whose value cannot be used.
-        HTTPRequestEntityTooLarge: beyond MAX_BODY.
+        RequestError: 400 not JSON or not whole, 408 too slow, 413 beyond MAX_BODY, 415 in a
+            coding, 422 a field that is unknown or whose value cannot be used.
+    """
+    data = await received(request)
+    value = _object(_text(data)) if data else {}
+    _refuse_unknown(value, keys)
+    return _checked(value, keys)
+
+
+async def read_document(request: web.Request) -> dict[str, object]:
+    """The body as it is, one object; whoever reads it checks what it holds.
+
+    Raises: as `read_body`, of what it says of the body as a whole.
+    """
+    data = await received(request)
+    return _object(_text(data)) if data else {}
+
+
+async def read_value_body(
+    request: web.Request, keys: Sequence[Key], name: str
+) -> tuple[dict[str, Any], str | None]:
+    """The same of a body that brings a secret's value as one more member, `name`: with the
+    exact text of that, which is checked no further; None where it is not there.
+
+    No name that stands in the value is repeated.
+
+    Raises: as `read_body`, beyond MAX_VALUE_BODY.
+    """
+    data = await received(request, MAX_VALUE_BODY)
+    text = _text(data)
+    value = _object(text, _VALUE_DECODER) if data else {}
+    _refuse_unknown(value, (*keys, Key(name, ANY_TEXT, "")))
+    if name not in value:
+        return _checked(value, keys), None
+    del value[name]
+    try:
+        start, end = slice_members(text)[name]
+    except UndecodableError:
+        raise _malformed("the body is nested too deeply") from None
+    return _checked(value, keys), text[start:end]
+
+
+def _checked(value: Mapping[str, object], keys: Sequence[Key]) -> dict[str, Any]:
+    with _told_by_field():
+        return read_object(from_json(value), keys, api=True)
+
+
+async def received(request: web.Request, limit: int = MAX_BODY) -> bytes:
+    """The body as it came, at most so many bytes.
+
+    Raises: as `read_body`, of what it says of the body as a whole.
     """
     _refuse_coding(request, "Content-Encoding", "identity")
     _refuse_coding(request, "Transfer-Encoding", "chunked")
-    data = await _received(request)
-    value = _object(data) if data else {}
-    _refuse_unknown(value, keys)
-    with _told_by_field():
-        return read_object(from_json(value), keys, api=True)
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_S) as time_limit:
+            data = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(limit) from None
+    except web.RequestPayloadError:
+        raise _malformed("the body ends or is cut into chunks as HTTP does not allow") from None
+    except OSError:
+        if time_limit.expired():
+            raise RequestError(
+                408, f"the body did not come within {BODY_S:g} seconds", code="request_timeout"
+            ) from None
+        # Its client has gone: nobody is left who could be answered.
+        raise RequestError(400, "the body ended before it was whole", code="body_cut_off") from None
+    if len(data) > limit:
+        raise _too_large(limit)
+    return data
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, f"the body is larger than {limit:,} bytes", code="body_too_large")
 
 
 def _refuse_coding(request: web.Request, header: str, understood: str) -> None:
@@ -65,23 +134,6 @@ def _refuse_coding(request: web.Request, header: str, understood: str) -> None:
             f"send the body as it is, with no {header} but {understood}",
             code="unsupported_coding",
         )
-
-
-async def _received(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MAX_BODY:
-        raise web.HTTPRequestEntityTooLarge(MAX_BODY)
-    try:
-        async with asyncio.timeout(BODY_S) as limit:
-            return await request.read()
-    except web.RequestPayloadError:
-        raise _malformed("the body ends or is cut into chunks as HTTP does not allow") from None
-    except OSError:
-        if limit.expired():
-            raise RequestError(
-                408, f"the body did not come within {BODY_S:g} seconds", code="request_timeout"
-            ) from None
-        # Its client has gone: nobody is left who could be answered.
-        raise RequestError(400, "the body ended before it was whole", code="body_cut_off") from None
 
 
 def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
@@ -130,11 +182,16 @@ def _refuse_unknown(given: Mapping[str, object], keys: Sequence[Key]) -> None:
 # --- strict JSON ------------------------------------------------------------------
 
 
-def _object(data: bytes) -> dict[str, object]:
+def _text(data: bytes) -> str:
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         raise _malformed("the body is not UTF-8") from None
+
+
+def _object(text: str, decoder: json.JSONDecoder | None = None) -> dict[str, object]:
+    try:
+        value = (decoder or _DECODER).decode(text)
     except json.JSONDecodeError as error:  # its own text quotes nothing, but it holds the body
         raise _malformed(
             f"the body is not JSON at line {error.lineno}, column {error.colno}"
@@ -161,6 +218,19 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
+def _unique_in_silence(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A name in a value is part of the secret."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _malformed("two members of one object have the same name")
+    return found
+
+
+def _whole(number: str) -> int:
+    _finite(number)
+    return int(number)
+
+
 def _finite(number: str) -> float:
     value = float(number)
     if math.isinf(value):
@@ -174,4 +244,10 @@ def _no_constant(name: str) -> NoReturn:
 
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+)
+_VALUE_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_in_silence,
+    parse_int=_whole,
+    parse_float=_finite,
+    parse_constant=_no_constant,
 )

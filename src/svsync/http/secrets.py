@@ -1,34 +1,76 @@
 """Secrets over HTTP."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
-from svsync.config.kinds import Key, integer
+from svsync.config.kinds import BOOLEAN, Key, integer, text
+from svsync.domain.access import Caller, ForbiddenError, Scope
+from svsync.domain.audit import Decision
+from svsync.domain.errors import UsageError
 from svsync.domain.ids import LocalPath
 from svsync.domain.paths import IllegalPath, parse_local
+from svsync.domain.policies import Permission
 from svsync.http.body import RequestError, read_query
-from svsync.http.identity import FRESH, RIGHTS, bearer, call_of, recalling
+from svsync.http.identity import (
+    AUTHORIZING,
+    FRESH,
+    RIGHTS,
+    bearer,
+    call_of,
+    for_scope,
+    recalling,
+)
 from svsync.services.authority import Authority
+from svsync.services.listing import Listing, may_list
 from svsync.services.reading import Reading, StaleRightsError
+from svsync.services.secrets import Secrets
 
-_READ_QUERY: Final = (Key("version", integer(1, 2**31 - 1), "An earlier version."),)
+_PAGE: Final = 100
+_FIRST: Final = 2**31 - 1
+_LIMIT: Final = Key("limit", integer(1, 1000), "Items of one page.")
+_READ_QUERY: Final = (
+    Key("version", integer(1, 2**31 - 1), "An earlier version."),
+    Key("versions", BOOLEAN, "The history in place of the secret."),
+    _LIMIT,
+    Key("cursor", text(r"[1-9][0-9]{0,9}", "the next_cursor of the page before"), "Go on there."),
+)
+_LIST_QUERY: Final = (
+    Key("prefix", text(r"[A-Za-z0-9._/-]*", "the beginning of local paths"), "Only these."),
+    _LIMIT,
+    Key("cursor", text(r"[A-Za-z0-9._/~-]+", "the next_cursor of the page before", max_length=1024),
+        "Go on there."),
+)  # fmt: skip
 
 
 class SecretRoutes:
     """`/v1/secrets` and below."""
 
-    def __init__(self, reading: Reading, authority: Authority) -> None:
+    def __init__(
+        self, reading: Reading, authority: Authority, secrets: Secrets, listing: Listing
+    ) -> None:
         self._reading = reading
         self._authority = authority
+        self._secrets = secrets
+        self._listing = listing
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/v1/secrets/{path:.+}", recalling(self.read))]
+        # Whether a list is recorded as allowed depends on its prefix.
+        listed = for_scope(Scope.SECRETS_READ, "secret.list", self.list_secrets, recorded=False)
+        return [
+            web.get("/v1/secrets", listed),
+            web.get("/v1/secrets/{path:.+}", recalling(self.read)),
+        ]
 
     async def read(self, request: web.Request) -> web.Response:
         asked = read_query(request, _READ_QUERY) if request.query_string else {}
         path = path_of(request)
+        if asked.get("versions"):
+            return await self._history(request, path, asked)
+        for name in ("limit", "cursor"):
+            if name in asked:
+                raise RequestError(422, "is for versions=true", code="invalid_field", field=name)
         rights, fresh = request[RIGHTS], FRESH in request
         call = call_of(request)
         version = asked.get("version")
@@ -44,6 +86,58 @@ class SecretRoutes:
         if found.source is not None:
             headers["X-SVSync-Source"] = str(found.source)
         return web.Response(body=found.body, content_type="application/json", headers=headers)
+
+    async def _history(
+        self, request: web.Request, path: LocalPath, asked: dict[str, Any]
+    ) -> web.Response:
+        """Numbers, times and names, and no value: for whoever may read the path or list it."""
+        if "version" in asked:
+            raise RequestError(
+                422, "is for one of them: leave it or versions out", code="invalid_field",
+                field="version",
+            )  # fmt: skip
+        if FRESH not in request:
+            request[RIGHTS] = await self._authority.verify(bearer(request))
+        rights = request[RIGHTS]
+        call = replace(call_of(request), caller=rights.caller)
+        reads = rights.permissions.decide(path, Permission.READ) is not None
+        await request.app[AUTHORIZING].require(
+            call, rights.permissions, Permission.READ if reads else Permission.LIST, path,
+            "secret.history", scope=Scope.SECRETS_READ,
+        )  # fmt: skip
+        found = await self._secrets.history(
+            call.tenant,
+            path,
+            limit=asked.get("limit", _PAGE),
+            before=min(int(asked.get("cursor", _FIRST)), _FIRST),
+        )
+        following = found["next_cursor"]
+        cursor = None if following is None else str(following)
+        return web.json_response({**found, "next_cursor": cursor})
+
+    async def list_secrets(self, request: web.Request, caller: Caller) -> web.Response:
+        asked = read_query(request, _LIST_QUERY)
+        prefix: str = asked.get("prefix", "")
+        call, permissions = call_of(request), request[RIGHTS].permissions
+        allowed = may_list(permissions, prefix)
+        await request.app[AUTHORIZING].note(
+            call, "secret.list", path=prefix or None,
+            decision=Decision.ALLOW if allowed else Decision.DENY,
+        )  # fmt: skip
+        if not allowed:
+            raise ForbiddenError(
+                f"no policy lets you list anything below {prefix!r}"
+                if prefix
+                else "no policy lets you list anything"
+            )
+        try:
+            page = await self._listing.page(
+                call, permissions, prefix,
+                limit=asked.get("limit", _PAGE), cursor=asked.get("cursor", ""),
+            )  # fmt: skip
+        except UsageError as error:
+            raise RequestError(422, error.message, code="invalid_field", field="cursor") from None
+        return web.json_response(page)
 
 
 def path_of(request: web.Request) -> LocalPath:

@@ -20,13 +20,15 @@ from svsync.domain import errors
 from svsync.domain.access import ForbiddenError, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
 from svsync.domain.policies import PolicyExistsError
+from svsync.domain.runs import SkipReason
 from svsync.domain.scaikey import IssuerUnavailableError
 from svsync.http import access, openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.audit import AuditRoutes
-from svsync.http.body import MAX_BODY, RequestError
+from svsync.http.body import MAX_BODY, MAX_VALUE_BODY, RequestError
 from svsync.http.federation import FederationRoutes, Trigger
+from svsync.http.idempotency import IDEMPOTENCY
 from svsync.http.identity import (
     ADDRESS,
     AUTHORIZING,
@@ -40,6 +42,7 @@ from svsync.http.identity import (
 )
 from svsync.http.limits import Limits, RateLimitedError
 from svsync.http.policies import PolicyRoutes
+from svsync.http.secret_writes import SecretWriteRoutes
 from svsync.http.secrets import SecretRoutes
 from svsync.http.tracing import traced
 from svsync.observe.logs import get_logger, log_context
@@ -48,12 +51,16 @@ from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
 from svsync.services.federation import Federation
+from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
+from svsync.services.listing import Listing
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
 from svsync.services.readiness import Readiness
 from svsync.services.reading import Reading
 from svsync.services.removal import Removal
 from svsync.services.reports import Reports
+from svsync.services.secret_writes import SecretWrites
+from svsync.services.secrets import Secrets
 from svsync.services.strangers import Strangers
 
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
@@ -71,6 +78,10 @@ class Api:
     strangers: Strangers
     audit: AuditLog
     reading: Reading
+    secrets: Secrets
+    listing: Listing
+    writes: SecretWrites
+    idempotency: Idempotency
     federation: Federation
     removal: Removal
     reports: Reports
@@ -98,7 +109,7 @@ def make_server(
         limits: how often one identity may call; None: as often as it likes.
     """
     app = web.Application(
-        client_max_size=MAX_BODY,
+        client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
         middlewares=[
             traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
@@ -109,6 +120,7 @@ def make_server(
         ],
     )
     app[AUTHORIZING] = api.authorizing
+    app[IDEMPOTENCY] = api.idempotency
     app.add_routes(probes.routes(api.readiness))
     app.add_routes(openapi.routes())
     app.add_routes(
@@ -117,7 +129,8 @@ def make_server(
     app.add_routes(AuditRoutes(api.audit).routes())
     app.add_routes(access.routes())
     app.add_routes(PolicyRoutes(api.policies, api.policy_tests).routes())
-    app.add_routes(SecretRoutes(api.reading, api.authority).routes())
+    app.add_routes(SecretRoutes(api.reading, api.authority, api.secrets, api.listing).routes())
+    app.add_routes(SecretWriteRoutes(api.writes).routes())
     return app
 
 
@@ -232,8 +245,30 @@ _STATUS: Final[tuple[tuple[type[SvsyncError], int], ...]] = (
     (errors.FenceLostError, 409),
     (errors.KeyServiceError, 503),
     (errors.SetupError, 503),
+    (KeyReusedError, 422),
+    (KeyTakenError, 409),
 )
 """First match counts. What is not here is a 500, whose text nobody outside sees."""
+
+_READ_ONLY: Final = frozenset({"federated_path_read_only", "proxied_path_read_only"})
+_OF_CODES: Final = {
+    **dict.fromkeys(_READ_ONLY, 405),
+    **dict.fromkeys(("remote_changed", "write_in_progress", "initial_sync_running"), 409),
+    "remote_unreadable": 502,
+    # Why a backend cannot take a write: most often something in its state, else the value,
+    # else that it said so itself.
+    **dict.fromkeys(map(str, SkipReason), 409),
+    SkipReason.UNDECODABLE: 422,
+    SkipReason.TOO_DEEP: 422,
+    SkipReason.VALUE_TOO_LARGE: 422,
+    SkipReason.BAD_METADATA: 422,
+    SkipReason.NUMBER_WOULD_CHANGE: 422,
+    SkipReason.NAME_NOT_ALLOWED: 422,
+    SkipReason.PUSH_REFUSED: 502,
+    SkipReason.DENIED: 502,
+    SkipReason.UNREADABLE: 502,
+}
+"""Codes of errors that have no class of their own."""
 
 _STATES: Final = frozenset(
     {"managed_by_file", "backend_removed", "backend_paused", "not_synced", "mapping_overlap"}
@@ -255,7 +290,8 @@ def status_of(error: SvsyncError) -> int:
         return error.status
     if error.code in _STATES:
         return 409
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    found = (status for kind, status in _STATUS if isinstance(error, kind))
+    return next(found, _OF_CODES.get(error.code, 500))
 
 
 def _answering_errors() -> Middleware:
@@ -293,7 +329,10 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         get_logger().error("request_failed", exc_info=error)
         return _error(request, 500, *_INTERNAL)
     field = error.field if isinstance(error, RequestError) else ""
-    answer = _error(request, status, error.code, error.message, field)
+    push = error.push_id if isinstance(error, errors.WriteOutcomeUnknownError) else ""
+    answer = _error(request, status, error.code, error.message, field, push)
+    if error.code in _READ_ONLY:
+        answer.headers["Allow"] = "GET, HEAD"
     if status == 401:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
     if isinstance(error, TooManyFailuresError | RateLimitedError):
@@ -306,7 +345,13 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
 
 
 def _error(
-    request: web.Request, status: int, code: str, message: str, field: str = ""
+    request: web.Request,
+    status: int,
+    code: str,
+    message: str,
+    field: str = "",
+    push: str = "",
 ) -> web.Response:
     request[_ERROR_CODE] = code
-    return web.json_response(error_of(code, message, request[REQUEST_ID], field), status=status)
+    told = error_of(code, message, request[REQUEST_ID], field, push)
+    return web.json_response(told, status=status)

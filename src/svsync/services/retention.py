@@ -2,10 +2,10 @@
 
 Removed are versions beyond those that are kept, the values of tombstones, then the
 tombstones themselves, closed conflicts, ended runs and pushes, pairs that left the
-mapping, events that everybody was told of, and tokens that count no more. Each batch
-is a transaction of its own, so it may stop anywhere, and run beside runs, writes and
-itself: it locks what it removes, asks once more whether that may go, and waits for
-nobody.
+mapping, events that everybody was told of, tokens that count no more, and the keys of
+requests of more than a day ago. Each batch is a transaction of its own, so it may stop
+anywhere, and run beside runs, writes and itself: it locks what it removes, asks once more
+whether that may go, and waits for nobody.
 
 Never removed is what somebody still needs:
 
@@ -27,7 +27,8 @@ from typing import Final
 from svsync.domain.ids import SecretId, TenantId
 from svsync.services.deliveries import prune
 from svsync.services.flips import purge_hidden
-from svsync.store import federation
+from svsync.services.idempotency import KEPT_S
+from svsync.store import federation, idempotency
 from svsync.store import retention as store
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.retention import Kept, Limits
@@ -86,6 +87,7 @@ class Removed:
     deliveries: int = 0
     events: int = 0
     tokens: int = 0
+    request_keys: int = 0
 
 
 _Page = Callable[[Transaction, Row | None, int], Awaitable[list[Row]]]
@@ -123,6 +125,7 @@ class Retention:
         told = await prune(self._db, tenant, ages.events)
         removed.deliveries, removed.events = told.deliveries, told.events
         removed.tokens = await self._walk(tenant, partial(store.tokens, seconds=ages.tokens))
+        removed.request_keys = await self._request_keys(tenant)
         return removed
 
     async def run_all(self) -> None:
@@ -144,6 +147,15 @@ class Retention:
             if len(rows) < size or not any(row["old"] for row in rows):
                 return total
             after = rows[-1]
+
+    async def _request_keys(self, tenant: TenantId) -> int:
+        total = 0
+        while True:
+            async with self._db.transaction(tenant) as tx:
+                went = await idempotency.remove(tx, KEPT_S, BATCH)
+            total += went
+            if went < BATCH:
+                return total
 
     # --- secrets ------------------------------------------------------------------
 

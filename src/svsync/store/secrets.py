@@ -120,6 +120,14 @@ async def list_live(tx: Transaction, prefix: str, after: str, limit: int) -> lis
     return await tx.fetch("secrets.list", tx.tenant, prefix, after, limit)
 
 
+async def in_ranges(tx: Transaction, ranges: Sequence[tuple[str, str]], limit: int) -> list[Row]:
+    """The first secrets, of every state, whose paths lie in these ranges (from, inclusive,
+    and to, exclusive), which are in order and do not overlap."""
+    if not ranges:
+        return []
+    return await tx.fetch("secrets.in_ranges", tx.tenant, *columns(ranges, 2), limit)
+
+
 async def history(tx: Transaction, path: LocalPath, before: int, limit: int) -> list[Row]:
     """Versions below `before`, newest first."""
     return await tx.fetch("secrets.history", tx.tenant, path, before, limit)

@@ -155,3 +155,7 @@ ON CONFLICT (tenant_id, backend_id, path, remote_path) DO UPDATE SET
   base_raw_nonce = NULL, remote_tags = NULL, settled_version = NULL, failures = 0, retry_at = NULL, reason = NULL, detached_at = NULL,
   detached_version = NULL, detached_state = NULL, moved_to = NULL
 WHERE p.status = 'detached';
+
+-- name: in_ranges
+-- The secrets in some ranges of paths, in order, of every state.
+SELECT * FROM svsync_list($1, $2::text[], $3::text[], $4);
