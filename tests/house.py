@@ -58,6 +58,7 @@ def settings_for(database_url: str, state_dir: Path, *specs: BackendSpec) -> Set
         state_dir=str(state_dir),
         backends=specs,
         allow_loopback=True,
+        allowed_plugins=("memory",),
     )
 
 

@@ -17,11 +17,13 @@ from contextlib import (
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svsync.bus.opening import open_signals
+from svsync.config.backends import Policy as BackendPolicy
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
+from svsync.domain.authorisations import ENDPOINTS_FIELD, authorised_of, may_be_sent
 from svsync.domain.errors import ConfigError, SchemaError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
@@ -36,6 +38,9 @@ from svsync.registry import CredentialReader, Registry, anchors, key_services
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.audit_months import AuditMonths
+from svsync.services.authorisations import Authorisations
+from svsync.services.authorizing import Authorizing
+from svsync.services.backends import ManagedBackends
 from svsync.services.checkpoints import Checkpoints
 from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
@@ -45,6 +50,7 @@ from svsync.services.groups import Groups
 from svsync.services.idempotency import Idempotency
 from svsync.services.listing import Listing
 from svsync.services.overview import Overview
+from svsync.services.pair_states import PairStates
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
 from svsync.services.proxying import Proxying, open_proxying
@@ -97,6 +103,8 @@ class App:
     writes: SecretWrites
     idempotency: Idempotency
     federation: Federation
+    backends: ManagedBackends
+    pair_states: PairStates
     removal: Removal
     conflicts: Conflicts
     runs: Runs
@@ -166,6 +174,7 @@ async def open_app(
         registry = Registry(
             settings,
             _credentials(settings, lambda: secrets, environ),
+            authorised=Authorisations(db).check,
             drivers=drivers,
             meter=meter,
             tracer=tracer,
@@ -188,6 +197,18 @@ async def open_app(
             writes=SecretWrites(db, sealing, registry, ids=new_id),
             idempotency=Idempotency(db, sealing, ids=new_id),
             federation=Federation(db, registry),
+            backends=ManagedBackends(
+                db,
+                registry,
+                Authorizing(recorder),
+                BackendPolicy(
+                    allow_loopback=settings.allow_loopback,
+                    allowed_plugins=settings.allowed_plugins,
+                    ambient_identity_tenants=settings.ambient_identity_tenants,
+                ),
+                random=entropy.token_bytes,
+            ),
+            pair_states=PairStates(db),
             removal=Removal(
                 db,
                 sealing,
@@ -329,6 +350,11 @@ def make_doctor(
     """Who examines this installation; nothing is opened before it does."""
     environ = os.environ if environ is None else environ
     secrets: list[Secrets] = []
+    bound: list[Authorisations] = []
+
+    async def authorised(spec: BackendSpec, tenant: TenantId) -> None:
+        for known in bound:  # without a store nobody knows of a backend that needs it
+            await known.check(spec, tenant)
 
     def opened_secrets() -> Secrets:
         if not secrets:
@@ -348,6 +374,7 @@ def make_doctor(
                 await migrate(dsn, apply=False)
             except SchemaError as found:
                 problem = found
+            bound[:] = [Authorisations(db)]
             yield Store(db, embedded is not None, problem)
 
     async def open_root(db: Database) -> Sealing | None:
@@ -365,7 +392,12 @@ def make_doctor(
 
     return Doctor(
         settings,
-        Registry(settings, _credentials(settings, opened_secrets, environ), drivers=drivers),
+        Registry(
+            settings,
+            _credentials(settings, opened_secrets, environ),
+            authorised=authorised,
+            drivers=drivers,
+        ),
         open_store=open_store,
         open_root=open_root,
         open_hints=lambda: open_hints(settings),
@@ -439,12 +471,23 @@ def _credentials(
             )
         reference = Reference.parse(str(named[0]))
         if reference.place is Place.SCAIVAULT:
-            _, data = await secrets().get(tenant, LocalPath(reference.target))
+            shown, data = await secrets().get(tenant, LocalPath(reference.target))
+            _refuse_other_endpoints(spec, reference.target, shown)
             return Credential.parse(data, str(reference))
         text = resolve(reference, environ=environ, allowed_file_roots=settings.allowed_file_roots)
         return Credential.parse(text.reveal(), str(reference))
 
     return read
+
+
+def _refuse_other_endpoints(spec: BackendSpec, path: str, shown: Mapping[str, Any]) -> None:
+    """A credential that names the endpoints it is for is sent nowhere else."""
+    if not may_be_sent(shown["metadata"]["custom"], authorised_of(spec).origin):
+        raise ConfigError(
+            f"the credential at {path} is not for the endpoint of {spec.id}: its"
+            f" {ENDPOINTS_FIELD} names those it may be sent to",
+            code="endpoint_not_allowed",
+        )
 
 
 def new_id(prefix: str) -> str:

@@ -71,7 +71,7 @@ def refuse_reason(
         return "is a multicast address"
     if address.is_unspecified or (address.version == 4 and address in _THIS_NETWORK):
         return "is an unspecified address"
-    if port is not None and (str(address), port) in policy.own_listeners:
+    if port is not None and _is_own(address, port, policy):
         return "is svsync's own listener"
     if address.is_loopback:
         return None if policy.allow_loopback else "is a loopback address (allow_loopback is off)"
@@ -91,6 +91,25 @@ def _plain(address: IpAddress) -> IpAddress:
         if inner:
             return inner
     return address
+
+
+def _is_own(address: IpAddress, port: int, policy: NetworkPolicy) -> bool:
+    if (str(address), port) in policy.own_listeners:
+        return True
+    there = [_literal(own) for own, at in policy.own_listeners if at == port]
+    anywhere = any(own is not None and own.is_unspecified for own in there)
+    return anywhere and _is_of_this_machine(address)
+
+
+def _is_of_this_machine(address: IpAddress) -> bool:
+    """Only an address of its own can a machine bind a socket to."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def _is_allowed(address: IpAddress, host: str, policy: NetworkPolicy) -> bool:

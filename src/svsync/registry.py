@@ -51,6 +51,10 @@ _PLUGINS = "svsync.backends"
 
 CredentialReader = Callable[[BackendSpec, TenantId], Awaitable[Credential]]
 """Reads the credential of a backend from where its configuration points."""
+Authorised = Callable[[BackendSpec, TenantId], Awaitable[None]]
+"""Raises ConfigError for a backend that is not what somebody authorised."""
+_COMPILED = 10_000
+"""Backends whose compiled rules are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +79,28 @@ class Registry:
         settings: Settings,
         credentials: CredentialReader,
         *,
+        authorised: Authorised | None = None,
         drivers: Mapping[str, BackendDriver] | None = None,
         meter: Meter = SILENT,
         tracer: Tracer = UNTRACED,
     ) -> None:
-        """`drivers` adds types by hand, as tests and benchmarks do."""
+        """`authorised` is asked about each backend that is opened; None where there is no
+        store, and so no backend of the API. `drivers` adds types by hand, as tests and
+        benchmarks do."""
         self._settings = settings
         self._credentials = credentials
-        self._drivers = dict(drivers or {})
+        self._authorised = authorised
+        self._by_hand = dict(drivers or {})
+        self._drivers = dict(self._by_hand)
+        self._own_listeners: frozenset[tuple[str, int]] = frozenset()
         self._meter = meter
         self._tracer = tracer
         self._compiled: dict[BackendId, tuple[BackendSpec, tuple[RuleSet, PairMapping]]] = {}
+
+    def know_listeners(self, own: frozenset[tuple[str, int]]) -> None:
+        """Addresses and ports on which this process listens: no backend is reached there."""
+        self._own_listeners = own
+        self._drivers = dict(self._by_hand)  # the others are loaded anew, with these
 
     def driver(self, kind: str) -> BackendDriver:
         """The driver of a type. Raises ConfigError for a type that is not there."""
@@ -107,6 +122,8 @@ class Registry:
         store = store_of(spec)
         hashed = rules.hash({"store": store, "filters": dict(spec.filters)})
         compiled = (rules, PairMapping(hashed, store))
+        if len(self._compiled) >= _COMPILED:
+            self._compiled.clear()
         self._compiled[spec.id] = (spec, compiled)
         return compiled
 
@@ -130,18 +147,33 @@ class Registry:
 
     @asynccontextmanager
     async def open(
-        self, spec: BackendSpec, tenant: TenantId, *, calls_left: int | None = None
+        self,
+        spec: BackendSpec,
+        tenant: TenantId,
+        *,
+        calls_left: int | None = None,
+        trial: bool = False,
     ) -> AsyncIterator[Opened]:
-        """A backend behind its guard, closed when the block ends; see `services.runs.Backends`."""
+        """A backend behind its guard, closed when the block ends; see `services.runs.Backends`.
+
+        What it was authorised for is compared before anything goes out, and before its
+        credential is read again for another login.
+        """
         guard = BackendGuard(
             parse_limits(spec.rate_limit),
             calls_left=calls_left,
             tell=partial(self._called, spec),
         )
 
+        async def check() -> None:
+            if self._authorised is not None and not trial:
+                await self._authorised(spec, tenant)
+
         async def credential() -> Credential:
+            await check()
             return await self._credentials(spec, tenant)
 
+        await check()
         async with self.driver(spec.type).open(spec, credential, guard) as backend:
             yield Opened(backend, guard)
 
@@ -163,6 +195,8 @@ class Registry:
             raise ConfigError(f"there is no change feed {kind!r}", where="events.feed")
 
         async def credential() -> Credential:
+            if self._authorised is not None:
+                await self._authorised(spec, tenant)
             return await self._credentials(spec, tenant)
 
         feed: ChangeFeed = _named(_FEEDS[kind])(entry, spec, credential, self._policy())
@@ -172,6 +206,7 @@ class Registry:
         return NetworkPolicy(
             allow_loopback=self._settings.allow_loopback,
             allowed_hosts=self._settings.allowed_backend_hosts,
+            own_listeners=self._own_listeners,
         )
 
     def _load(self, kind: str) -> BackendDriver:

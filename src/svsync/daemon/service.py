@@ -193,6 +193,9 @@ class _Service:
                 writes=app.writes,
                 idempotency=app.idempotency,
                 federation=app.federation,
+                backends=app.backends,
+                pair_states=app.pair_states,
+                conflicts=app.conflicts,
                 removal=app.removal,
                 reports=Reports(app.db),
                 policies=app.policies,
@@ -213,6 +216,7 @@ class _Service:
             )
             at.add((self._listener.host, self._listener.port))
         self.own_listeners = frozenset(at)
+        app.registry.know_listeners(self.own_listeners)
         return Place(self._listener.url if self._listener else None, metrics)
 
     def start(self, tasks: asyncio.TaskGroup, deliveries: Deliveries) -> list[asyncio.Task[None]]:

@@ -12,10 +12,15 @@ NOT_KEPT: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
 
 
 def error_of(
-    code: str, message: str, request_id: str, field: str = "", push_id: str = ""
+    code: str,
+    message: str,
+    request_id: str,
+    field: str = "",
+    push_id: str = "",
+    conflict: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """The body of an answer that is an error; with the field that is meant, and the push of
-    which nobody knows how it ended, where there are such."""
+    """The body of an answer that is an error; with the field that is meant, the push of
+    which nobody knows how it ended, and the conflict as it stands now, where there are such."""
     told = {"code": code, "message": message, "request_id": request_id}
-    more = {"field": field, "push_id": push_id}
-    return {"error": told | {name: text for name, text in more.items() if text}}
+    more = {"field": field, "push_id": push_id, "conflict": conflict}
+    return {"error": told | {name: about for name, about in more.items() if about}}

@@ -1,18 +1,15 @@
 """Backends over HTTP: looked at, paused, resumed, and asked to run."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from svsync.config.backend_document import describe
 from svsync.config.backend_keys import BACKEND_ID
 from svsync.config.document import Node
 from svsync.config.kinds import BOOLEAN, Key, Kind, choice, integer, sequence, text, text_of
 from svsync.domain.access import Caller, Scope
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import from_json
 from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.domain.patterns import Pattern, PatternError
 from svsync.http.body import RequestError, read_body, read_query
@@ -107,7 +104,6 @@ class FederationRoutes:
 
         return [
             web.get(backends, shown("federation.list", self.list_backends)),
-            web.get(one, shown("federation.show", self.show)),
             web.get(f"{one}/status", shown("federation.status", self.status)),
             web.get(f"{one}/runs", shown("federation.runs", self.list_runs)),
             web.get(one + "/runs/{run}", shown("federation.run", self.show_run)),
@@ -125,18 +121,9 @@ class FederationRoutes:
         following = page[-1]["id"] if len(rest) > limit else None
         return web.json_response({"backends": page, "next_cursor": following})
 
-    async def show(self, request: web.Request, caller: Caller) -> web.Response:
-        """The configuration in the words of the file; a credential's reference, never itself."""
-        read_query(request, ())
-        found = await self._federation.show(caller.tenant, _backend(request))
-        # Configuration and revision are of one moment, so the one is made of the other.
-        spec = from_json(json.dumps(found))
-        about = {name: found[name] for name in ("state", "rev", "hidden_copies", "initial_sync")}
-        return web.json_response({**describe(spec), "managed_by": str(spec.managed_by), **about})
-
     async def status(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())
-        found = await self._federation.status(caller.tenant, _backend(request))
+        found = await self._federation.status(caller.tenant, backend_named(request))
         found["last_run"] = await self._reports.brief(caller.tenant, found["last_run"])
         return web.json_response(found)
 
@@ -144,7 +131,7 @@ class FederationRoutes:
         asked = read_query(request, _RUNS_QUERY)
         runs, following = await self._reports.page(
             caller.tenant,
-            _backend(request),
+            backend_named(request),
             limit=asked.get("limit", _PAGE),
             before=asked.get("cursor"),
         )
@@ -152,12 +139,12 @@ class FederationRoutes:
 
     async def show_run(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())
-        run = request.match_info["run"]
-        return web.json_response(await self._reports.show(caller.tenant, _backend(request), run))
+        backend, run = backend_named(request), request.match_info["run"]
+        return web.json_response(await self._reports.show(caller.tenant, backend, run))
 
     async def sync(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())
-        backend = _backend(request)
+        backend = backend_named(request)
         asked = await read_body(request, _SYNC_KEYS)
         paths: tuple[str, ...] | None = asked.get("paths")
         if paths is not None and asked.get("full"):
@@ -180,12 +167,12 @@ class FederationRoutes:
 
     async def pause(self, request: web.Request, caller: Caller) -> web.Response:
         await _nothing_asked(request)
-        done = await self._removal.pause(caller.tenant, _backend(request))
+        done = await self._removal.pause(caller.tenant, backend_named(request))
         return web.json_response({"id": done, "state": "paused"})
 
     async def resume(self, request: web.Request, caller: Caller) -> web.Response:
         await _nothing_asked(request)
-        done = await self._removal.resume(caller.tenant, _backend(request))
+        done = await self._removal.resume(caller.tenant, backend_named(request))
         return web.json_response({"id": done, "state": "active"})
 
 
@@ -194,7 +181,7 @@ async def _nothing_asked(request: web.Request) -> None:
     await read_body(request, ())
 
 
-def _backend(request: web.Request) -> BackendId:
+def backend_named(request: web.Request) -> BackendId:
     """The id in the path. What cannot be one is as unknown as any other."""
     given = request.match_info["id"]
     try:

@@ -8,7 +8,7 @@ where they are read, for all routes alike.
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -26,7 +26,9 @@ from svsync.http import access, openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.audit import AuditRoutes
+from svsync.http.backends import BackendRoutes
 from svsync.http.body import MAX_BODY, MAX_VALUE_BODY, RequestError
+from svsync.http.conflicts import ConflictRoutes
 from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.idempotency import IDEMPOTENCY
 from svsync.http.identity import (
@@ -50,9 +52,12 @@ from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
+from svsync.services.backends import ManagedBackends
+from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
 from svsync.services.listing import Listing
+from svsync.services.pair_states import PairStates
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
 from svsync.services.readiness import Readiness
@@ -83,6 +88,9 @@ class Api:
     writes: SecretWrites
     idempotency: Idempotency
     federation: Federation
+    backends: ManagedBackends
+    pair_states: PairStates
+    conflicts: Conflicts
     removal: Removal
     reports: Reports
     policies: Policies
@@ -114,9 +122,7 @@ def make_server(
             traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
-            identify(
-                api.authority, Failures(clock), api.strangers, limits or Limits(clock=clock)
-            ),
+            identify(api.authority, Failures(clock), api.strangers, limits or Limits(clock=clock)),
         ],
     )
     app[AUTHORIZING] = api.authorizing
@@ -126,6 +132,10 @@ def make_server(
     app.add_routes(
         FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
     )
+    app.add_routes(
+        BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
+    )
+    app.add_routes(ConflictRoutes(api.conflicts).routes())
     app.add_routes(AuditRoutes(api.audit).routes())
     app.add_routes(access.routes())
     app.add_routes(PolicyRoutes(api.policies, api.policy_tests).routes())
@@ -271,7 +281,17 @@ _OF_CODES: Final = {
 """Codes of errors that have no class of their own."""
 
 _STATES: Final = frozenset(
-    {"managed_by_file", "backend_removed", "backend_paused", "not_synced", "mapping_overlap"}
+    {
+        "managed_by_file",
+        "backend_exists",
+        "backend_removed",
+        "backend_paused",
+        "not_synced",
+        "mapping_overlap",
+        "authorisation_changed",
+        "hides_local_secrets",
+        "unpushed_local_changes",
+    }
 )
 """Codes of ConfigError that tell of the state that something is in: nothing is wrong with
 what was sent, so they are 409."""
@@ -330,7 +350,8 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         return _error(request, 500, *_INTERNAL)
     field = error.field if isinstance(error, RequestError) else ""
     push = error.push_id if isinstance(error, errors.WriteOutcomeUnknownError) else ""
-    answer = _error(request, status, error.code, error.message, field, push)
+    moved = error.conflict if isinstance(error, errors.ConflictChangedError) else None
+    answer = _error(request, status, error.code, error.message, field, push, moved)
     if error.code in _READ_ONLY:
         answer.headers["Allow"] = "GET, HEAD"
     if status == 401:
@@ -351,7 +372,8 @@ def _error(
     message: str,
     field: str = "",
     push: str = "",
+    conflict: Mapping[str, object] | None = None,
 ) -> web.Response:
     request[_ERROR_CODE] = code
-    told = error_of(code, message, request[REQUEST_ID], field, push)
+    told = error_of(code, message, request[REQUEST_ID], field, push, conflict)
     return web.json_response(told, status=status)

@@ -123,6 +123,8 @@ async def _local_side(keys: TenantKeys, row: Row) -> tuple[str, Payload | None]:
 
 
 async def _open_side(keys: TenantKeys, row: Row, side: str, purpose: Purpose) -> Payload:
+    if row[f"{side}_sealed"] is None:  # of a closed one, destroyed with the copies here
+        raise KeyServiceError("the value of this side is not kept any more", code="key_destroyed")
     sealed = Sealed(row[f"{side}_key_id"], row[f"{side}_nonce"], row[f"{side}_sealed"])
     secret, path = SecretId(row["secret_id"]), LocalPath(row["path"])
     data = await keys.open(purpose, secret, path, 0, sealed, extra=row["sealed_as"])

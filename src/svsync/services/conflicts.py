@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from svsync.domain.errors import KeyServiceError, NotFoundError, VersionConflictError
-from svsync.domain.ids import ConflictId, LocalPath, TenantId
+from svsync.domain.ids import BackendId, ConflictId, LocalPath, TenantId
 from svsync.domain.resolutions import Resolution
 from svsync.domain.values import Payload
 from svsync.services.conflict_sides import Shown, conflict_json, remote_payload, side_by_side
@@ -41,8 +41,13 @@ class Conflicts:
         closed: bool = False,
         limit: int = MAX_PAGE,
         cursor: str = "",
+        may_know: Callable[[str], bool] = lambda path: True,
     ) -> dict[str, object]:
-        """Conflicts of a backend, without any value; those that are open, or all."""
+        """Conflicts of a backend, without any value; those that are open, or all.
+
+        `may_know` is asked for each path: a page has fewer conflicts where it says no, and
+        goes on all the same.
+        """
         limit = min(max(1, limit), MAX_PAGE)
         async with self._db.transaction(tenant, read_only=True) as tx:
             spec = (await federation.get(tx, backend)).spec
@@ -50,8 +55,19 @@ class Conflicts:
                 tx, spec.id, closed=closed, after=cursor, limit=limit + 1
             )
         more = rows[limit - 1]["conflict_id"] if len(rows) > limit else None
-        shown = [conflict_json(row) for row in rows[:limit]]
+        shown = [conflict_json(row) for row in rows[:limit] if may_know(row["path"])]
         return {"backend_id": spec.id, "conflicts": shown, "next_cursor": more}
+
+    async def standing(
+        self, tenant: TenantId, backend: str, path: LocalPath, *, conflict_id: str | None = None
+    ) -> tuple[BackendId, dict[str, object] | None]:
+        """One conflict without any value, that of this id, or the path's open or latest one;
+        and the backend's id. Raises NotFoundError: there is no such backend."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            spec = (await federation.get(tx, backend)).spec
+            wanted = None if conflict_id is None else ConflictId(conflict_id)
+            row = await store.get(tx, spec.id, path, wanted)
+        return spec.id, None if row is None else conflict_json(row)
 
     async def show(
         self, tenant: TenantId, backend: str, path: LocalPath, *, conflict_id: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from svsync.config.kinds import SECONDS, shortest
 from svsync.domain.errors import ConfigError, MappingError
-from svsync.domain.federation import BackendSpec, from_json, to_json
+from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
@@ -16,8 +16,8 @@ from svsync.ports import Connection
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
-from svsync.store import federation, flips, overview, pairs, queue
-from svsync.store.database import Database, Row
+from svsync.store import backends, federation, flips, overview, pairs, queue
+from svsync.store.database import Database, Row, Transaction
 
 
 class Federation:
@@ -47,8 +47,10 @@ class Federation:
                 what is here alone (`unpushed_local_changes`, `hides_local_secrets`).
         """
         compiled = [(spec, *self._backends.rules(spec)) for spec in specs]
-        refuse_overlaps([(spec, rules) for spec, rules, _ in compiled])
-        refuse_circular_credentials([(spec, rules) for spec, rules, _ in compiled])
+        named = [(spec, rules) for spec, rules, _ in compiled]
+        beside = await self._made_by_api({spec.id for spec in specs})
+        refuse_overlaps(named, beside)
+        refuse_circular_credentials([*named, *beside])
         limited = [(spec, mapping.hash) for spec, _, mapping in compiled if spec.rate_limit]
         await self._refuse_new_intervals(limited)
         slugs = await federation.tenants(self._db)
@@ -76,7 +78,9 @@ class Federation:
                     # Lease before backend, as a run's end takes them.
                     await queue.lock_lease(tx, spec.id)
                     before = await federation.find(tx, spec.id)
+                    await refuse_namesake(tx, spec)
                     if await federation.apply(tx, spec, mapping.hash):
+                        await backends.release(tx, spec.id)  # the file answers for it now
                         await queue.raise_fence(tx, spec.id)
                         await flip(tx, before, spec, rules, force=spec.id in force)
                         await pairs.recheck_all(tx, spec.id)
@@ -89,6 +93,22 @@ class Federation:
             if changed:
                 await purge_hidden(self._db, tenant)  # with `proxy_purge_after: 0` at once
         return changed
+
+    async def _made_by_api(
+        self, without: Collection[BackendId]
+    ) -> list[tuple[BackendSpec, RuleSet]]:
+        """Backends of every tenant that the API made, but for those that the file names now."""
+        found = []
+        for slug in await federation.tenants(self._db):
+            tenant = await federation.tenant(self._db, slug)
+            async with self._db.transaction(tenant, read_only=True) as tx:
+                stored = [b.spec for b in await federation.list_backends(tx)]
+            found += [
+                (spec, self._backends.mapping(spec))
+                for spec in stored
+                if spec.managed_by is ManagedBy.API and spec.id not in without
+            ]
+        return found
 
     async def _refuse_new_intervals(self, limited: Sequence[tuple[BackendSpec, str]]) -> None:
         """Refuse a changed `sync_interval` or `rate_limit` under which cycles take too long.
@@ -175,19 +195,39 @@ class Federation:
             return await opened.backend.connect(rules.list_prefixes())
 
 
-def refuse_overlaps(compiled: Sequence[tuple[BackendSpec, RuleSet]]) -> None:
-    """Two backends of one tenant may not claim one local path."""
+def refuse_overlaps(
+    compiled: Sequence[tuple[BackendSpec, RuleSet]],
+    beside: Sequence[tuple[BackendSpec, RuleSet]] = (),
+) -> None:
+    """Two backends of one tenant may not claim one local path.
+
+    `beside`: those of which it is known already that they do not among themselves.
+    """
     for at, (spec, rules) in enumerate(compiled):
-        for other, others in compiled[:at]:
-            if other.tenant != spec.tenant:
+        for other, others in [*beside, *compiled[:at]]:
+            if other.tenant != spec.tenant or _stands_for(spec, other):
                 continue
             witness = overlap(others, rules)
-            if witness is not None and spec.extra.get("standby_for") != other.id:
+            if witness is not None:
                 raise MappingError(
                     f"the backends {other.id} and {spec.id} both claim {witness}: narrow one of"
                     " them, or exclude the path in it",
                     code="mapping_overlap",
                 )
+
+
+def _stands_for(spec: BackendSpec, other: BackendSpec) -> bool:
+    return other.id == spec.extra.get("standby_for") or spec.id == other.extra.get("standby_for")
+
+
+async def refuse_namesake(tx: Transaction, spec: BackendSpec) -> None:
+    """What a person or a route names may be one backend alone."""
+    if (other := await backends.namesake(tx, spec.id, spec.name)) is not None:
+        raise ConfigError(
+            f"the backend {other} would be taken for {spec.id}: give this one an id and a name"
+            " that no other has as its id or name",
+            code="backend_exists",
+        )
 
 
 def refuse_unreachable_interval(spec: BackendSpec, cycles: Sequence[Mapping[str, int]]) -> None:

@@ -132,7 +132,7 @@ async def _hide(
         raise ConfigError(
             f"{len(left)} paths of {spec.id} hold what the backend does not have, and proxy mode"
             f" would hide it: {named}; push or settle them, or flip with `svsync backends apply"
-            f" --force {spec.id}`",
+            f" --force {spec.id}`, or over HTTP with `force: true`",
             code="unpushed_local_changes",
         )
 

@@ -73,9 +73,17 @@ class Backends(Protocol):
         ...
 
     def open(
-        self, spec: BackendSpec, tenant: TenantId, *, calls_left: int | None = None
+        self,
+        spec: BackendSpec,
+        tenant: TenantId,
+        *,
+        calls_left: int | None = None,
+        trial: bool = False,
     ) -> AbstractAsyncContextManager[OpenBackend]:
         """The backend, open until the block ends.
+
+        `trial`: it is not stored yet, and whoever opens it was authorised just now. Else a
+        backend of the API has to be what somebody authorised: `authorisation_changed`.
 
         `calls_left`: so many calls may go out, logins too, and the next one raises a
         BackendError with code `call_budget_spent`; None: as many as are made.

@@ -116,7 +116,7 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     await tx.execute(
         "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
         "active" if row["vanished"] else row["state"], same_store, syncs, spec.sync_interval,
-        spec.max_staleness,
+        spec.max_staleness, str(spec.managed_by),
     )  # fmt: skip
     await due_now(tx, spec.id)
     return True

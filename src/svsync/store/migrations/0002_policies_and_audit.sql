@@ -216,13 +216,29 @@ CREATE TABLE idempotency (
 );
 CREATE INDEX idempotency_made ON idempotency (tenant_id, made_at);
 
+-- Backends of the API ---------------------------------------------------------------
+
+-- What a backend that the API made may be used for, as somebody was asked when they made or changed it: their right to use the
+-- credential at that path, for that endpoint and that mapping. Compared each time that the backend is opened.
+CREATE TABLE backend_authorisations (
+  tenant_id     int NOT NULL,
+  backend_id    text COLLATE "C" NOT NULL,
+  credential    text COLLATE "C" NOT NULL,  -- a path; empty: it has none of its own
+  origin        text NOT NULL,
+  mapping       text NOT NULL,              -- a hash
+  authorised_by text COLLATE "C" NOT NULL,
+  authorised_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, backend_id),
+  FOREIGN KEY (tenant_id, backend_id) REFERENCES backends ON DELETE CASCADE
+);
+
 -- Keeping tenants apart ----------------------------------------------------------
 
 DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'super_admins', 'audit', 'audit_chains',
-                           'audit_checkpoints', 'audit_anchors', 'idempotency'] LOOP
+                           'audit_checkpoints', 'audit_anchors', 'idempotency', 'backend_authorisations'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I

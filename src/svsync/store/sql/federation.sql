@@ -21,7 +21,7 @@ SELECT backend_id, spec, mapping_hash, vanished FROM backends WHERE tenant_id = 
 
 -- name: get
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
-FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2);
+FROM backends b WHERE b.tenant_id = $1 AND (b.backend_id = $2 OR b.name = $2) ORDER BY b.backend_id <> $2 LIMIT 1;
 
 -- name: get_by_id
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
@@ -55,7 +55,7 @@ SELECT $1, $2, now(), coalesce(max(sequence), 0) FROM outbox WHERE tenant_id = $
 -- name: change
 -- A new configuration; the claim on the paths is new where the mapping is, and another store has an identity of its own.
 UPDATE backends SET name = $3, type = $4, spec = $5, state = $7, rev = rev + 1, identity = CASE WHEN $8 THEN identity END,
-  vanished = false, syncs = $9, interval_s = $10, stale_after_s = $11,
+  vanished = false, syncs = $9, interval_s = $10, stale_after_s = $11, managed_by = $12,
   claimed_at = CASE WHEN mapping_hash = $6 THEN claimed_at ELSE now() END, mapping_hash = $6
 WHERE tenant_id = $1 AND backend_id = $2;
 

@@ -1,0 +1,39 @@
+"""Backends that are made through the API: what they were authorised for, and the states of
+their secrets."""
+
+from svsync.domain.authorisations import Authorised
+from svsync.domain.ids import BackendId
+from svsync.store.database import Row, Transaction
+
+
+async def bind(tx: Transaction, backend: BackendId, what: Authorised, by: str) -> None:
+    """Remember what somebody authorised a stored backend for, in place of what was before."""
+    await tx.execute(
+        "backends.bind", tx.tenant, backend, what.credential, what.origin, what.mapping, by
+    )
+
+
+async def bound(tx: Transaction, backend: BackendId) -> Authorised | None:
+    """What a backend is authorised for."""
+    row = await tx.fetchrow("backends.bound", tx.tenant, backend)
+    if row is None:
+        return None
+    return Authorised(row["credential"], row["origin"], row["mapping"])
+
+
+async def release(tx: Transaction, backend: BackendId) -> None:
+    """Forget it: the operator's file answers for the backend."""
+    await tx.execute("backends.release", tx.tenant, backend)
+
+
+async def namesake(tx: Transaction, backend: BackendId, name: str) -> BackendId | None:
+    """Another backend that would be taken for one of this id and name."""
+    found = await tx.fetchval("backends.namesake", tx.tenant, backend, name)
+    return None if found is None else BackendId(found)
+
+
+async def states(
+    tx: Transaction, backend: BackendId, after: tuple[str, str], state: str | None, limit: int
+) -> list[Row]:
+    """Pairs behind these paths, in one state or in any but `detached`, without any value."""
+    return await tx.fetch("backends.states", tx.tenant, backend, *after, state, limit)
