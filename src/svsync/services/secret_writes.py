@@ -64,7 +64,6 @@ class Written:
     new: bool
 
 
-
 class SecretWrites:
     """Writes to the secrets of every tenant, by people and programs."""
 
