@@ -95,7 +95,7 @@ class Proxying:
         self._recorder = recorder
         self._ids = ids
         self._clock = clock
-        self._patience = patience
+        self.patience = patience
         self._paths = ProxiedPaths(db, backends)
         self.open = OpenBackends(backends, clock=clock)
         self._flights: dict[_Key, _Flight] = {}
@@ -229,7 +229,7 @@ class Proxying:
         flight.waiting += 1
         try:
             # The task goes on where this waiting is cancelled.
-            done, _ = await asyncio.wait({flight.task}, timeout=self._patience)
+            done, _ = await asyncio.wait({flight.task}, timeout=self.patience)
         except asyncio.CancelledError:
             if flight.waiting == 1:
                 self._forget(key, flight)
@@ -241,7 +241,7 @@ class Proxying:
             self._forget(key, flight)  # whoever comes now makes another call
             raise BackendTimeoutError(
                 f"{path} is read through {way.backend}, which did not answer within"
-                f" {self._patience:g} seconds: try again",
+                f" {self.patience:g} seconds: try again",
                 operation="read",
             )
         if flight.task.cancelled():
