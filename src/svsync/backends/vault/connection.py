@@ -72,7 +72,9 @@ class ConnectionTest:
                 answer = await self._calls.ask_server(path)
             except (BackendUnreachableError, ThrottledError, ProtocolError):
                 raise
-            except BackendError:
+            except BackendError as refused:
+                if refused.status is None:  # nobody was asked: the other path says no more
+                    raise
                 continue
             if answer.status == 200:
                 told = answer.json()

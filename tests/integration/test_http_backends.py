@@ -1,0 +1,629 @@
+"""Backends over HTTP: who may make and change one, what is bound to it, and what is refused."""
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.api import BACKENDS, Answer, Client, Front, open_front
+from tests.house import BACKEND, TENANT, backend, failure, open_house, settings_for
+from tests.openbao import Bao, credential_json, guide_policy
+
+from svsync.config.model import Settings
+from svsync.domain.access import Scope
+from svsync.domain.bindings import Bound
+from svsync.domain.errors import ConfigError, MappingError
+from svsync.domain.federation import RuleSpec
+from svsync.domain.ids import BackendId
+from svsync.domain.languages import Budget
+from svsync.domain.policies import Permission
+from svsync.domain.values import Payload
+from svsync.services.policies import NewRule
+
+HOUSE = f"{BACKENDS}/{BACKEND}"
+CREDENTIAL = "infra/new/token"
+NEW: dict[str, Any] = {
+    "name": "new",
+    "type": "memory",
+    "mode": "sync",
+    "config": {"endpoint": "https://Vault.internal", "auth_config_path": CREDENTIAL},
+    "path_mapping": {"team/**": "kv/**"},
+}
+WRITE, USE, LIST, DELETE = Permission.WRITE, Permission.USE, Permission.LIST, Permission.DELETE
+
+
+async def holder(front: Front, *rules: tuple[str, Permission]) -> Client:
+    """Somebody with the scopes of federation and these permissions alone."""
+    if rules:
+        made = [NewRule(pattern, [permission]) for pattern, permission in rules]
+        name = f"p{len(await front.house.rows('policies'))}"
+        policies = front.house.app.policies
+        await policies.create(TENANT, name, made, by="cli:test")
+        await policies.bind(TENANT, name, Bound.parse("sa:robot"), by="cli:test")
+    token = await front.token(Scope.FEDERATION_WRITE, Scope.FEDERATION_READ)
+    return front.client.with_token(token)
+
+
+async def make(front: Front, client: Client | None = None, **changes: Any) -> Answer:
+    return await (client or front.client).post(BACKENDS, json={**NEW, **changes})
+
+
+async def made(front: Front, **changes: Any) -> str:
+    answer = await make(front, **changes)
+    assert answer.status == 201, answer.body
+    return f"{BACKENDS}/{answer.body['id']}"
+
+
+async def patch(front: Front, at: str, body: Any, client: Client | None = None) -> Answer:
+    return await (client or front.client).call("PATCH", at, json=body)
+
+
+async def recorded(front: Front, action: str) -> list[tuple[str, str | None]]:
+    rows = await front.house.admin.fetch(
+        "SELECT decision, secret_path FROM audit WHERE action = $1 ORDER BY at", action
+    )
+    return [(row["decision"], row["secret_path"]) for row in rows]
+
+
+# --- made -----------------------------------------------------------------------------
+
+
+async def test_a_backend_is_made_tried_and_run(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    answer = await make(front)
+    assert (answer.status, answer.body["status"]) == (201, "healthy")
+    assert re.fullmatch(r"fed_[a-z2-7]{12}", answer.body["id"])
+    assert answer.body["checks"] == [{"name": "read kv/", "state": "granted", "hint": ""}]
+    assert answer.headers["Location"] == f"{BACKENDS}/{answer.body['id']}"
+    shown = await front.client.get(answer.headers["Location"])
+    assert (shown.body["managed_by"], shown.body["rev"]) == ("api", 1)
+    assert shown.body["path_mapping"] == [{"local": "team/**", "remote": "kv/**"}]
+    await front.house.run(backend=answer.body["id"])
+    assert await front.house.data("team/a") == {"k": "1"}
+
+
+async def test_one_that_is_not_healthy_is_made_unless_it_has_to_be(front: Front) -> None:
+    front.house.there.denied.add("kv/")
+    refused = await front.client.post(f"{BACKENDS}?require_healthy=true", json=NEW)
+    assert refused.told == (422, "backend_not_healthy")
+    assert len(await front.house.rows("backends")) == 1
+    answer = await make(front)
+    assert (answer.status, answer.body["status"]) == (201, "denied")
+    status = await front.client.get(f"{answer.headers['Location']}/status")
+    assert status.body["status"] == "denied"
+
+
+async def test_an_id_or_name_that_names_another_is_refused(front: Front) -> None:
+    await made(front, id="fed_one", name="one", path_mapping={"one/**": "kv/**"})
+    for changes in ({"id": "fed_one"}, {"name": "one"}, {"name": "fed_one"}, {"id": "one"}):
+        assert (await make(front, **changes)).told == (409, "backend_exists"), changes
+
+
+async def test_two_that_are_made_at_once_do_not_claim_one_path(front: Front) -> None:
+    answers = await asyncio.gather(*(make(front, name=f"n{n}") for n in range(3)))
+    assert sorted(a.status for a in answers) == [201, 409, 409]
+    assert {a.code for a in answers if a.status == 409} == {"mapping_overlap"}
+
+
+# --- who may --------------------------------------------------------------------------
+
+
+async def test_a_maker_needs_the_use_of_the_credential(front: Front) -> None:
+    client = await holder(front, ("team/**", WRITE), ("infra/**", Permission.READ))
+    answer = await make(front, client)
+    assert answer.told == (403, "forbidden")
+    assert CREDENTIAL in answer.body["error"]["message"]
+    assert await recorded(front, "federation.create") == [("deny", CREDENTIAL)]
+    client = await holder(front, ("infra/new/*", USE))
+    assert (await make(front, client)).status == 201
+    assert (await recorded(front, "federation.create"))[-1] == ("allow", CREDENTIAL)
+
+
+async def test_a_maker_needs_to_write_all_that_the_mapping_covers(front: Front) -> None:
+    await holder(front, (CREDENTIAL, USE))
+    client = await holder(front, ("team/a/**", WRITE), ("team/*", WRITE))
+    answer = await make(front, client)
+    assert answer.told == (403, "forbidden")
+    [witness] = re.findall(r"write (team/\S+),", answer.body["error"]["message"])
+    assert not re.fullmatch(r"team/[^/]+|team/a/.*", witness)
+    assert await recorded(front, "federation.create") == [("deny", witness)]
+    assert len(await front.house.rows("backends")) == 1
+    assert front.house.there.calls == {}, "nothing was asked before"
+    narrower = {"team/a/**": "kv/**", "team/*": "old/*"}
+    assert (await make(front, client, path_mapping=narrower)).status == 201
+
+
+async def test_what_cannot_be_told_is_not_allowed(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svsync.services.backends.Budget", lambda: Budget(units=1))
+    await holder(front, (CREDENTIAL, USE))
+    answer = await make(front, await holder(front, ("team/**", WRITE)))
+    assert answer.told == (403, "forbidden")
+    assert "path_mapping[0].local" in answer.body["error"]["message"]
+
+
+async def test_what_only_the_file_may_say_is_refused(front: Front) -> None:
+    vault = {"endpoint": "https://vault.internal", "auth_method": "token"}
+    credential = {"auth_config_path": CREDENTIAL}
+    for config, told, field in (
+        ({"auth_config_path": "env:TOKEN"}, "reference_not_allowed", "config.auth_config_path"),
+        ({"auth_config_path": "file:/x"}, "reference_not_allowed", "config.auth_config_path"),
+        (credential | {"tls_verify": False}, "file_only_setting", "config.tls_verify"),
+        (credential | {"tls_verify": "/etc/ca.pem"}, "file_only_setting", "config.tls_verify"),
+        (
+            {"auth_method": "kubernetes", "role": "r"},
+            "ambient_identity_not_allowed",
+            "config.auth_config_path",
+        ),
+        (credential | {"token": "hunter2"}, "literal_credential", "config.token"),
+    ):
+        answer = await make(
+            front,
+            type="hashicorp-vault",
+            config=vault | config,
+            path_mapping={"t/**": "kv/data/**"},
+        )
+        assert (*answer.told, answer.body["error"]["field"]) == (422, told, field)
+        assert "hunter2" not in json.dumps(answer.body)
+    answer = await make(front, tenant="other")
+    assert (answer.status, answer.body["error"]["field"]) == (422, "tenant")
+
+
+# --- what is bound --------------------------------------------------------------------
+
+
+async def tamper(front: Front, **config: str) -> None:
+    """Another configuration of the backend of the API, past everybody who is asked."""
+    row = await front.house.row("backends", managed_by="api")
+    spec = json.loads(row["spec"])
+    spec["config"] |= config
+    await front.house.admin.execute(
+        "UPDATE backends SET spec = $2 WHERE backend_id = $1", row["backend_id"], json.dumps(spec)
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"endpoint": "https://elsewhere.internal"}, {"auth_config_path": "infra/other"}],
+    ids=["endpoint", "credential"],
+)
+async def test_nothing_goes_out_for_what_nobody_authorised(
+    front: Front, config: dict[str, str]
+) -> None:
+    at = await made(front)
+    front.house.there.put("kv/a", {"k": "1"})
+    await tamper(front, **config)
+    calls = dict(front.house.there.calls)
+    ended = await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    assert failure(ended) == "authorisation_changed"
+    assert (await front.client.post(f"{at}/test")).told == (409, "authorisation_changed")
+    assert front.house.there.calls == calls
+    [bound] = await front.house.rows("backend_authorisations")
+    assert (bound["credential"], bound["origin"]) == (CREDENTIAL, "https://vault.internal:443")
+    # Whoever may, authorises it as it is now; who may not, does not.
+    assert (await patch(front, at, {"name": "new"}, await holder(front))).status == 403
+    assert (await patch(front, at, {"name": "new"})).status == 200
+    assert (await front.client.post(f"{at}/test")).status == 200
+
+
+async def test_a_proxied_read_does_not_go_out_either(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    await made(front, mode="proxy")
+    await tamper(front, endpoint="https://elsewhere.internal")
+    answer = await front.client.get("/v1/secrets/team/a")
+    assert answer.told == (502, "backend_unusable")
+    assert "read" not in front.house.there.calls
+
+
+async def test_a_backend_of_the_file_needs_nobodys_authorisation(front: Front) -> None:
+    assert await front.house.rows("backend_authorisations") == []
+    assert failure(await front.house.run()) is None
+
+
+async def test_the_file_may_take_a_backend_over(front: Front) -> None:
+    at = await made(front, id="fed_new")
+    mine = backend([RuleSpec("team/**", "kv/**")], id=BackendId("fed_new"))
+    await front.house.app.federation.apply([front.house.spec, mine])
+    assert (await front.client.get(at)).body["managed_by"] == "file"
+    assert await front.house.rows("backend_authorisations") == []
+    assert (await patch(front, at, {"name": "x"})).told == (409, "managed_by_file")
+    assert failure(await front.house.run(backend=BackendId("fed_new"))) is None
+
+
+async def test_the_file_does_not_claim_what_the_api_gave_away(front: Front) -> None:
+    await made(front)
+    mine = backend([RuleSpec("team/a/*", "kv/*")], id=BackendId("fed_mine"))
+    with pytest.raises(MappingError, match=r"team/a/"):
+        await front.house.app.federation.apply([front.house.spec, mine])
+    named = backend([RuleSpec("mine/*", "kv/*")], id=BackendId("fed_mine"), name="new")
+    with pytest.raises(ConfigError) as caught:
+        await front.house.app.federation.apply([front.house.spec, named])
+    assert caught.value.code == "backend_exists"
+
+
+# --- changed --------------------------------------------------------------------------
+
+
+async def test_a_change_is_merged_and_raises_the_revision(front: Front) -> None:
+    at = await made(front, max_staleness="1h")
+    before = await front.client.get(at)
+    assert before.headers["ETag"] == '"r1"'
+    answer = await patch(front, at, {"sync_interval": "1h", "max_staleness": None})
+    assert (answer.status, answer.headers["ETag"]) == (200, '"r2"')
+    assert answer.body["sync_interval"] == "1h"
+    assert "max_staleness" not in answer.body
+    assert answer.body["config"] == NEW["config"]
+
+
+async def test_a_change_may_name_the_revision_that_it_is_for(front: Front) -> None:
+    at = await made(front)
+    change = {"sync_interval": "1h"}
+    for given, told in (('"r2"', (412, "version_conflict")), ("r1", (422, "invalid_field"))):
+        answer = await front.client.call("PATCH", at, json=change, headers={"If-Match": given})
+        assert answer.told == told
+    first = await front.client.call("PATCH", at, json=change, headers={"If-Match": '"r1"'})
+    assert first.status == 200
+
+
+async def test_only_what_the_maker_lent_is_asked_for_again(front: Front) -> None:
+    at = await made(front)
+    client = await holder(front)
+    for change in (
+        {"sync_interval": "1h"},
+        {"mode": "proxy"},
+        {"mode": "sync", "conflict_resolution": "local_wins"},
+        {"name": "renamed"},
+    ):
+        assert (await patch(front, at, change, client)).status == 200
+    for lent in (
+        {"path_mapping": {"team/**": "kv/b/**"}},
+        {"path_mapping": {"other/**": "kv/**"}},
+        {"config": {"endpoint": "https://elsewhere.internal"}},
+        {"config": {"auth_config_path": "infra/other"}},
+        {"config": {"extra": "1"}},
+        {"writes": "write_through"},
+        {"write_through": True},
+        {"allow_hide": True},
+        {"force": True},
+    ):
+        assert (await patch(front, at, lent, client)).told == (403, "forbidden"), lent
+    assert {d for d, _ in (await recorded(front, "federation.update"))[-9:]} == {"deny"}
+    await holder(front, (CREDENTIAL, USE))
+    client = await holder(front, ("team/**", WRITE))
+    assert (await patch(front, at, {"path_mapping": {"team/**": "kv/b/**"}}, client)).status == 200
+    assert failure(await front.house.run(backend=BackendId(at.rpartition("/")[2]))) != (
+        "authorisation_changed"
+    )
+
+
+async def test_what_a_backend_is_cannot_be_changed(front: Front) -> None:
+    at = await made(front)
+    for change, field in (({"id": "fed_x"}, "id"), ({"tenant": "other"}, "tenant")):
+        answer = await patch(front, at, change)
+        assert (*answer.told, answer.body["error"]["field"]) == (422, "invalid_field", field)
+
+
+async def test_a_backend_of_the_file_is_changed_there(front: Front) -> None:
+    assert (await patch(front, HOUSE, {"mode": "proxy"})).told == (409, "managed_by_file")
+    assert (await front.client.call("DELETE", HOUSE)).told == (409, "managed_by_file")
+    assert (await front.client.get(HOUSE)).body["mode"] == "sync"
+
+
+# --- states that do not allow it ------------------------------------------------------
+
+
+async def test_an_overlap_names_a_path_that_shows_it(front: Front) -> None:
+    answer = await make(front, path_mapping={"ext/a/**": "kv/**"})
+    assert answer.told == (409, "mapping_overlap")
+    assert "ext/a/" in answer.body["error"]["message"]
+    at = await made(front)
+    moved = await patch(front, at, {"path_mapping": {"ext/*": "kv/*"}})
+    assert moved.told == (409, "mapping_overlap")
+
+
+async def test_a_standby_stands_for_one_that_is_there(front: Front) -> None:
+    over = {"path_mapping": {"ext/**": "kv/**"}}
+    unknown = await make(front, standby_for="fed_nobody", **over)
+    assert (unknown.status, unknown.body["error"]["field"]) == (422, "standby_for")
+    assert (await make(front, standby_for=BACKEND, **over)).status == 201
+
+
+async def test_a_credential_may_not_come_out_of_what_it_opens(front: Front) -> None:
+    for path in ("team/token", "ext/token"):
+        config = {"auth_config_path": path}
+        answer = await make(front, config=config)
+        if path == "team/token":
+            assert answer.told == (422, "circular_credential")
+        else:
+            assert answer.status == 201  # another one serves it, whose own is elsewhere
+
+
+async def test_local_secrets_are_hidden_only_with_leave(front: Front) -> None:
+    await front.house.write("team/mine", {"k": "1"})
+    answer = await make(front, mode="proxy")
+    assert answer.told == (409, "hides_local_secrets")
+    assert "team/mine" in answer.body["error"]["message"]
+    assert (await make(front, mode="proxy", allow_hide=True)).status == 201
+
+
+async def test_what_is_here_alone_is_hidden_only_by_force(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    await front.house.write("team/a", {"k": "mine"})
+    answer = await patch(front, at, {"mode": "proxy"})
+    assert answer.told == (409, "unpushed_local_changes")
+    assert "team/a" in answer.body["error"]["message"]
+    assert (await front.client.get(at)).body["rev"] == 1
+    forced = await patch(front, at, {"mode": "proxy", "force": True})
+    assert (forced.status, forced.body["hidden_copies"]) == (200, 1)
+
+
+async def test_an_interval_in_which_no_cycle_fits_is_refused(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    slow = {"rate_limit": {"list": {"per_second": 0.01}}, "sync_interval": "1m"}
+    assert (await patch(front, at, slow)).told == (422, "interval_unreachable")
+
+
+# --- removed --------------------------------------------------------------------------
+
+
+async def test_a_removed_backend_leaves_its_copies(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    answer = await front.client.call("DELETE", at)
+    assert (answer.status, answer.body["kept"], answer.body["destroyed"]) == (200, 1, 0)
+    assert await front.house.data("team/a") == {"k": "1"}
+    assert (await front.client.call("DELETE", at)).told == (404, "backend_not_found")
+    assert await front.house.rows("backend_authorisations") == []
+
+
+async def test_to_purge_takes_the_right_to_delete_all_of_it(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    client = await holder(front, ("team/*", DELETE))
+    refused = await client.call("DELETE", f"{at}?local_copies=purge")
+    assert refused.told == (403, "forbidden")
+    assert await front.house.paths() == ["team/a"]
+    client = await holder(front, ("team/**", DELETE))
+    answer = await client.call("DELETE", f"{at}?local_copies=purge")
+    assert (answer.status, answer.body["destroyed"]) == (200, 1)
+    assert await front.house.paths() == []
+    assert (await front.client.call("DELETE", f"{at}?local_copies=x")).status == 422
+
+
+# --- the state of each secret ---------------------------------------------------------
+
+
+async def test_states_are_shown_of_what_the_caller_may_list(front: Front) -> None:
+    for name in ("a", "b", "c", "no/d", "e"):
+        front.house.there.put(f"kv/{name}", {"k": "1"})
+    await front.house.run()
+    await front.house.write("ext/b", {"k": "mine"})
+    await front.house.run()
+    client = await holder(front, ("ext/*", LIST))
+    first = await client.get(f"{HOUSE}/secrets?limit=3")
+    assert [s["path"] for s in first.body["secrets"]] == ["ext/a", "ext/b", "ext/c"]
+    rest = await client.get(f"{HOUSE}/secrets", params={"cursor": first.body["next_cursor"]})
+    assert [s["path"] for s in rest.body["secrets"]] == ["ext/e"]
+    assert rest.body["next_cursor"] is None
+    [diverged] = (await client.get(f"{HOUSE}/secrets?state=diverged")).body["secrets"]
+    assert (diverged["path"], diverged["remote_path"]) == ("ext/b", "kv/b")
+    assert (diverged["version"], diverged["status"]) == (2, "diverged")
+    everything = (await front.client.get(f"{HOUSE}/secrets")).body["secrets"]
+    assert "ext/no/d" in [s["path"] for s in everything]
+    for query in ("state=nothing", "cursor=x"):
+        assert (await client.get(f"{HOUSE}/secrets?{query}")).status == 422
+
+
+# --- where it may connect to ----------------------------------------------------------
+
+
+VAULT = {
+    "name": "vault",
+    "type": "hashicorp-vault",
+    "mode": "sync",
+    "path_mapping": {"vault/**": "kv/data/**"},
+}
+
+
+def vault(endpoint: str, **changes: Any) -> dict[str, Any]:
+    config = {"endpoint": endpoint, "auth_method": "token", "auth_config_path": CREDENTIAL}
+    return {**VAULT, "config": config, **changes}
+
+
+@pytest.fixture
+async def strict(
+    database_url: str, admin_url: str, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Front]:
+    """A front whose operator allows nothing of loopback."""
+    monkeypatch.setattr("tests.house.settings_for", _without_loopback)
+    async with open_house(database_url, admin_url, state_dir) as house, open_front(house) as front:
+        yield front
+
+
+def _without_loopback(*given: Any) -> Settings:
+    return replace(settings_for(*given), allow_loopback=False)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://127.0.0.1:8200",
+        "https://localhost:8200",
+        "https://[::1]:8200",
+        "https://[::ffff:127.0.0.1]:8200",
+        "https://169.254.169.254",
+        "https://10.1.2.3:8200",
+        "https://[fd00::1]:8200",
+        "https://0.0.0.0:8200",
+        "http://vault.example",
+    ],
+)
+async def test_an_endpoint_within_is_refused_at_once(strict: Front, endpoint: str) -> None:
+    answer = await strict.client.post(BACKENDS, json=vault(endpoint))
+    assert (answer.status, answer.body["error"]["field"]) == (422, "config.endpoint")
+    assert len(await strict.house.rows("backends")) == 1
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, name: str, *addresses: str) -> list[str]:
+    """Make a name resolve to these addresses, one after another; what is left of them."""
+    left, real = list(addresses), socket.getaddrinfo
+
+    def look_up(host: Any, port: Any, *args: Any, **kwargs: Any) -> Sequence[Any]:
+        if host != name:
+            return real(host, port, *args, **kwargs)
+        address = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0)))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [("127.0.0.1", "loopback"), ("169.254.169.254", "metadata"), ("10.1.2.3", "private")],
+)
+async def test_a_name_that_leads_within_is_not_connected_to(
+    strict: Front, monkeypatch: pytest.MonkeyPatch, address: str, word: str
+) -> None:
+    await strict.house.write(CREDENTIAL, {"token": "t"})
+    resolves_to(monkeypatch, "vault.example", address)
+    answer = await strict.client.post(BACKENDS, json=vault("https://vault.example"))
+    assert (answer.status, answer.body["status"]) == (201, "unreachable")
+    [warning] = answer.body["warnings"]
+    assert word in warning
+
+
+# --- a real store ---------------------------------------------------------------------
+
+
+@pytest.fixture
+async def bao(front: Front, kv2: Bao) -> Bao:
+    """A store whose credential stands at `CREDENTIAL`."""
+    login = await kv2.approle(guide_policy(kv2.mount))
+    await front.house.write(CREDENTIAL, Payload.from_json_text(credential_json(login)))
+    return kv2
+
+
+def of_bao(bao: Bao, **changes: Any) -> dict[str, Any]:
+    made = vault(bao.url, path_mapping={"vault/**": f"{bao.mount}/data/**"})
+    made["config"] |= {"auth_method": "approle"}
+    return {**made, **changes}
+
+
+async def test_a_backend_of_a_real_store_is_made_and_read(front: Front, bao: Bao) -> None:
+    await bao.put("app/db", {"password": "p"})
+    answer = await front.client.post(f"{BACKENDS}?require_healthy=true", json=of_bao(bao))
+    assert (answer.status, answer.body["status"]) == (201, "healthy")
+    tested = await front.client.post(f"{answer.headers['Location']}/test")
+    assert (tested.body["status"], tested.body["id"]) == ("healthy", answer.body["id"])
+    assert tested.body["version"]
+    await front.house.run(backend=answer.body["id"])
+    assert await front.house.data("vault/app/db") == {"password": "p"}
+
+
+async def test_a_rule_that_such_a_store_cannot_serve_is_refused_with_the_right_one(
+    front: Front, bao: Bao
+) -> None:
+    wrong = of_bao(bao, path_mapping={"vault/**": f"{bao.mount}/**"})
+    answer = await front.client.post(BACKENDS, json=wrong)
+    assert answer.status == 422
+    assert f"{bao.mount}/data/**" in answer.body["error"]["message"]
+
+
+async def test_a_login_that_is_refused_and_a_credential_that_is_not_there(
+    front: Front, bao: Bao
+) -> None:
+    body = of_bao(bao)
+    body["config"]["auth_config_path"] = "infra/nothing"
+    answer = await front.client.post(BACKENDS, json=body)
+    assert (answer.status, answer.body["status"]) == (201, "denied")
+    assert "infra/nothing" in answer.body["warnings"][0]
+    wrong = json.dumps({"role_id": "r", "secret_id": "s-hunter2"})
+    await front.house.write(CREDENTIAL, Payload.from_json_text(wrong))
+    config = {"auth_config_path": CREDENTIAL}
+    at = answer.headers["Location"]
+    assert (await patch(front, at, {"config": config})).status == 200
+    tested = await front.client.post(f"{at}/test")
+    assert (tested.status, tested.body["status"]) == (200, "denied")
+    assert "hunter2" not in json.dumps(tested.body)
+
+
+async def test_a_credential_is_sent_only_where_it_says(front: Front, bao: Bao) -> None:
+    login = await bao.approle(guide_policy(bao.mount))
+    secret = Payload.from_json_text(credential_json(login))
+    elsewhere = {"svsync_endpoints": "https://vault.internal:8200, https://other"}
+    await front.house.write(CREDENTIAL, secret, custom=elsewhere)
+    answer = await front.client.post(BACKENDS, json=of_bao(bao))
+    assert (answer.status, answer.body["status"]) == (201, "denied")
+    assert "svsync_endpoints" in answer.body["warnings"][0]
+    at = answer.headers["Location"]
+    await front.house.write(CREDENTIAL, secret, custom={"svsync_endpoints": f"https://x {bao.url}"})
+    assert (await front.client.post(f"{at}/test")).body["status"] == "healthy"
+    await front.house.write(CREDENTIAL, secret, custom={"svsync_endpoints": ""})
+    assert (await front.client.post(f"{at}/test")).body["status"] == "denied"
+
+
+async def test_the_address_is_judged_at_each_connection(
+    front: Front, bao: Bao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that leads to the store first and to the cloud's metadata afterwards."""
+    left = resolves_to(monkeypatch, "localhost", "127.0.0.1", "169.254.169.254")
+    body = of_bao(bao)
+    body["config"]["endpoint"] = bao.url.replace("127.0.0.1", "localhost")
+    answer = await front.client.post(BACKENDS, json=body)
+    assert (answer.status, answer.body["status"]) == (201, "healthy")
+    assert left == ["169.254.169.254"]
+    tested = await front.client.post(f"{answer.headers['Location']}/test")
+    assert tested.body["status"] == "unreachable"
+    assert "metadata" in tested.body["warnings"][0]
+
+
+async def test_svsync_does_not_call_itself(front: Front) -> None:
+    listener = front.listener
+    front.house.app.registry.know_listeners(frozenset({(listener.host, listener.port)}))
+    answer = await front.client.post(BACKENDS, json=vault(listener.url))
+    assert (answer.status, answer.body["error"]["field"]) == (422, "config.endpoint")
+    assert "own listener" in answer.body["error"]["message"]
+
+
+async def test_a_backend_is_of_its_tenant(front: Front) -> None:
+    at = await made(front)
+    stranger = front.client.with_token(await front.other_tenant())
+    for method, path in (("PATCH", at), ("DELETE", at), ("POST", f"{at}/test")):
+        assert (await stranger.call(method, path)).told == (404, "backend_not_found")
+    theirs = await stranger.post(BACKENDS, json=NEW)
+    assert theirs.status == 201, "their paths, ids and names are their own"
+    assert (await stranger.get(theirs.headers["Location"])).body["tenant"] == "other"
+
+
+async def test_no_body_makes_a_mistake_of_ours(front: Front) -> None:
+    for body in (
+        {},
+        {"name": 1},
+        {**NEW, "path_mapping": []},
+        {**NEW, "path_mapping": [None]},
+        {**NEW, "config": None},
+        {**NEW, "config": []},
+        {**NEW, "events": [{"feed": "vault-audit", "listen": "unix:/run/x"}]},
+        {**NEW, "nonsense": 1},
+        {**NEW, "id": "../x"},
+        {**NEW, "path_mapping": {"team/{a}": "kv/{b}"}},
+    ):
+        answer = await front.client.post(BACKENDS, json=body)
+        assert answer.status == 422, body
+        assert answer.body["error"]["field"]
+    at = await made(front)
+    for change in ({"path_mapping": None}, {"config": 1}, {"force": "yes"}, {"nonsense": None}):
+        assert (await patch(front, at, change)).status in (200, 422)
