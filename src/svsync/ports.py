@@ -11,7 +11,14 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from svsync.domain.changes import Entry, HistoricVersion, ListingPage, RemoteRead, Tags
+from svsync.domain.changes import (
+    Entry,
+    Folder,
+    HistoricVersion,
+    ListingPage,
+    RemoteRead,
+    Tags,
+)
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
@@ -132,6 +139,12 @@ class Backend(Protocol):
         prefix whose store the backend confirms. With `tokens` false a backend
         that would need one call an entry for them may leave them None (a first
         sync reads every value anyway). Closing the generator ends its calls.
+        """
+        ...
+
+    async def list_folder(self, folder: str) -> Folder:
+        """What stands directly in a folder (ends with `/`; empty: of a store without folders,
+        the whole). Its entries need not have tokens. One that is not there is empty.
         """
         ...
 

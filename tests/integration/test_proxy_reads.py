@@ -24,7 +24,8 @@ from svsync.domain.errors import (
 )
 from svsync.domain.federation import Mode, Overrides, RuleSpec, TagTransform
 from svsync.domain.ids import BackendId, LocalPath, TenantId
-from svsync.domain.policies import ADMIN, Permissions
+from svsync.domain.patterns import Pattern
+from svsync.domain.policies import ADMIN, Permission, Permissions, Rule
 from svsync.domain.values import Payload
 from svsync.services.answers import Secret, Source
 from svsync.services.authority import Rights
@@ -508,11 +509,34 @@ async def test_reads_through_flips_always_find_the_secret(house: House) -> None:
     for _ in range(4):
         await house.configure(mode=Mode.SYNC)
         await house.run()
+        found.append(await read(house))
         await house.configure(mode=Mode.PROXY)
+        found.append(await read(house))
     flipping = False
     await asyncio.gather(*reading)
     assert {secret.data for secret in found} == {b'{"k": "1"}'}
     assert {secret.source for secret in found} == {None, Source.BACKEND}
+
+
+async def test_copy_that_comes_to_be_seen_while_owners_are_looked_up_is_found(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await house.configure(mode=Mode.PROXY)
+    usual = house.app.proxying.owners
+
+    async def late(*args: Any) -> Any:
+        monkeypatch.undo()
+        await house.configure(mode=Mode.SYNC)
+        await house.run()
+        return await usual(*args)
+
+    monkeypatch.setattr(house.app.proxying, "owners", late)
+    calls = house.there.calls["read"]
+    found = await read(house)
+    assert (found.data, found.source) == (b'{"k": "1"}', None)
+    assert house.there.calls["read"] == calls
 
 
 async def test_epoch_rises_with_what_changes_reads_and_with_nothing_else(house: House) -> None:
@@ -597,6 +621,68 @@ async def test_standby_of_a_paused_backend_is_not_asked(house: House) -> None:
     await house.app.removal.pause(TENANT, BACKEND)
     assert await code_of(house) == "backend_paused"
     assert not house.there.calls["read"]
+
+
+# --- a folder at a time ---------------------------------------------------------------
+
+
+async def test_folder_is_listed_alone_by_one_call(proxied: House) -> None:
+    for name in ("b", "app/c", "app/deep/d", "ill egal/e", "gone"):
+        proxied.there.put(f"kv/{name}", {"k": "1"})
+    proxied.there.delete("kv/gone")
+    proxied.there.tag("kv/b", {"team": "x"})
+    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "ext/")
+    assert sorted(found.secrets) == ["ext/a", "ext/b"]
+    assert found.secrets["ext/b"]["metadata"]["tags"] == ["team=x"]  # type: ignore[index]
+    assert (found.folders, found.incomplete) == ({"ext/app/"}, False)
+    assert proxied.there.calls == {"list": 1}
+    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "ext/app/")
+    assert (sorted(found.secrets), found.folders) == (["ext/app/c"], {"ext/app/deep/"})
+
+
+async def test_folder_above_a_rule_is_told_without_a_call(proxied: House) -> None:
+    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "")
+    assert (found.secrets, found.folders, found.incomplete) == ({}, {"ext/"}, False)
+    assert not proxied.there.calls
+
+
+async def test_nobody_is_asked_for_what_may_not_be_listed(proxied: House) -> None:
+    through = proxied.app.proxying
+    assert not (await through.list_folder(TENANT, NOBODY, "ext/")).folders
+    one = Rule("pol_1", "one", 0, Pattern.parse("ext/b*"), frozenset({Permission.LIST}))
+    assert not (await through.list_folder(TENANT, Permissions([one]), "ext/app/")).secrets
+    assert not proxied.there.calls
+    proxied.there.put("kv/b1", {"k": "1"})
+    found = await through.list_folder(TENANT, Permissions([one]), "ext/")
+    assert list(found.secrets) == ["ext/b1"]
+
+
+@pytest.mark.parametrize("why", ["denied", "away", "late", "paused", "broken"])
+async def test_folder_that_could_not_be_asked_is_incomplete(proxied: House, why: str) -> None:
+    through = proxied.app.proxying
+    if why == "denied":
+        proxied.there.denied.add("kv/")
+    elif why == "away":
+        proxied.there.fail("list", BackendUnreachableError("away", operation="list"))
+    elif why == "late":
+        Pause(proxied.there, "list")
+        through.patience = 0.0
+    elif why == "paused":
+        await proxied.app.removal.pause(TENANT, BACKEND)
+    else:
+        proxied.there.failed.add("kv/")
+    found = await through.list_folder(TENANT, ADMIN, "ext/")
+    assert (found.secrets, found.incomplete) == ({}, True)
+    probed = [("probe", "probe")] if why in ("away", "late") else []
+    assert await queued(proxied) == probed
+
+
+async def test_rule_that_rewrites_paths_is_not_listed_and_that_is_told(house: House) -> None:
+    rules = (RuleSpec("ext/*/{name}", "kv/{name}/*"),)
+    await house.configure(mode=Mode.PROXY, rules=rules)
+    house.there.put("kv/a/b", {"k": "1"})
+    found = await house.app.proxying.list_folder(TENANT, ADMIN, "ext/b/")
+    assert (found.secrets, found.incomplete) == ({}, True)
 
 
 # --- backends that stay open ----------------------------------------------------------

@@ -74,6 +74,19 @@ class ListingPage:
     """Names the listing gave that may not be used: (shown form, reason code)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What stands in one folder, and nothing of what is below the folders in it.
+
+    `folders` are in remote path form and end with `/`. Unless the scope is complete there
+    may be more.
+    """
+
+    scope: Scope
+    entries: tuple[Entry, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
 # --- diff -----------------------------------------------------------------------
 
 

@@ -66,13 +66,8 @@ class Compiled:
             frozenset(n for n, rule in enumerate(spec.rules) if rule.local in stored.initial),
         )
 
-    @property
-    def reads_through(self) -> bool:
-        """Is any path of it read through?"""
-        return bool(self.initial) or any(
-            mode is Mode.PROXY and not rule.exclude
-            for mode, rule in zip(self.modes, self.stored.spec.rules, strict=True)
-        )
+    def reads_through_rule(self, number: int) -> bool:
+        return self.modes[number] is Mode.PROXY or number in self.initial
 
     def way(self, path: LocalPath) -> tuple[int, Through] | None:
         """The number of the rule that federates a path, and where that leads."""

@@ -40,6 +40,7 @@ from svsync.domain.errors import (
 )
 from svsync.domain.federation import TagTransform
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
+from svsync.domain.policies import Permissions
 from svsync.domain.runs import SkipReason
 from svsync.domain.tags import flatten, merge_fields, tag_problem
 from svsync.domain.values import check_limits
@@ -47,6 +48,7 @@ from svsync.observe.logs import get_logger
 from svsync.services.answers import Federated, Secret, Source, secret_of
 from svsync.services.authorizing import absent
 from svsync.services.open_backends import OpenBackends
+from svsync.services.proxied_folders import PROXIED, ProxiedFolder, folders_of, take
 from svsync.services.proxied_paths import Owners, ProxiedPaths, Through
 from svsync.services.recording import Recorder
 from svsync.services.runs import Backends
@@ -54,8 +56,6 @@ from svsync.store import schedule
 from svsync.store.database import Database
 
 READ: Final = "secret.read"
-PROXIED: Final = "proxied"
-"""The status of a path that is read through by its rule's mode."""
 PATIENCE_S: Final = 10.0
 """Seconds that a caller waits for a backend. Its call goes on: how it ends tells the call
 guard how the backend is."""
@@ -165,6 +165,37 @@ class Proxying:
             ),
             source=Source.BACKEND if way is through else Source.STANDBY,
         )
+
+    async def list_folder(
+        self, tenant: TenantId, permissions: Permissions, folder: str
+    ) -> ProxiedFolder:
+        """What is read through in one local folder (ends with `/`, or empty), as far as
+        somebody with these may list it. Who asks was recorded before.
+
+        Raises StoreUnavailableError: the owners cannot be looked up.
+        """
+        found = ProxiedFolder()
+        owners = await self._paths.owners(tenant)
+        for asked in folders_of(owners, permissions, folder, found):
+            stored = asked.compiled.stored
+            if stored.state != "active":
+                found.incomplete = True
+                continue
+            try:
+                async with asyncio.timeout(self.patience):
+                    async with self.open.use(tenant, stored) as backend:
+                        said = await backend.list_folder(asked.remote)
+            except (BackendUnreachableError, TimeoutError):
+                found.incomplete = True
+                await self._tell_away(tenant, stored.spec.id)
+            except StoreUnavailableError:
+                raise
+            except SvsyncError:
+                found.incomplete = True
+            else:
+                inner, outcome = said.folders, said.scope.outcome
+                take(asked, permissions, folder, said.entries, inner, outcome, found)
+        return found
 
     async def _record(
         self, call: Call, path: LocalPath, way: Through, version: int | None, failed: str | None

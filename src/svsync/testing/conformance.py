@@ -230,6 +230,31 @@ class BackendConformance:
         await pages.aclose()
         assert len((await list_all(scene.backend, [scene.prefix])).names) == 5
 
+    # --- list_folder --------------------------------------------------------------
+
+    async def test_one_folder_is_listed_alone(self, scene: Scene) -> None:
+        _need_folders(scene)
+        for name in ("in/a", "in/b", "in/b/c", "in/d/e/f", "out/g"):
+            await scene.put(name, {"k": "v"})
+        found = await scene.backend.list_folder(scene.prefix + "in/")
+        names = sorted(entry.remote_path for entry in found.entries)
+        assert names == [scene.prefix + "in/a", scene.prefix + "in/b"]
+        assert sorted(found.folders) == [scene.prefix + "in/b/", scene.prefix + "in/d/"]
+        assert found.scope.outcome is ScopeOutcome.COMPLETE
+
+    async def test_a_folder_that_is_not_there_is_empty(self, scene: Scene) -> None:
+        _need_folders(scene)
+        found = await scene.backend.list_folder(scene.prefix + "none/")
+        assert (found.entries, found.folders) == ((), ())
+
+    async def test_a_folder_that_is_denied_says_so(self, scene: Scene) -> None:
+        _need(scene, "deny")
+        await scene.put("b/y", {"k": "v"})
+        await scene.deny("b/")
+        found = await scene.backend.list_folder(scene.prefix + "b/")
+        assert found.scope.outcome is ScopeOutcome.DENIED
+        assert found.entries == ()
+
     # --- look_up and read ---------------------------------------------------------
 
     async def test_a_read_gives_the_value(self, scene: Scene) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeVar
 
 from svsync.domain.changes import (
     Entry,
+    Folder,
     HistoricVersion,
     ListingPage,
     RemoteGone,
@@ -107,6 +108,25 @@ class MemoryBackend:
                 await self._call("list", folder)
                 scope = Scope(folder, ScopeOutcome.COMPLETE)
                 yield ListingPage(tuple(entries), (scope,))
+
+    async def list_folder(self, folder: str) -> Folder:
+        await self._call("list", folder)
+        if self._store.is_denied(folder):
+            return Folder(Scope(folder, ScopeOutcome.DENIED, "denied"))
+        if folder in self._store.failed:
+            return Folder(Scope(folder, ScopeOutcome.FAILED, "broken"))
+        names = self._store.listed_names()
+        below = [path for path in names if path.startswith(folder)]
+        inner = {
+            path[: path.index("/", len(folder)) + 1] for path in below if "/" in path[len(folder) :]
+        }
+        entries = [
+            _entry(path, names[path])
+            for path in below
+            if "/" not in path[len(folder) :] and path not in self._store.hidden
+        ]
+        complete = Scope(folder, ScopeOutcome.COMPLETE)
+        return Folder(complete, tuple(entries), tuple(sorted(inner)))
 
     async def look_up(self, path: RemotePath) -> Entry | RemoteRead:
         if problem := remote_problem(path, max_bytes=self._features.max_name):

@@ -21,6 +21,7 @@ from svsync.backends.vault.writing import Kv1Writing, Kv2Writing, size_there
 from svsync.clients.vault import AnswerTooLargeError, nothing_sent
 from svsync.domain.changes import (
     Entry,
+    Folder,
     HistoricVersion,
     ListingPage,
     RemoteGone,
@@ -65,6 +66,9 @@ class VaultBackend:
     def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncGenerator[ListingPage]:
         listing = VaultListing(self._calls, tokens, self._spec.max_secrets)
         return listing.pages(prefixes)
+
+    async def list_folder(self, folder: str) -> Folder:
+        return await VaultListing(self._calls, False, self._spec.max_secrets).folder(folder)
 
     async def look_up(self, path: RemotePath) -> Entry | RemoteRead:
         mount = await self._mount_of(path)

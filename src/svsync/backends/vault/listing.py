@@ -24,7 +24,7 @@ from urllib.parse import quote
 from svsync.backends.vault.calls import VaultCalls, is_of_one_path, run_all
 from svsync.backends.vault.kv import Mount, entry_of, says_absent, server_now
 from svsync.clients.vault import Answer, AnswerTooLargeError
-from svsync.domain.changes import Entry, ListingPage, Scope, ScopeOutcome
+from svsync.domain.changes import Entry, Folder, ListingPage, Scope, ScopeOutcome
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
@@ -86,6 +86,20 @@ class VaultListing:
         finally:
             producer.cancel()
             await asyncio.gather(producer, return_exceptions=True)
+
+    async def folder(self, path: str) -> Folder:
+        """One folder alone. Raises ListingError (`listing_unbounded`)."""
+        start = await self._start(path)
+        if isinstance(start, Scope):
+            return Folder(start)
+        ready: asyncio.Queue[ListingPage | None] = asyncio.Queue()
+        inner = await self._list_folder(start, ready)
+        pages = [page for _ in range(ready.qsize()) if (page := ready.get_nowait()) is not None]
+        return Folder(
+            pages[-1].scopes[0],
+            tuple(entry for page in pages for entry in page.entries),
+            tuple(folder.path for folder in inner),
+        )
 
     async def _start(self, prefix: str) -> _Folder | Scope:
         try:
