@@ -148,3 +148,16 @@ def test_a_ca_path_and_no_verification_are_for_the_operators_file(tls_files: Tls
 def test_authorities_that_cannot_be_read_are_a_configuration_error(value: object) -> None:
     with pytest.raises(ConfigError, match="tls_verify"):
         tls_context(value, FILE)
+
+
+def test_own_listener_on_every_address_is_refused_at_each_of_this_machine() -> None:
+    everywhere = NetworkPolicy(
+        allow_loopback=True, file_managed=True, own_listeners=frozenset({("0.0.0.0", 8443)})
+    )
+
+    def reason(address: str, port: int) -> str | None:
+        return refuse_reason(ipaddress.ip_address(address), everywhere, port=port)
+
+    assert reason("127.0.0.1", 8443) == "is svsync's own listener"
+    assert reason("127.0.0.1", 8200) is None
+    assert reason("192.0.2.1", 8443) is None, "another machine's"

@@ -1,21 +1,19 @@
 """Backends that callers make and change, each within what they may do themselves.
 
-A backend reads with a credential and writes where its mapping says, so whoever makes one
-lends it their own rights: `use` on the path of the credential, and `write` over the whole of
-each local pattern. That is asked of the policies before anything else, recorded, and bound
-to the backend, which is compared with it each time that it is opened.
+Whoever makes one lends it their own rights (`backend_rights`). What they were asked about is
+bound to the backend, which is compared with it each time that it is opened. A new one is
+tried before it is stored, and no transaction is open while it is; what it was compared with
+may have changed by then, so that is looked at again.
 """
 
 import asyncio
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from svsync.config.backend_document import describe
 from svsync.config.backends import Policy, backend_from_api
-from svsync.domain.access import Call, ForbiddenError
-from svsync.domain.audit import Decision
+from svsync.domain.access import Call
 from svsync.domain.authorisations import Authorised, authorised_of
 from svsync.domain.errors import (
     ConfigError,
@@ -23,12 +21,12 @@ from svsync.domain.errors import (
     SvsyncError,
     VersionConflictError,
 )
-from svsync.domain.federation import BackendSpec, ManagedBy, Writes
+from svsync.domain.federation import BackendSpec, ManagedBy
 from svsync.domain.ids import BackendId, TenantId
-from svsync.domain.languages import Budget, UndecidedError
 from svsync.domain.mapping import RuleSet
 from svsync.domain.policies import Permission, Permissions
 from svsync.services.authorizing import Authorizing
+from svsync.services.backend_rights import BackendRights, lends_more
 from svsync.services.backend_trials import try_backend
 from svsync.services.federation import (
     refuse_circular_credentials,
@@ -46,7 +44,6 @@ from svsync.store.federation import StoredBackend
 from svsync.store.pairs import Mapping as PairMapping
 
 _TRIES: Final = 5
-_DONE: Final = {Permission.WRITE: "write", Permission.DELETE: "delete"}
 Compiled = tuple[BackendSpec, RuleSet, PairMapping]
 
 
@@ -70,6 +67,7 @@ class ManagedBackends:
         self._db = db
         self._backends = backends
         self._authorizing = authorizing
+        self._rights = BackendRights(authorizing)
         self._policy = policy
         self._random = random
 
@@ -93,7 +91,7 @@ class ManagedBackends:
         new = BackendId("fed_" + base64.b32encode(self._random(8)).decode().lower()[:12])
         spec = self._read(call, body, new)
         compiled = await self._compile(spec)
-        await self._authorise(call, permissions, compiled, "federation.create")
+        await self._rights.lend(call, permissions, spec, compiled[1], "federation.create")
         await self._look(call.tenant, compiled, new=True)
         trial = await try_backend(self._backends, spec, call.tenant, stored=False)
         if require_healthy and trial.status != "healthy":
@@ -131,7 +129,7 @@ class ManagedBackends:
             VersionConflictError: it is at another revision.
             ConfigError: as `create`, and `managed_by_file`, `backend_removed`,
                 `unpushed_local_changes`, `interval_unreachable`.
-            ForbiddenError: as `create`, for a change that needs it (`_needs_rights`).
+            ForbiddenError: as `create`, for a change that needs it (`lends_more`).
         """
         action = "federation.update"
         try:
@@ -145,11 +143,11 @@ class ManagedBackends:
             raise ConfigError("must be true or false", where="force")
         spec = self._merged(call, stored, given)
         compiled = await self._compile(spec)
-        asked = force or bound != authorised_of(spec) or _needs_rights(stored.spec, spec)
+        asked = force or bound != authorised_of(spec) or lends_more(stored.spec, spec)
         if asked:
-            await self._authorise(call, permissions, compiled, action)
+            await self._rights.lend(call, permissions, spec, compiled[1], action)
         else:
-            await self._note(call, action, spec, changed=sorted(given))
+            await self._rights.note(call, action, spec, changed=sorted(given))
         await self._refuse_interval(call.tenant, stored, compiled)
 
         async def put(tx: Transaction) -> None:
@@ -175,8 +173,10 @@ class ManagedBackends:
             raise
         if purge:
             rules = self._backends.mapping(spec)
-            await self._require_over(call, permissions, Permission.DELETE, spec, rules, action)
-        await self._note(call, action, spec, purge=purge)
+            await self._rights.require_over(
+                call, permissions, Permission.DELETE, spec, rules, action
+            )
+        await self._rights.note(call, action, spec, purge=purge)
         return await removal.remove(call.tenant, backend, purge=purge)
 
     async def test(self, tenant: TenantId, backend: str) -> dict[str, object]:
@@ -230,62 +230,6 @@ class ManagedBackends:
             bound = await store.bound(tx, stored.spec.id)
         _check_changeable(stored, rev)
         return stored, bound
-
-    # --- may they? ----------------------------------------------------------------
-
-    async def _authorise(
-        self, call: Call, permissions: Permissions, compiled: Compiled, action: str
-    ) -> None:
-        """Raises ForbiddenError, recorded, where the caller may not lend the backend what it
-        would use; what they lend is recorded else."""
-        spec, rules, _ = compiled
-        asked = authorised_of(spec)
-        path = asked.credential
-        if path and permissions.decide(path, Permission.USE) is None:
-            await self._authorizing.note(
-                call, action, path=path, backend=spec.id, decision=Decision.DENY
-            )
-            raise ForbiddenError(f"no policy lets you use {path} as a backend's credential")
-        await self._require_over(call, permissions, Permission.WRITE, spec, rules, action)
-        patterns = [rule.local for rule in spec.rules if not rule.exclude]
-        await self._note(
-            call, action, spec, path=path or None, endpoint=asked.origin, local=patterns
-        )
-
-    async def _require_over(
-        self,
-        call: Call,
-        permissions: Permissions,
-        permission: Permission,
-        spec: BackendSpec,
-        rules: RuleSet,
-        action: str,
-    ) -> None:
-        """Raises ForbiddenError, recorded, where a permission is not given on the whole of
-        each local pattern of a mapping; the message names a path where it is not."""
-        found = await asyncio.to_thread(_uncovered, permissions, permission, rules)
-        if found is None:
-            return
-        where, witness = found
-        await self._authorizing.note(
-            call, action, path=witness, backend=spec.id, decision=Decision.DENY
-        )
-        if witness is None:
-            raise ForbiddenError(
-                f"whether policies let you {_DONE[permission]} all of {where} cannot be told,"
-                " for the patterns are too entangled: use fewer wildcards"
-            )
-        raise ForbiddenError(
-            f"no policy lets you {_DONE[permission]} {witness}, which {where} covers: ask for it"
-            " on the whole pattern, or narrow the mapping"
-        )
-
-    async def _note(
-        self, call: Call, action: str, spec: BackendSpec, path: str | None = None, **about: object
-    ) -> None:
-        await self._authorizing.note(
-            call, action, path=path, backend=spec.id, detail=json.dumps(about)
-        )
 
     # --- does it fit? -------------------------------------------------------------
 
@@ -407,49 +351,6 @@ def _refuse_unfit_standby(spec: BackendSpec, others: Sequence[BackendSpec]) -> N
         raise ConfigError(
             "must name a backend of the same type that is no standby itself", where="standby_for"
         )
-
-
-_LENT: Final = ("standby_for", "allow_hide", "allow_blind_push")
-"""Further keys by which a backend does more with what its maker lent it."""
-
-
-def _needs_rights(was: BackendSpec, now: BackendSpec) -> bool:
-    """Is a change authorised as a creation: another endpoint, credential or mapping, or one by
-    which more than before goes out to the backend, or out of sight here?"""
-
-    def writes(spec: BackendSpec) -> bool:
-        settings = (spec.for_rule(rule) for rule in spec.rules if not rule.exclude)
-        return any(one.writes is Writes.WRITE_THROUGH for one in settings)
-
-    def outward(spec: BackendSpec) -> tuple[object, ...]:
-        return (writes(spec), spec.seed_remote, spec.propagate_deletes)
-
-    return (
-        authorised_of(was) != authorised_of(now)
-        or was.rules != now.rules
-        or was.events != now.events
-        or outward(was) != outward(now)
-        or any(was.extra.get(key) != now.extra.get(key) for key in _LENT)
-    )
-
-
-def _uncovered(
-    permissions: Permissions, permission: Permission, rules: RuleSet
-) -> tuple[str, str | None] | None:
-    """The first rule over whose local pattern a permission is not given, as its place and a
-    path that shows it (None: it cannot be told); None: it is given on all of them."""
-    budget = Budget()
-    for rule in rules.rules:
-        if rule.spec.exclude or rule.local is None:
-            continue
-        where = f"path_mapping[{rule.index}].local"
-        try:
-            witness = permissions.uncovered(rule.local, permission, budget)
-        except UndecidedError:
-            return where, None
-        if witness is not None:
-            return where, witness
-    return None
 
 
 def merge(document: object, patch: object) -> object:
