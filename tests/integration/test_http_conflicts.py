@@ -282,3 +282,16 @@ async def test_a_decision_is_written_through(front: Front) -> None:
     secret = front.house.there.secret("kv/a")
     assert secret is not None
     assert json.loads(secret.versions[secret.current].payload.data_text()) == HERE
+
+
+async def test_a_write_on_its_way_is_waited_for(frozen: Front) -> None:
+    await frozen.house.admin.execute(
+        "INSERT INTO pushes (tenant_id, push_id, backend_id, path, remote_path, kind, state,"
+        " secret_id, version, row_rev, created_by, deadline)"
+        " SELECT 1, 'psh_1', $1, path, 'kv/a', 'put', 'unknown', secret_id, 2, 1, 'x', now()"
+        " FROM secrets WHERE path = 'ext/a'",
+        BACKEND,
+    )
+    answer = await resolve(frozen.client, "use_local")
+    assert answer.told == (409, "write_in_progress")
+    assert answer.headers["Retry-After"] == "1"

@@ -358,7 +358,7 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
     if isinstance(error, TooManyFailuresError | RateLimitedError):
         answer.headers["Retry-After"] = str(error.retry_after)
-    elif status == 503:
+    elif status == 503 or error.code == "write_in_progress":
         answer.headers["Retry-After"] = "1"
     elif status == 408:
         answer.force_close()  # the rest of the body is not waited for
