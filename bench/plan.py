@@ -11,7 +11,7 @@ class Plan:
     rounds: int = 3
     sample: int = 60
     backends: int = 1_000
-    minutes: float = 1.5
+    minutes: float = 10.0
     deliveries: int = 4_000
     telling_s: float = 11.0
     busy_backends: int = 200
