@@ -18,6 +18,7 @@ import aiohttp
 import pytest_asyncio
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from multidict import CIMultiDict, CIMultiDictProxy
+from tests.docs.error_codes import told
 from tests.house import TENANT, House
 
 from svsync.app import new_id
@@ -112,8 +113,10 @@ def _of(schema: dict[str, Any]) -> Draft202012Validator:
 
 
 def check(method: str, path: str, answer: Answer) -> None:
-    """The answer is one that the document has for this request."""
+    """The answer is one that the document has for this request, and the page of errors."""
     assert answer.headers["X-Request-Id"]
+    if answer.status >= 400 and path.startswith("/v1/"):
+        assert answer.status in told()[answer.code]
     for template in sorted(DOCUMENT["paths"], key=lambda one: one.count("{path}")):
         pattern = re.sub(r"\{(?!path)\w+\}", "[^/]+", template).replace("{path}", ".+")
         if re.fullmatch(pattern, path) and method.lower() in DOCUMENT["paths"][template]:

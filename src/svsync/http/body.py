@@ -36,7 +36,7 @@ class RequestError(SvsyncError):
         field: what it is about, as `paths[0]`; empty: the whole.
     """
 
-    code = "bad_request"
+    code = "malformed_request"
 
     def __init__(self, status: int, message: str, *, code: str, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message, code=code)

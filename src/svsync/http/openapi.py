@@ -28,6 +28,12 @@ def document() -> str:
     return json.dumps(whole)
 
 
+@cache
+def codes() -> frozenset[str]:
+    """Every code that an answer may have."""
+    return frozenset(json.loads(document())["components"]["schemas"]["ErrorCode"]["enum"])
+
+
 def _join(known: dict[str, Any], more: dict[str, Any], file: str) -> None:
     if twice := known.keys() & more.keys():
         raise ValueError(f"{file} has again what another file has: {', '.join(sorted(twice))}")

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -268,6 +267,7 @@ _OF_CODES: Final = {
     # Why a backend cannot take a write: most often something in its state, else the value,
     # else that it said so itself.
     **dict.fromkeys(map(str, SkipReason), 409),
+    SkipReason.ILLEGAL_PATH: 422,
     SkipReason.UNDECODABLE: 422,
     SkipReason.TOO_DEEP: 422,
     SkipReason.VALUE_TOO_LARGE: 422,
@@ -296,6 +296,9 @@ _STATES: Final = frozenset(
 """Codes of ConfigError that tell of the state that something is in: nothing is wrong with
 what was sent, so they are 409."""
 
+_LOST: Final = frozenset({"value_unreadable", "key_destroyed"})
+"""What is kept and cannot be read any more is told as that, and no wait mends it: 500."""
+
 _HTTP_CODES: Final = {
     404: ("not_found", "there is nothing at this path"),
     405: ("method_not_allowed", "this path does not take this method"),
@@ -310,6 +313,8 @@ def status_of(error: SvsyncError) -> int:
         return error.status
     if error.code in _STATES:
         return 409
+    if error.code in _LOST:
+        return 500
     found = (status for kind, status in _STATUS if isinstance(error, kind))
     return next(found, _OF_CODES.get(error.code, 500))
 
@@ -333,11 +338,11 @@ def _answering_errors() -> Middleware:
 
 
 def _of_http(request: web.Request, stopped: web.HTTPException) -> web.Response:
-    phrase = HTTPStatus(stopped.status).phrase
-    code, message = _HTTP_CODES.get(
-        stopped.status, (phrase.lower().replace(" ", "_"), phrase.lower())
-    )
-    answer = _error(request, stopped.status, code, message)
+    """What aiohttp itself stops a request with."""
+    if stopped.status not in _HTTP_CODES:
+        get_logger().error("request_failed", exc_info=stopped)
+        return _error(request, 500, *_INTERNAL)
+    answer = _error(request, stopped.status, *_HTTP_CODES[stopped.status])
     if "Allow" in stopped.headers:
         answer.headers["Allow"] = stopped.headers["Allow"]
     return answer
@@ -347,11 +352,14 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
     status = status_of(error)
     if status == 500:
         get_logger().error("request_failed", exc_info=error)
-        return _error(request, 500, *_INTERNAL)
+        if error.code not in _LOST:
+            return _error(request, 500, *_INTERNAL)
     field = error.field if isinstance(error, RequestError) else ""
     push = error.push_id if isinstance(error, errors.WriteOutcomeUnknownError) else ""
     moved = error.conflict if isinstance(error, errors.ConflictChangedError) else None
-    answer = _error(request, status, error.code, error.message, field, push, moved)
+    # A backend of somebody else's may have codes of its own.
+    code = error.code if error.code in openapi.codes() else type(error).code
+    answer = _error(request, status, code, error.message, field, push, moved)
     if error.code in _READ_ONLY:
         answer.headers["Allow"] = "GET, HEAD"
     if status == 401:
