@@ -277,6 +277,7 @@ _OF_CODES: Final = {
     SkipReason.PUSH_REFUSED: 502,
     SkipReason.DENIED: 502,
     SkipReason.UNREADABLE: 502,
+    SkipReason.WRITE_OUTCOME_UNKNOWN: 504,
 }
 """Codes of errors that have no class of their own."""
 
