@@ -91,7 +91,7 @@ async def read_value_body(
 
 
 def _checked(value: Mapping[str, object], keys: Sequence[Key]) -> dict[str, Any]:
-    with _told_by_field():
+    with told_by_field():
         return read_object(from_json(value), keys, api=True)
 
 
@@ -152,12 +152,12 @@ def read_query(request: web.Request, keys: Sequence[Key]) -> dict[str, Any]:
         if texts:
             node = node_of_variable(key, "", texts[0])
             members[key.name] = Node(node.value, key.name)
-    with _told_by_field():
+    with told_by_field():
         return read_object(Node(members), keys, api=True)
 
 
 @contextmanager
-def _told_by_field() -> Iterator[None]:
+def told_by_field() -> Iterator[None]:
     """What the kinds of the configuration file refuse, as an answer's error."""
     try:
         yield

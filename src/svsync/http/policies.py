@@ -25,7 +25,9 @@ from svsync.domain.paths import IllegalPath, parse_local
 from svsync.domain.patterns import PatternError
 from svsync.domain.policies import MAX_RULES, Permission, is_name, is_reference, new_pattern
 from svsync.http.body import RequestError, read_body, read_query
+from svsync.http.idempotency import once
 from svsync.http.identity import AUTHORIZING, CallersHandler, Handler, call_of, for_scope
+from svsync.http.revisions import tag_of, told_as_condition, wanted_revision
 from svsync.services.policies import NewRule, Policies, PolicyChange
 from svsync.services.policy_tests import PolicyTests, Question
 
@@ -190,24 +192,29 @@ class PolicyRoutes:
         )
         return web.json_response({"policies": found, "next_cursor": following})
 
-    async def create(self, request: web.Request, caller: Caller) -> web.Response:
+    async def create(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         read_query(request, ())
         asked = await read_body(request, _NEW_KEYS)
         await _note(request, "policy.create", policy=asked["name"], rules=_told(asked["rules"]))
-        made = await self._policies.create(
-            caller.tenant,
-            asked["name"],
-            asked["rules"],
-            description=asked.get("description"),
-            by=caller.identity.id,
-        )
-        return web.json_response(made, status=201)
+
+        async def make() -> web.Response:
+            made = await self._policies.create(
+                caller.tenant,
+                asked["name"],
+                asked["rules"],
+                description=asked.get("description"),
+                by=caller.identity.id,
+            )
+            return web.json_response(made, status=201, headers=tag_of(made["rev"]))
+
+        return await once(request, await request.read(), make)
 
     async def show(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())
         policy = _policy(request)
         await _note(request, "policy.show", policy=policy)
-        return web.json_response(await self._policies.show(caller.tenant, policy))
+        found = await self._policies.show(caller.tenant, policy)
+        return web.json_response(found, headers=tag_of(found["rev"]))
 
     async def change(self, request: web.Request, caller: Caller) -> web.Response:
         """As RFC 7396 merges: null takes the description away, a list takes the place of the
@@ -215,18 +222,24 @@ class PolicyRoutes:
         read_query(request, ())
         policy = _policy(request)
         asked = await read_body(request, _CHANGE_KEYS)
+        rev = wanted_revision(request)
         about = {key: asked[key] for key in ("name",) if key in asked}
         if "rules" in asked:
             about["rules"] = _told(asked["rules"])
         await _note(request, "policy.update", policy=policy, **about)
-        changed = await self._policies.change(caller.tenant, policy, cast(PolicyChange, asked))
-        return web.json_response(changed)
+        with told_as_condition(rev):
+            changed = await self._policies.change(
+                caller.tenant, policy, cast(PolicyChange, asked), rev=rev
+            )
+        return web.json_response(changed, headers=tag_of(changed["rev"]))
 
     async def delete(self, request: web.Request, caller: Caller) -> web.Response:
         await _nothing_asked(request)
         policy = _policy(request)
+        rev = wanted_revision(request)
         await _note(request, "policy.delete", policy=policy)
-        await self._policies.delete(caller.tenant, policy)
+        with told_as_condition(rev):
+            await self._policies.delete(caller.tenant, policy, rev=rev)
         return web.Response(status=204)
 
     async def list_bindings(self, request: web.Request, caller: Caller) -> web.Response:
@@ -238,7 +251,7 @@ class PolicyRoutes:
         )
         return web.json_response({"bindings": found, "next_cursor": following})
 
-    async def bind(self, request: web.Request, caller: Caller) -> web.Response:
+    async def bind(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """201 for a new binding, 200 for one that was there."""
         read_query(request, ())
         policy = _policy(request)
@@ -250,8 +263,14 @@ class PolicyRoutes:
                 422, problem.message, code="invalid_field", field="identity_id"
             ) from None
         await _note(request, "policy.bind", policy=policy, **_whom(bound))
-        made, new = await self._policies.bind(caller.tenant, policy, bound, by=caller.identity.id)
-        return web.json_response(made, status=201 if new else 200)
+
+        async def give() -> web.Response:
+            made, new = await self._policies.bind(
+                caller.tenant, policy, bound, by=caller.identity.id
+            )
+            return web.json_response(made, status=201 if new else 200)
+
+        return await once(request, await request.read(), give)
 
     async def unbind(self, request: web.Request, caller: Caller) -> web.Response:
         await _nothing_asked(request)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
 from svsync.domain.bindings import Bound, BoundType
-from svsync.domain.errors import ConfigError, NotFoundError
+from svsync.domain.errors import ConfigError, NotFoundError, VersionConflictError
 from svsync.domain.ids import TenantId
 from svsync.domain.patterns import PatternError
 from svsync.domain.policies import (
@@ -107,12 +107,15 @@ class Policies:
             return await _show(tx, policy)
 
     async def change(
-        self, tenant: TenantId, policy: str, change: PolicyChange
+        self, tenant: TenantId, policy: str, change: PolicyChange, *, rev: int | None = None
     ) -> dict[str, object]:
         """The policy as it is then; `rules` take the place of all those that it had.
 
+        `rev`: the revision that it must be at; None: any.
+
         Raises:
             NotFoundError: there is none.
+            VersionConflictError: it is at another revision.
             ConfigError, PolicyExistsError: as `create`.
         """
         if "name" in change:
@@ -121,6 +124,7 @@ class Policies:
         async with self._db.transaction(tenant) as tx:
             await access.raise_epoch(tx)
             row = await _found(tx, policy)
+            _check_revision(row, rev)
             name = change.get("name", row["name"])
             description = change.get("description", row["description"])
             if not await store.change(tx, row["policy_id"], name, description):
@@ -129,11 +133,12 @@ class Policies:
                 await store.set_rules(tx, row["policy_id"], checked)
             return await _show(tx, row["policy_id"])
 
-    async def delete(self, tenant: TenantId, policy: str) -> None:
-        """With its bindings. Raises NotFoundError."""
+    async def delete(self, tenant: TenantId, policy: str, *, rev: int | None = None) -> None:
+        """With its bindings. Raises NotFoundError, VersionConflictError: as `change`."""
         async with self._db.transaction(tenant) as tx:
             await access.raise_epoch(tx)
             row = await _found(tx, policy)
+            _check_revision(row, rev)
             await store.delete(tx, row["policy_id"])
 
     # --- bindings -----------------------------------------------------------------
@@ -224,6 +229,13 @@ def _checked(rules: Sequence[NewRule]) -> list[store.RuleRow]:
         given = set(rule.permissions)
         found.append((rule.path_pattern, [str(p) for p in Permission if p in given]))
     return found
+
+
+def _check_revision(row: Row, rev: int | None) -> None:
+    if rev is not None and row["rev"] != rev:
+        raise VersionConflictError(
+            f"the policy {row['name']} is at revision {row['rev']}, not {rev}: look at it again"
+        )
 
 
 def _taken(name: str) -> PolicyExistsError:
