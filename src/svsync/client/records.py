@@ -1,0 +1,423 @@
+"""What the API answers, as types. A test holds each to the OpenAPI document, field by field.
+
+Moments are RFC 3339 texts, as `2026-11-23T10:00:00Z`.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Backend = dict[str, Any]
+"""A backend's configuration: the keys of the configuration file, and a few more."""
+Health = Literal["healthy", "unreachable", "denied", "degraded"]
+Mode = Literal["proxy", "sync"]
+BackendState = Literal["active", "paused", "deleting"]
+PairStatus = Literal[
+    "initial", "in_sync", "pending_push", "diverged", "conflict", "retained", "denied",
+    "quarantined", "detached", "standby",
+]  # fmt: skip
+Permission = Literal["read", "write", "list", "delete", "reveal", "use"]
+BoundType = Literal["service_account", "user", "group"]
+ResolutionKind = Literal["use_local", "use_remote", "use_value"]
+
+# --- secrets --------------------------------------------------------------------------
+
+
+class SecretMetadata(TypedDict):
+    tags: list[str]
+    owner: str | None
+    description: str | None
+    custom: dict[str, Any]
+
+
+class SecretFederation(TypedDict):
+    backend_id: str
+    mode: Mode
+    synced_at: str | None
+    status: str
+
+
+class WriteThrough(TypedDict):
+    state: Literal["applied", "pending", "not_configured"]
+    push_id: str | None
+
+
+class SecretWritten(TypedDict):
+    path: str
+    version: int
+    created_at: str
+    secret_type: str
+    metadata: SecretMetadata
+    write_through: WriteThrough
+
+
+class DeletedSecret(TypedDict):
+    path: str
+    write_through: WriteThrough
+
+
+class SecretInBrief(TypedDict):
+    path: str
+    version: int
+    secret_type: str
+    metadata: SecretMetadata
+    updated_at: str
+    status: str
+
+
+class SecretPage(TypedDict):
+    secrets: list[SecretInBrief]
+    next_cursor: str | None
+    incomplete: bool
+
+
+class SecretVersion(TypedDict):
+    version: int
+    state: Literal["live", "pending", "destroyed"]
+    origin: Literal["write", "pull", "import", "resolve", "restore"]
+    remote_version: str | None
+    created_at: str | None
+    created_by: str | None
+    run_id: str | None
+
+
+# --- federation -----------------------------------------------------------------------
+
+
+class Check(TypedDict):
+    name: str
+    state: Literal["granted", "missing_optional", "missing"]
+    hint: str
+
+
+class MadeBackend(TypedDict):
+    id: str
+    name: str
+    status: Health
+    warnings: list[str]
+    checks: list[Check]
+
+
+class TestedBackend(MadeBackend):
+    version: str | None
+    identity: str | None
+    latency_ms: float | None
+
+
+class BackendInBrief(TypedDict):
+    id: str
+    name: str
+    type: str
+    mode: Mode
+    state: BackendState
+    status: Health
+    last_sync_at: str | None
+    last_success_at: str | None
+    next_sync_at: str | None
+    staleness_s: float | None
+    secrets_synced: int
+    conflicts_open: int
+    last_error: str | None
+
+
+class RemovedBackend(TypedDict):
+    id: str
+    kept: int
+    destroyed: int
+    conflicts_closed: int
+    pushes_withdrawn: int
+
+
+class StateOfBackend(TypedDict):
+    id: str
+    state: Literal["active", "paused"]
+
+
+class RunError(TypedDict):
+    code: str
+    stage: str
+    message: str
+
+
+class RunInBrief(TypedDict):
+    run_id: str
+    backend_id: str
+    kind: Literal["full", "targeted", "probe", "dry"]
+    trigger: Literal["schedule", "api", "feed", "run_once", "probe"]
+    state: Literal["queued", "running", "completed", "failed", "superseded"]
+    result: Literal["ok", "partial", "failed"] | None
+    started_at: str | None
+    ended_at: str | None
+    duration_ms: int | None
+    stages_ms: dict[str, int]
+    counts: dict[str, Any]
+    api_calls: dict[str, int]
+    error: RunError | None
+
+
+class SkippedPath(TypedDict):
+    remote_path: str
+    reason: str
+    detail: NotRequired[str]
+
+
+class Run(RunInBrief):
+    skipped: list[SkippedPath]
+
+
+class RunPage(TypedDict):
+    runs: list[RunInBrief]
+    next_cursor: str | None
+
+
+class Triggered(TypedDict):
+    run_id: str
+    coalesced: bool
+
+
+class Lease(TypedDict):
+    holder: str
+    expires_at: str
+
+
+class Status(TypedDict):
+    id: str
+    status: Health
+    mode: Mode
+    paused: bool
+    last_sync_at: str | None
+    last_success_at: str | None
+    next_sync_at: str | None
+    staleness_s: float | None
+    secrets_synced: int
+    secrets_proxied: int | None
+    connection_latency_ms: float | None
+    consecutive_failures: int
+    unreachable_since: str | None
+    conflicts_open: int
+    diverged: int
+    skipped: int
+    quarantined: int
+    pending_pushes: int
+    last_run: RunInBrief | None
+    last_error: str | None
+    calls_per_cycle: int | None
+    lease: Lease | None
+
+
+class FederatedSecret(TypedDict):
+    path: str
+    remote_path: str
+    status: PairStatus
+    version: int | None
+    synced_at: str | None
+    reason: str | None
+    failures: int
+    retry_at: str | None
+    moved_to: str | None
+
+
+# --- conflicts ------------------------------------------------------------------------
+
+
+class FieldShape(TypedDict):
+    type: str
+    bytes: int
+
+
+class ConflictField(TypedDict):
+    name: str
+    compared: Literal["same", "different", "only_local", "only_remote", "unknown"]
+    local: FieldShape | None
+    remote: FieldShape | None
+
+
+class EarlierSides(TypedDict):
+    count: int
+    conflict_ids: list[str]
+
+
+class ConflictValues(TypedDict):
+    local: dict[str, Any] | None
+    remote: dict[str, Any] | None
+
+
+class Conflict(TypedDict):
+    conflict_id: str
+    path: str
+    remote_path: str
+    kind: str
+    state: str
+    local: Literal["live", "deleted", "unreadable"]
+    local_version: int
+    local_created_at: NotRequired[str | None]
+    remote: Literal["live", "deleted", "unreadable"]
+    remote_token: str
+    remote_order: NotRequired[int | None]
+    detected_at: str
+    updated_at: str
+    closed_at: str | None
+    resolved_by: str | None
+    fields: NotRequired[list[ConflictField]]
+    earlier: NotRequired[EarlierSides]
+    values: NotRequired[ConflictValues | None]
+
+
+class Resolved(TypedDict):
+    backend_id: str
+    conflict_id: str
+    path: str
+    kind: str
+    resolution: ResolutionKind
+    version: int | None
+    write_through: WriteThrough
+
+
+# --- policies, the audit log, who calls -----------------------------------------------
+
+
+class PolicyRule(TypedDict):
+    path_pattern: str
+    permissions: list[Permission]
+
+
+class Policy(TypedDict):
+    id: str
+    name: str
+    description: str | None
+    rules: list[PolicyRule]
+    bindings: int
+    rev: int
+    created_by: str | None
+    created_at: str
+    updated_at: str
+
+
+class PolicyBinding(TypedDict):
+    identity_type: BoundType
+    identity_id: str
+    created_by: str | None
+    created_at: str
+
+
+class NewBinding(PolicyBinding):
+    policy_id: str
+
+
+class AuditEntry(TypedDict):
+    timestamp: str
+    action: str
+    secret_path: str | None
+    identity_id: str
+    identity_type: str
+    decision: Literal["allow", "deny"]
+    version: int | None
+    backend_id: str | None
+    request_id: str | None
+    source_ip: str | None
+    id: str
+
+
+class AuditLogs(TypedDict):
+    logs: list[AuditEntry]
+    next_cursor: str | None
+
+
+class Whoami(TypedDict):
+    identity_type: str
+    identity_id: str
+    tenant: str
+    scopes: list[str]
+    groups: list[str]
+    token_id: str
+    expires_at: str | None
+
+
+class DecidingRule(TypedDict):
+    policy: str
+    policy_id: str
+    rule: int
+    path_pattern: str
+    permissions: list[Permission]
+    through: list[str]
+
+
+class NearRule(TypedDict):
+    policy: str
+    policy_id: str
+    rule: int
+    path_pattern: str
+    permissions: list[Permission]
+    reason: Literal["not_bound", "permission_missing", "pattern_differs"]
+    bound_to: NotRequired[list[str]]
+
+
+class PolicyDecision(TypedDict):
+    allowed: bool
+    path: str
+    permission: Permission
+    identity: str | None
+    groups: list[str]
+    rule: DecidingRule | None
+    near: list[NearRule]
+
+
+# --- webhooks -------------------------------------------------------------------------
+
+
+class Webhook(TypedDict):
+    id: str
+    url: str
+    types: list[str]
+    path_patterns: list[str]
+    only_if_changed: bool
+    state: Literal["active", "disabled"]
+    reason: str | None
+    failures: int
+    failing_since: str | None
+    held_until: str | None
+    due: int
+    created_by: str | None
+    created_at: str
+
+
+class MadeWebhook(Webhook):
+    secret: str
+
+
+class RotatedSecret(TypedDict):
+    id: str
+    secret: str
+    previous_valid_until: str | None
+
+
+class TriedWebhook(TypedDict):
+    id: str
+    webhook_id: str
+    delivered: bool
+    status_code: int | None
+    error_code: str | None
+    duration_ms: int
+
+
+class Replayed(TypedDict):
+    id: str
+    replayed: int
+
+
+class Delivery(TypedDict):
+    event_id: str
+    webhook_id: str
+    type: str
+    backend_id: str
+    sequence: int
+    state: Literal["due", "delivered", "dead"]
+    attempts: int
+    next_at: str | None
+    status_code: int | None
+    error_code: str | None
+    created_at: str
+    ended_at: str | None
+
+
+class DeliveryPage(TypedDict):
+    deliveries: list[Delivery]
+    next_cursor: str | None
