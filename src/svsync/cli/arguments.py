@@ -5,7 +5,7 @@ import difflib
 import os
 import pwd
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from svsync.cli.output import say
 from svsync.domain.errors import SvsyncError, UsageError
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 """What a command's parser names with `set_defaults(command=…)`; it gives the exit code."""
+
+URL: Final = "SVSYNC_URL"
+TOKEN: Final = "SVSYNC_TOKEN"
+"""A token in the environment is seen by nobody who lists processes."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +33,22 @@ class Parser(argparse.ArgumentParser):
         common = self.add_argument_group("common options")
         for flag, words, kind in (
             ("--config", "the configuration file", {"metavar": "FILE"}),
-            ("--tenant", "whose secrets (default: default)", {"metavar": "SLUG"}),
+            (
+                "--tenant",
+                "whose secrets (default: default)",
+                {"metavar": "SLUG", "action": _NamedTenant},
+            ),
+            (
+                "--url",
+                f"ask the service there, in place of the store itself (default: {URL})",
+                {"metavar": "URL", "dest": "service"},
+            ),
+            (
+                "--token",
+                f"for --url: env:NAME, file:/PATH or the token itself (default: {TOKEN})",
+                {"metavar": "TOKEN"},
+            ),
+            ("--ca", "for --url: CA certificates in place of the system's", {"metavar": "FILE"}),
             ("--json", "one JSON object, for programs", {"action": "store_true"}),
             ("--no-migrate", "refuse a database of an older schema", {"action": "store_true"}),
         ):
@@ -60,10 +79,20 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None, f"there is no {value!r}, {meant}")
 
 
+class _NamedTenant(argparse.Action):
+    """A service's tenant is that of the token, so who names one is told where it is another."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        namespace.tenant = values
+        namespace.tenant_named = True
+
+
 def add_command(subparsers: Any, name: str, words: str, command: Command) -> Parser:
     """A command's parser, to which its own options are added."""
     parser: Parser = subparsers.add_parser(name, help=words, description=f"{words.capitalize()}.")
-    parser.set_defaults(command=command)
+    parser.set_defaults(command=command, words=parser.prog)
     return parser
 
 
@@ -85,6 +114,26 @@ def local_path(text: str) -> "LocalPath":
         return parse_local(text)
     except SvsyncError as error:
         raise UsageError(f"the path cannot be one: {error.message}") from None
+
+
+def token_of(args: argparse.Namespace) -> str | None:
+    """The token of `--token`, or of the environment; None: there is neither.
+
+    Raises:
+        UsageError: it refers to what is no token.
+        ConfigError: the variable or file cannot be used.
+    """
+    given: str | None = args.token or os.environ.get(TOKEN)
+    if given is None or not given.startswith(("env:", "file:")):
+        return given
+    from svsync.config.references import Reference, resolve
+    from svsync.domain.errors import ConfigError
+
+    try:
+        reference = Reference.parse(given)
+    except ConfigError:
+        raise UsageError("--token takes env:NAME, file:/PATH or the token itself") from None
+    return resolve(reference, environ=os.environ, allowed_file_roots=None).reveal().strip()
 
 
 def acting_user() -> str:

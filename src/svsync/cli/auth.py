@@ -1,24 +1,16 @@
 """Whom a token vouches for; without one, who runs this program."""
 
 import argparse
-import os
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
-from svsync.cli.arguments import acting_user, add_command, add_group
+from svsync.cli.arguments import acting_user, add_command, add_group, token_of
 from svsync.cli.output import Output
-
-TOKEN: Final = "SVSYNC_TOKEN"
-"""A token in the environment is seen by nobody who lists processes."""
 
 
 def add_commands(subparsers: Any) -> None:
     auth = add_group(subparsers, "auth", "who calls")
-    asked = add_command(auth, "whoami", "whom a token vouches for, and what it is good for", whoami)
-    asked.add_argument(
-        "--token",
-        metavar="TOKEN",
-        help=f"default: {TOKEN}; without either, who runs this program",
-    )
+    add_command(auth, "whoami", "whom a token vouches for, and what it is good for", whoami)
 
 
 async def whoami(args: argparse.Namespace) -> int:
@@ -27,7 +19,7 @@ async def whoami(args: argparse.Namespace) -> int:
     from svsync.services.access import describe
 
     out: Output = args.out
-    token: str | None = args.token or os.environ.get(TOKEN)
+    token = token_of(args)
     async with opened(args) as (app, _):
         found = None
         if token is not None:
@@ -43,9 +35,15 @@ async def whoami(args: argparse.Namespace) -> int:
         "token_id": None,
         "expires_at": None,
     }
+    tell(out, told)
+    return 0
+
+
+def tell(out: Output, told: Mapping[str, Any]) -> None:
+    """Whose a token is."""
     if out.json:
         out.document(told)
-        return 0
+        return
     out.facts(
         [
             ("identity", told["identity_id"]),
@@ -56,4 +54,3 @@ async def whoami(args: argparse.Namespace) -> int:
             ("expires", told["expires_at"] or "never"),
         ]
     )
-    return 0

@@ -51,7 +51,6 @@ async def list_conflicts(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
     found: list[Any] = []
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         cursor = ""
         while cursor is not None:
@@ -60,6 +59,15 @@ async def list_conflicts(args: argparse.Namespace) -> int:
             )
             found += page["conflicts"]
             cursor = page["next_cursor"]
+    tell_conflicts(args, page, found)
+    return 0
+
+
+def tell_conflicts(
+    args: argparse.Namespace, page: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
+) -> None:
+    """Conflicts of a backend; `page` is the last one of them."""
+    out: Output = args.out
     if out.json:
         out.document({**page, "conflicts": found})
     elif not found:
@@ -69,7 +77,6 @@ async def list_conflicts(args: argparse.Namespace) -> int:
         now = datetime.now(UTC)
         columns = ("path", "kind", "state", "here", "backend", "found", "changed")
         out.table(columns, [_row(c, now) for c in found])
-    return 0
 
 
 def _row(c: Mapping[str, Any], now: datetime) -> Sequence[object]:
@@ -101,12 +108,15 @@ _WORDS: Final = {
 
 
 async def show(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     path = local_path(args.path)
     out: Output = args.out
     async with opened(args) as (app, tenant):
-        found = await app.conflicts.show(tenant, args.backend, path, conflict_id=args.conflict_id)
+        backend = (await app.federation.spec(tenant, args.backend)).id
+        action = "conflict.reveal" if args.reveal else "conflict.show"
+        await record(app, tenant, action, path=path, backend=backend)
+        found = await app.conflicts.show(tenant, backend, path, conflict_id=args.conflict_id)
     if args.reveal:
         say("the values of both sides are printed")
     if out.json:
@@ -178,7 +188,7 @@ def _shape(shape: Mapping[str, Any] | None) -> str | None:
 
 
 async def resolve(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.resolutions import Resolution
 
     path = local_path(args.path)
@@ -187,20 +197,29 @@ async def resolve(args: argparse.Namespace) -> int:
         resolution, payload = Resolution.USE_VALUE, _value_of(args.use_value)
     else:
         resolution = Resolution.USE_LOCAL if args.use_local else Resolution.USE_REMOTE
-    out: Output = args.out
     async with opened(args) as (app, tenant):
+        backend = (await app.federation.spec(tenant, args.backend)).id
+        about = {"resolution": str(resolution)}
+        await record(app, tenant, "conflict.resolve", path=path, backend=backend, about=about)
         done: Any = await app.conflicts.resolve(
             tenant,
-            args.backend,
+            backend,
             path,
             resolution,
             payload=payload,
             conflict_id=args.conflict_id,
             by=f"cli:{acting_user()}",
         )
+    tell_resolved(args, path, done)
+    return 0
+
+
+def tell_resolved(args: argparse.Namespace, path: str, done: Mapping[str, Any]) -> None:
+    """How a conflict was settled."""
+    out: Output = args.out
     if out.json:
         out.document(done)
-        return 0
+        return
     stands = "is deleted" if done["version"] is None else f"is at version {done['version']}"
     out.line(f"The conflict of {path} is resolved: it {stands} now.")
     match done["write_through"]["state"]:
@@ -208,7 +227,6 @@ async def resolve(args: argparse.Namespace) -> int:
             out.line(f"{done['backend_id']} has the same.")
         case "pending":
             out.line(f"{done['backend_id']} does not have it yet: the next run goes on with it.")
-    return 0
 
 
 def _value_of(file: str) -> "Payload":

@@ -1,7 +1,7 @@
 """Backends as they are configured: list, show, test, the mapping."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from svsync.cli.arguments import add_command, add_group, backend_option
@@ -39,9 +39,15 @@ def add_commands(subparsers: Any) -> None:
 async def list_backends(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         backends = await app.federation.list_backends(tenant)
+    tell_backends(args, backends)
+    return 0
+
+
+def tell_backends(args: argparse.Namespace, backends: Sequence[Mapping[str, Any]]) -> None:
+    """Backends, in a line each."""
+    out: Output = args.out
     if out.json:
         out.document({"backends": backends})
     elif said_there_are_none(out, backends):
@@ -49,18 +55,23 @@ async def list_backends(args: argparse.Namespace) -> int:
     else:
         rows = [(b["id"], b["name"], b["type"], b["mode"], b["state"]) for b in backends]
         out.table(("id", "name", "type", "mode", "state"), rows)
-    return 0
 
 
 async def show(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         found = await app.federation.show(tenant, args.backend)
+    tell_backend(args, found)
+    return 0
+
+
+def tell_backend(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
+    """A backend's configuration."""
+    out: Output = args.out
     if out.json:
         out.document(found)
-        return 0
+        return
     out.facts(
         [
             (key, _setting(key, value))
@@ -72,7 +83,6 @@ async def show(args: argparse.Namespace) -> int:
     out.line()
     columns = ("rule", "local", "remote", "but")
     out.table(columns, [_rule_row(n, rule) for n, rule in enumerate(found["rules"])])
-    return 0
 
 
 async def test(args: argparse.Namespace) -> int:

@@ -1,14 +1,11 @@
 """What becomes of backends: their file brought in, paused, resumed, all stopped, removed."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from svsync.cli.arguments import acting_user, add_command
 from svsync.cli.output import Output
 from svsync.domain.errors import UsageError
-
-if TYPE_CHECKING:
-    from svsync.domain.ids import BackendId
 
 
 def add_verbs(backends: Any) -> None:
@@ -43,12 +40,14 @@ def add_verbs(backends: Any) -> None:
 
 async def apply(args: argparse.Namespace) -> int:
     from svsync.app import open_app
-    from svsync.cli.opening import compiled, settings_of
+    from svsync.cli.opening import compiled, record, settings_of
 
     out: Output = args.out
     settings = settings_of(args)
     compiled(settings)
     async with open_app(settings, apply_backends=False) as app:
+        tenant = await app.tenant(args.tenant)
+        await record(app, tenant, "federation.apply", about={"force": args.force})
         changed = await app.federation.apply(settings.backends, force=args.force)
     if out.json:
         out.document({"changed": changed})
@@ -74,11 +73,12 @@ def _means_all(args: argparse.Namespace) -> bool:
 
 async def _stop(args: argparse.Namespace) -> int:
     """Runs under way end as ever; each backend stays as it is, active or paused."""
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.services.overview import RESUME, stopped_json
 
     out: Output = args.out
-    async with opened(args) as (app, _):
+    async with opened(args) as (app, tenant):
+        await record(app, tenant, "federation.pause", about={"all": True})
         stopped = stopped_json(await app.overview.stop(acting_user()))
     if out.json:
         out.document({"stopped": stopped})
@@ -88,10 +88,11 @@ async def _stop(args: argparse.Namespace) -> int:
 
 
 async def _go_on(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     out: Output = args.out
-    async with opened(args) as (app, _):
+    async with opened(args) as (app, tenant):
+        await record(app, tenant, "federation.resume", about={"all": True})
         await app.overview.go_on()
     if out.json:
         out.document({"stopped": None})
@@ -101,25 +102,39 @@ async def _go_on(args: argparse.Namespace) -> int:
 
 
 async def _set(args: argparse.Namespace, state: str) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
-        change = app.removal.pause if state == "paused" else app.removal.resume
-        backend: BackendId = await change(tenant, args.backend)
+        backend = (await app.federation.spec(tenant, args.backend)).id
+        if state == "paused":
+            await record(app, tenant, "federation.pause", backend=backend)
+            await app.removal.pause(tenant, backend)
+        else:
+            await record(app, tenant, "federation.resume", backend=backend)
+            await app.removal.resume(tenant, backend)
+    tell_state(args, backend, state)
+    return 0
+
+
+def tell_state(args: argparse.Namespace, backend: str, state: str) -> None:
+    """The state that a backend is in now."""
+    out: Output = args.out
     if out.json:
         out.document({"id": backend, "state": state})
     else:
         out.line(f"{backend} is {state}.")
-    return 0
 
 
 async def remove(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     out: Output = args.out
+    purge = args.local_copies == "purge"
     async with opened(args) as (app, tenant):
-        done = await app.removal.remove(tenant, args.backend, purge=args.local_copies == "purge")
+        backend = (await app.federation.spec(tenant, args.backend)).id
+        about = {"purge": purge}
+        await record(app, tenant, "federation.delete", backend=backend, about=about)
+        done = await app.removal.remove(tenant, backend, purge=purge)
     if out.json:
         out.document(
             {

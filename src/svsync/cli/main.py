@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from svsync import __version__
-from svsync.cli.arguments import Parser
+from svsync.cli.arguments import URL, Command, Parser
 from svsync.cli.output import Output, say
 from svsync.domain.errors import (
     BackendBusyError,
@@ -92,7 +92,7 @@ def exit_code(error: SvsyncError) -> int:
 
 def _execute(args: argparse.Namespace) -> int:
     try:
-        return _until_a_signal(args.command(args))
+        return _until_a_signal(_command(args)(args))
     except _Interrupted as interrupted:
         error, code = SvsyncError("interrupted", code="interrupted"), 128 + interrupted.signal
     except SvsyncError as known:
@@ -104,6 +104,21 @@ def _execute(args: argparse.Namespace) -> int:
     except SvsyncError as second:  # the answer could not be written either
         say(second.message)
     return code
+
+
+def _command(args: argparse.Namespace) -> Command:
+    """What is to be done, on the store itself or by asking a service.
+
+    Raises UsageError: this command asks no service.
+    """
+    if args.service is None and not os.environ.get(URL):
+        if args.token is not None and args.words != "svsync auth whoami":
+            raise UsageError("--token is for --url, the service that it is good for: give both")
+        here: Command = args.command
+        return here
+    from svsync.cli.remote import counterpart
+
+    return counterpart(args)
 
 
 def _unexpected(error: Exception) -> SvsyncError:
@@ -209,6 +224,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(
         config=None,
         tenant="default",
+        tenant_named=False,
+        service=None,
+        token=None,
+        ca=None,
         json=False,
         no_migrate=False,
         failure={},

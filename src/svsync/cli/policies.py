@@ -69,7 +69,6 @@ def add_commands(subparsers: Any) -> None:
 async def list_policies(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     found: list[dict[str, Any]] = []
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.list")
@@ -77,13 +76,19 @@ async def list_policies(args: argparse.Namespace) -> int:
         while after is not None:
             page, after = await app.policies.list_policies(tenant, limit=_PAGE, after=after)
             found += page
+    tell_policies(args, found)
+    return 0
+
+
+def tell_policies(args: argparse.Namespace, found: Sequence[Mapping[str, Any]]) -> None:
+    """Policies, in a line for each rule."""
+    out: Output = args.out
     if out.json:
         out.document({"policies": found, "next_cursor": None})
     elif not found:
         out.line("There are no policies: `svsync policies create` makes one.")
     else:
         out.table(("name", "path pattern", "permissions", "bindings"), _lines(found))
-    return 0
 
 
 def _lines(found: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
@@ -105,7 +110,6 @@ def _lines(found: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
 async def show(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     bound: list[dict[str, Any]] = []
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.show", about={"policy": args.policy})
@@ -116,9 +120,18 @@ async def show(args: argparse.Namespace) -> int:
                 tenant, policy["id"], limit=_PAGE, after=after
             )
             bound += page
+    tell_policy(args, policy, bound)
+    return 0
+
+
+def tell_policy(
+    args: argparse.Namespace, policy: Mapping[str, Any], bound: Sequence[Mapping[str, Any]]
+) -> None:
+    """A policy, and whom it is bound to."""
+    out: Output = args.out
     if out.json:
         out.document({**policy, "bound_to": bound})
-        return 0
+        return
     out.heading(policy["name"])
     out.facts(
         [
@@ -134,7 +147,6 @@ async def show(args: argparse.Namespace) -> int:
             ("path pattern", "permissions"),
             [(rule["path_pattern"], " ".join(rule["permissions"])) for rule in policy["rules"]],
         )
-    return 0
 
 
 def _name(binding: Mapping[str, Any]) -> str:
@@ -145,34 +157,44 @@ def _name(binding: Mapping[str, Any]) -> str:
 async def create(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
-    rules, description = _asked(args)
+    rules, description = asked_policy(args)
     told = [[rule.path_pattern, ",".join(rule.permissions)] for rule in rules]
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.create", about={"policy": args.name, "rules": told})
         made = await app.policies.create(
             tenant, args.name, rules, description=description, by=f"cli:{acting_user()}"
         )
+    tell_made(args, made)
+    return 0
+
+
+def tell_made(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """A policy that is new."""
+    out: Output = args.out
     if out.json:
         out.document(made)
     else:
         out.line(f"{made['name']} is made: {made['id']}.")
         out.line(f"It is bound to nobody yet: `svsync policies bind {made['name']} sa:NAME`")
-    return 0
 
 
 async def delete(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.delete", about={"policy": args.policy})
         await app.policies.delete(tenant, args.policy)
+    tell_deleted(args)
+    return 0
+
+
+def tell_deleted(args: argparse.Namespace) -> None:
+    """A policy that is gone."""
+    out: Output = args.out
     if out.json:
         out.document({"policy": args.policy, "deleted": True})
     else:
         out.line(f"{args.policy} is gone, with its bindings.")
-    return 0
 
 
 # --- bindings -------------------------------------------------------------------------
@@ -181,31 +203,43 @@ async def delete(args: argparse.Namespace) -> int:
 async def bind(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     bound = Bound.parse(args.identity)
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.bind", about={"policy": args.policy, **_whom(bound)})
         made, new = await app.policies.bind(tenant, args.policy, bound, by=f"cli:{acting_user()}")
+    tell_bound(args, bound, made, new=new)
+    return 0
+
+
+def tell_bound(
+    args: argparse.Namespace, bound: Bound, made: Mapping[str, Any], *, new: bool
+) -> None:
+    """A binding; `new`: it was not there before."""
+    out: Output = args.out
     if out.json:
         out.document(made)
     else:
         out.line(f"{args.policy} {'is bound' if new else 'was bound already'} to {bound}.")
-    return 0
 
 
 async def unbind(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     bound = Bound.parse(args.identity)
     async with opened(args) as (app, tenant):
         await record(app, tenant, "policy.unbind", about={"policy": args.policy, **_whom(bound)})
         await app.policies.unbind(tenant, args.policy, bound)
+    tell_unbound(args, bound)
+    return 0
+
+
+def tell_unbound(args: argparse.Namespace, bound: Bound) -> None:
+    """A binding that is gone."""
+    out: Output = args.out
     if out.json:
         out.document({"policy": args.policy, **_whom(bound), "bound": False})
     else:
         out.line(f"{args.policy} is bound to {bound} no more.")
-    return 0
 
 
 def _whom(bound: Bound) -> dict[str, str]:
@@ -222,9 +256,7 @@ async def test(args: argparse.Namespace) -> int:
     from svsync.domain.bindings import group_name
     from svsync.services.policy_tests import Question
 
-    out: Output = args.out
-    if args.identity is None and args.group is None:
-        raise UsageError("name who is meant: --identity sa:NAME, or --group NAME")
+    refuse_nobody(args)
     asked = Question(
         local_path(args.path),
         Permission(args.permission),
@@ -235,6 +267,17 @@ async def test(args: argparse.Namespace) -> int:
         about = {"permission": args.permission, "identity_id": args.identity}
         await record(app, tenant, "policy.test", path=asked.path, about=about)
         told: dict[str, Any] = await app.policy_tests.test(tenant, asked)
+    return tell_decision(args, told)
+
+
+def refuse_nobody(args: argparse.Namespace) -> None:
+    if args.identity is None and args.group is None:
+        raise UsageError("name who is meant: --identity sa:NAME, or --group NAME")
+
+
+def tell_decision(args: argparse.Namespace, told: Mapping[str, Any]) -> int:
+    """What policies decide; the exit code that says it too."""
+    out: Output = args.out
     if out.json:
         out.document(told)
     else:
@@ -290,7 +333,7 @@ def _why(near: Mapping[str, Any]) -> str:
 # --- rules as they are written --------------------------------------------------------
 
 
-def _asked(args: argparse.Namespace) -> tuple[list["NewRule"], str | None]:
+def asked_policy(args: argparse.Namespace) -> tuple[list["NewRule"], str | None]:
     """Rules and description, of the options or of a file."""
     if (args.file is None) == (not args.rule):
         raise UsageError("give the rules with --rule, or the policy with --file")

@@ -114,34 +114,44 @@ async def plan(args: argparse.Namespace) -> int:
 async def list_runs(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         runs = await app.runs.recent(tenant, args.backend, max(1, args.limit))
+    tell_runs(args, runs)
+    return 0
+
+
+def tell_runs(args: argparse.Namespace, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Reports of runs, in a line each."""
+    out: Output = args.out
     if out.json:
         out.document({"runs": runs, "next_cursor": None})
-        return 0
+        return
     if not runs:
         out.line(
             f"{args.backend} has never run; `svsync run-once --backend {args.backend}` runs it."
         )
-        return 0
+        return
     now = datetime.now(UTC)
     columns = ("run", "kind", "result", "began", "wrote")
     out.table(columns, [_run_row(run, now) for run in runs])
-    return 0
 
 
 async def show_run(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         run = await app.runs.show(tenant, args.run)
+    tell_run(args, run)
+    return 0
+
+
+def tell_run(args: argparse.Namespace, run: Mapping[str, Any]) -> None:
+    """The report of one."""
+    out: Output = args.out
     if out.json:
         out.document(run)
     else:
         show_report(out, run, past=True)
-    return 0
 
 
 # --- running --------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 import argparse
 import os
 import pwd
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from svsync.cli.arguments import add_command, add_group
-from svsync.cli.output import Output
+from svsync.cli.output import Output, say
 from svsync.cli.values import field_of, payload_of, refuse_unprintable, tags_of, with_data
 from svsync.domain.errors import SvsyncError, UsageError
 
@@ -69,10 +70,8 @@ async def get(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
 
-    if args.field is not None and args.json:
-        raise UsageError("--field prints one value and --json the whole secret: leave one out")
+    refuse_field_of_all(args)
     path = _usable(parse_local, args.path)
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         try:
             read: tuple[dict[str, Any], bytes] = await app.secrets.get(tenant, path, args.version)
@@ -84,6 +83,18 @@ async def get(args: argparse.Namespace) -> int:
         await record(
             app, tenant, "secret.read", path=path, version=about["version"], backend=backend
         )
+    tell_secret(args, about, data)
+    return 0
+
+
+def refuse_field_of_all(args: argparse.Namespace) -> None:
+    if args.field is not None and args.json:
+        raise UsageError("--field prints one value and --json the whole secret: leave one out")
+
+
+def tell_secret(args: argparse.Namespace, about: dict[str, Any], data: bytes) -> None:
+    """A secret with its value; `data` is its exact text."""
+    out: Output = args.out
     if out.json:
         out.raw_document(with_data(about, data))
     elif args.field is not None:
@@ -91,7 +102,6 @@ async def get(args: argparse.Namespace) -> int:
         out.raw(field_of(data, args.field) + end)
     else:
         _show(out, about, data)
-    return 0
 
 
 def _show(out: Output, about: dict[str, Any], data: bytes) -> None:
@@ -115,12 +125,12 @@ def _show(out: Output, about: dict[str, Any], data: bytes) -> None:
 
 
 async def list_secrets(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.services.secrets import MAX_PAGE
 
     found: list[Any] = []
-    out: Output = args.out
     async with opened(args) as (app, tenant):
+        await record(app, tenant, "secret.list", path=args.prefix or None)
         cursor = ""
         while True:
             page: Any = await app.secrets.list_secrets(
@@ -130,8 +140,17 @@ async def list_secrets(args: argparse.Namespace) -> int:
             cursor = page["next_cursor"]
             if cursor is None:
                 break
+    tell_list(args, found)
+    return 0
+
+
+def tell_list(
+    args: argparse.Namespace, found: Sequence[Mapping[str, Any]], *, incomplete: bool = False
+) -> None:
+    """Secrets without values. `incomplete`: some are read through a backend, and not listed."""
+    out: Output = args.out
     if out.json:
-        out.document({"secrets": found, "next_cursor": None, "incomplete": False})
+        out.document({"secrets": found, "next_cursor": None, "incomplete": incomplete})
     elif not found:
         out.line(
             f"There is no secret below {args.prefix!r}." if args.prefix else "There is no secret."
@@ -149,17 +168,18 @@ async def list_secrets(args: argparse.Namespace) -> int:
             for s in found
         ]
         out.table(("path", "version", "type", "status", "tags", "updated (UTC)"), rows)
-    return 0
+    if incomplete:
+        say("some of what lies there is read through its backend, and is not listed")
 
 
 async def history(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.paths import parse_local
 
     path = _usable(parse_local, args.path)
     versions: list[Any] = []
-    out: Output = args.out
     async with opened(args) as (app, tenant):
+        await record(app, tenant, "secret.history", path=path)
         before = 2**31 - 1
         while True:
             page: Any = await app.secrets.history(tenant, path, limit=1000, before=before)
@@ -167,9 +187,18 @@ async def history(args: argparse.Namespace) -> int:
             before = page["next_cursor"]
             if before is None:
                 break
+    tell_history(args, path, versions)
+    return 0
+
+
+def tell_history(
+    args: argparse.Namespace, path: str, versions: Sequence[Mapping[str, Any]]
+) -> None:
+    """Versions of a secret, newest first."""
+    out: Output = args.out
     if out.json:
         out.document({"path": path, "versions": versions, "next_cursor": None})
-        return 0
+        return
     columns = ("version", "state", "origin", "there", "made (UTC)", "by", "from run")
     rows = [
         (
@@ -188,7 +217,6 @@ async def history(args: argparse.Namespace) -> int:
     for state in ("pending", "destroyed"):
         if state in states:
             out.line(_STATES[state])
-    return 0
 
 
 _STATES: Final = {
@@ -212,23 +240,32 @@ async def write(args: argparse.Namespace) -> int:
         tags=None if args.tag is None else tags_of(args.tag),
         owner=args.owner,
         description=args.description,
-        max_versions=_counted(args.max_versions),
+        max_versions=counted(args.max_versions),
         cas=args.cas,
         skip_if_equal=args.skip_if_equal,
     )
-    for name in ("type", "owner", "description"):
-        refuse_unprintable(f"--{name}", getattr(args, name))
-    out: Output = args.out
+    refuse_unprintable_labels(args)
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
         await record(app, tenant, "secret.write", path=path, backend=args.backend)
         written = await app.writes.put(tenant, path, put, by=f"cli:{_user()}")
+    tell_written(args, path, written)
+    return 0
+
+
+def refuse_unprintable_labels(args: argparse.Namespace) -> None:
+    for name in ("type", "owner", "description"):
+        refuse_unprintable(f"--{name}", getattr(args, name))
+
+
+def tell_written(args: argparse.Namespace, path: str, written: Mapping[str, Any]) -> None:
+    """How a write ended."""
+    out: Output = args.out
     if out.json:
         out.document(written)
     else:
         out.line(f"{path} is at version {written['version']} now.")
         _tell_backend(out, written)
-    return 0
 
 
 async def delete(args: argparse.Namespace) -> int:
@@ -236,17 +273,22 @@ async def delete(args: argparse.Namespace) -> int:
     from svsync.domain.paths import parse_local
 
     path = _usable(parse_local, args.path)
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
         await record(app, tenant, "secret.delete", path=path, backend=args.backend)
         deleted = await app.writes.delete(tenant, path, by=f"cli:{_user()}", cas=args.cas)
+    tell_deleted(args, path, deleted)
+    return 0
+
+
+def tell_deleted(args: argparse.Namespace, path: str, deleted: Mapping[str, Any]) -> None:
+    """How a delete ended."""
+    out: Output = args.out
     if out.json:
         out.document(deleted)
     else:
         out.line(f"{path} is deleted; `svsync secrets restore {path}` brings it back.")
         _tell_backend(out, deleted)
-    return 0
 
 
 async def restore(args: argparse.Namespace) -> int:
@@ -254,20 +296,25 @@ async def restore(args: argparse.Namespace) -> int:
     from svsync.domain.paths import parse_local
 
     path = _usable(parse_local, args.path)
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         args.backend = await app.writes.backend_of(tenant, path)
         await record(app, tenant, "secret.restore", path=path, backend=args.backend)
         restored = await app.writes.restore(tenant, path, args.version, by=f"cli:{_user()}")
+    tell_restored(args, path, restored)
+    return 0
+
+
+def tell_restored(args: argparse.Namespace, path: str, restored: Mapping[str, Any]) -> None:
+    """How a restore ended."""
+    out: Output = args.out
     if out.json:
         out.document(restored)
     else:
         out.line(f"{path} is back: it is at version {restored['version']} now.")
         _tell_backend(out, restored)
-    return 0
 
 
-def _tell_backend(out: Output, answer: dict[str, Any]) -> None:
+def _tell_backend(out: Output, answer: Mapping[str, Any]) -> None:
     """How far the write went, where its path is written through."""
     through = answer["write_through"]
     match through["state"]:
@@ -280,7 +327,7 @@ def _tell_backend(out: Output, answer: dict[str, Any]) -> None:
             out.line("Its backend has not taken it: the next run decides what becomes of it there.")
 
 
-def _counted(given: int | None) -> int | None:
+def counted(given: int | None) -> int | None:
     if given is not None and not 1 <= given <= MOST_VERSIONS:
         raise UsageError(f"--max-versions takes a number from 1 to {MOST_VERSIONS:,}")
     return given

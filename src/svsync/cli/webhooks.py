@@ -1,7 +1,8 @@
 """Webhooks as an operator looks after them: endpoints, their secrets, their deliveries."""
 
 import argparse
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from svsync.services.webhooks import Webhooks
 
 _SHOWN: Final = 20
+_ID: Final = re.compile(r"whk_[0-9a-f]{32}")
 
 
 def add_commands(subparsers: Any) -> None:
@@ -67,24 +69,38 @@ def add_commands(subparsers: Any) -> None:
 
 
 @asynccontextmanager
-async def _opened(args: argparse.Namespace) -> AsyncIterator[tuple["Webhooks", "TenantId"]]:
+async def _opened(
+    args: argparse.Namespace, action: str | None = None, **about: object
+) -> AsyncIterator[tuple["Webhooks", "TenantId"]]:
+    """With what the audit log is to tell of before it is done; None: it changes nothing."""
+    given = getattr(args, "endpoint", "")
+    if _ID.fullmatch(given):  # what is no id may be the endpoint's own secret
+        about["webhook"] = given
     from svsync.app import open_webhooks
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
 
     async with opened(args) as (app, tenant), open_webhooks(app) as (webhooks, _):
+        if action is not None:
+            await record(app, tenant, action, about=about)
         yield webhooks, tenant
 
 
 async def list_endpoints(args: argparse.Namespace) -> int:
-    out: Output = args.out
     async with _opened(args) as (webhooks, tenant):
         found: list[dict[str, Any]] = await webhooks.list_endpoints(tenant)
+    tell_endpoints(args, found)
+    return 0
+
+
+def tell_endpoints(args: argparse.Namespace, found: Sequence[Mapping[str, Any]]) -> None:
+    """Endpoints, in a line each."""
+    out: Output = args.out
     if out.json:
         out.document({"webhooks": found})
-        return 0
+        return
     if not found:
         out.line("There are no webhooks: `svsync webhooks add URL` makes one.")
-        return 0
+        return
     out.table(
         ("id", "url", "types", "paths", "state", "due", "failing since"),
         [
@@ -100,29 +116,39 @@ async def list_endpoints(args: argparse.Namespace) -> int:
             for e in found
         ],
     )
-    return 0
 
 
 async def add(args: argparse.Namespace) -> int:
     from svsync.domain.webhooks import Subscription
 
-    out: Output = args.out
     wants = Subscription(tuple(args.type), tuple(args.path), args.only_if_changed)
-    async with _opened(args) as (webhooks, tenant):
+    asked = {"types": args.type, "path_patterns": args.path}
+    async with _opened(args, "webhook.create", **asked) as (webhooks, tenant):
         made = await webhooks.create(tenant, args.url, wants, by=f"cli:{acting_user()}")
+    tell_made(args, made)
+    return 0
+
+
+def tell_made(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """An endpoint that is new, with its secret."""
+    out: Output = args.out
     if out.json:
         out.document(made)
-        return 0
+        return
     out.facts([("id", made["id"]), ("url", made["url"]), ("secret", made["secret"])])
     out.line("Keep the secret now: it is shown this once.")
-    return 0
 
 
 async def test(args: argparse.Namespace) -> int:
     """Exit 1 where it did not arrive."""
-    out: Output = args.out
-    async with _opened(args) as (webhooks, tenant):
+    async with _opened(args, "webhook.test") as (webhooks, tenant):
         told = await webhooks.send_test(tenant, args.endpoint)
+    return tell_tried(args, told)
+
+
+def tell_tried(args: argparse.Namespace, told: Mapping[str, Any]) -> int:
+    """What came of a message; the exit code that says it too."""
+    out: Output = args.out
     if out.json:
         out.document(told)
     elif told["delivered"]:
@@ -134,16 +160,26 @@ async def test(args: argparse.Namespace) -> int:
 
 
 async def deliveries(args: argparse.Namespace) -> int:
-    out: Output = args.out
-    if args.limit < 1:
-        raise UsageError("--limit is a number from 1 on")
+    refuse_no_limit(args)
     async with _opened(args) as (webhooks, tenant):
         page: dict[str, Any] = await webhooks.deliveries(
             tenant, args.endpoint, state=args.state, limit=args.limit, cursor=args.cursor
         )
+    tell_deliveries(args, page)
+    return 0
+
+
+def refuse_no_limit(args: argparse.Namespace) -> None:
+    if args.limit < 1:
+        raise UsageError("--limit is a number from 1 on")
+
+
+def tell_deliveries(args: argparse.Namespace, page: Mapping[str, Any]) -> None:
+    """A page of deliveries."""
+    out: Output = args.out
     if out.json:
         out.document(page)
-        return 0
+        return
     out.table(
         ("event", "type", "backend", "number", "state", "tries", "status", "error", "next"),
         [
@@ -163,39 +199,53 @@ async def deliveries(args: argparse.Namespace) -> int:
     )
     if page["next_cursor"]:
         out.line(f"There are more: --cursor {page['next_cursor']}")
-    return 0
 
 
 async def rotate(args: argparse.Namespace) -> int:
-    out: Output = args.out
-    async with _opened(args) as (webhooks, tenant):
+    async with _opened(args, "webhook.rotate", at_once=args.at_once) as (webhooks, tenant):
         made = await webhooks.rotate_secret(tenant, args.endpoint, at_once=args.at_once)
-    if out.json:
-        out.document(made)
-        return 0
-    until = made["previous_valid_until"]
-    out.facts([("secret", made["secret"]), ("the one before signs until", until)])
-    out.line("Keep the secret now: it is shown this once.")
+    tell_rotated(args, made)
     return 0
 
 
-async def replay(args: argparse.Namespace) -> int:
+def tell_rotated(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """A new secret."""
     out: Output = args.out
-    async with _opened(args) as (webhooks, tenant):
+    if out.json:
+        out.document(made)
+        return
+    until = made["previous_valid_until"]
+    out.facts([("secret", made["secret"]), ("the one before signs until", until)])
+    out.line("Keep the secret now: it is shown this once.")
+
+
+async def replay(args: argparse.Namespace) -> int:
+    async with _opened(args, "webhook.replay") as (webhooks, tenant):
         many = await webhooks.replay(tenant, args.endpoint, event=args.event)
+    tell_replayed(args, many)
+    return 0
+
+
+def tell_replayed(args: argparse.Namespace, many: int) -> None:
+    """How many deliveries are due again."""
+    out: Output = args.out
     if out.json:
         out.document({"id": args.endpoint, "replayed": many})
     else:
         out.line(f"Due again: {many}.")
-    return 0
 
 
 async def remove(args: argparse.Namespace) -> int:
-    out: Output = args.out
-    async with _opened(args) as (webhooks, tenant):
+    async with _opened(args, "webhook.delete") as (webhooks, tenant):
         await webhooks.delete(tenant, args.endpoint)
+    tell_removed(args)
+    return 0
+
+
+def tell_removed(args: argparse.Namespace) -> None:
+    """An endpoint that is gone."""
+    out: Output = args.out
     if out.json:
         out.document({"id": args.endpoint, "removed": True})
     else:
         out.line(f"{args.endpoint} is removed.")
-    return 0
