@@ -2,18 +2,22 @@
 are signed with."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import acting_user, add_command, add_group
 from svsync.cli.output import Output, say
 from svsync.domain.errors import UsageError
 
+if TYPE_CHECKING:
+    from svsync.ports import ReadableAnchor
+
 _LIMIT: Final = 100
 _MOST: Final = 10_000
+_S3: Final = "s3:"
 _LINE: Final = 64 * 1024
 """Characters of one line of an anchor; what is longer is no checkpoint."""
 
@@ -38,8 +42,9 @@ def add_commands(subparsers: Any) -> None:
     asked.add_argument("--cursor", metavar="CURSOR", help="the next_cursor of the page before")
     checked = add_command(audit, "verify", "compute every chain and signature anew", verify)
     checked.add_argument(
-        "--anchor", metavar="FILE", action="append", default=[],
-        help="lines that a place outside has kept; may be given several times",
+        "--anchor", metavar="PLACE", action="append", default=[],
+        help="what a place outside has kept: a file of lines, or s3:… as audit_anchors makes it;"
+        " may be given several times",
     )  # fmt: skip
     checked.add_argument(
         "--since", metavar="TIME", help="believe what is older: a time as for --start"
@@ -50,20 +55,9 @@ def add_commands(subparsers: Any) -> None:
 async def query(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
     from svsync.domain.audit import Decision, Entry
-    from svsync.domain.errors import SvsyncError
-    from svsync.domain.paths import parse_local
     from svsync.services.audit import QUERY, Asked
 
-    out: Output = args.out
-    if not 1 <= args.limit <= _MOST:
-        raise UsageError(f"--limit is a whole number from 1 to {_MOST:,}")
-    for flag, given in (("--start", args.start), ("--end", args.end)):
-        _moment(flag, given)
-    if args.secret_path is not None:
-        try:
-            parse_local(args.secret_path.removesuffix("/**"))
-        except SvsyncError as error:
-            raise UsageError(f"--secret-path cannot be one: {error.message}") from None
+    refuse_unusable(args)
     asked = Asked(
         identity_id=args.identity_id,
         secret_path=args.secret_path,
@@ -81,12 +75,35 @@ async def query(args: argparse.Namespace) -> int:
             page = await app.audit.logs(tenant, asked)
         except ValueError:
             raise UsageError("--cursor is the next_cursor that a page before ended with") from None
+    tell_logs(args, page)
+    return 0
+
+
+def refuse_unusable(args: argparse.Namespace) -> None:
+    """Raises UsageError for what no log can be asked."""
+    from svsync.domain.errors import SvsyncError
+    from svsync.domain.paths import parse_local
+
+    if not 1 <= args.limit <= _MOST:
+        raise UsageError(f"--limit is a whole number from 1 to {_MOST:,}")
+    for flag, given in (("--start", args.start), ("--end", args.end)):
+        _moment(flag, given)
+    if args.secret_path is not None:
+        try:
+            parse_local(args.secret_path.removesuffix("/**"))
+        except SvsyncError as error:
+            raise UsageError(f"--secret-path cannot be one: {error.message}") from None
+
+
+def tell_logs(args: argparse.Namespace, page: Mapping[str, Any]) -> None:
+    """A page of the log."""
+    out: Output = args.out
     if out.json:
         out.document(page)
-        return 0
+        return
     if not page["logs"]:
         out.line("Nothing was recorded that fits.")
-        return 0
+        return
     out.table(
         ("time", "identity", "action", "decision", "path", "version", "from"),
         [
@@ -104,7 +121,6 @@ async def query(args: argparse.Namespace) -> int:
     )
     if page["next_cursor"]:
         out.line(f"There is more: --cursor {page['next_cursor']}, or a greater --limit.")
-    return 0
 
 
 async def verify(args: argparse.Namespace) -> int:
@@ -113,9 +129,11 @@ async def verify(args: argparse.Namespace) -> int:
     out: Output = args.out
     since = _moment("--since", args.since)
     with ExitStack() as stack:
-        anchors = [_lines(stack, name) for name in args.anchor]
+        lines = [_lines(stack, name) for name in args.anchor if not name.startswith(_S3)]
         async with opened(args) as (app, tenant):
-            report = await app.verification.verify(tenant, anchors, since=since)
+            readable = app.checkpoints.readable
+            places = [_place(readable, name) for name in args.anchor if name.startswith(_S3)]
+            report = await app.verification.verify(tenant, lines, places=places, since=since)
     if out.json:
         out.document(report.as_json())
         return 0 if report.fits else 1
@@ -190,7 +208,8 @@ def _where(misfit: dict[str, Any]) -> str:
     if misfit["seq"] is not None:
         return f"chain {misfit['chain']} row {misfit['seq']}"
     if misfit["kind"] == "anchor":
-        return f"line {misfit['line']}, checkpoint {misfit['checkpoint'] or 'unknown'}"
+        line = f"line {misfit['line']}, " if misfit["line"] else ""
+        return f"{line}checkpoint {misfit['checkpoint'] or 'unknown'}"
     if misfit["kind"] == "checkpoint":
         return f"checkpoint {misfit['checkpoint']}"
     return f"chain {misfit['chain']}"
@@ -209,6 +228,15 @@ def _moment(flag: str, given: str | None) -> datetime | None:
         return parse_moment(given, datetime.now(UTC))
     except ValueError:
         raise UsageError(f"{flag} is {WORDS}") from None
+
+
+def _place(readable: Mapping[str, "ReadableAnchor"], name: str) -> "ReadableAnchor":
+    """A place that the configuration names. Raises UsageError where it names none such."""
+    found = readable.get(name)
+    if found is None:
+        known = f"it has {', '.join(sorted(readable))}" if readable else "it has none of these"
+        raise UsageError(f"--anchor {name} is not in audit_anchors: {known}")
+    return found
 
 
 def _lines(stack: ExitStack, name: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from svsync.cli.output import Output, ago, say
 from svsync.domain.errors import UsageError
 
 if TYPE_CHECKING:
+    from svsync.domain.resolutions import Resolution
     from svsync.domain.values import Payload
     from svsync.services.conflict_sides import Shown
 
@@ -122,7 +123,8 @@ async def show(args: argparse.Namespace) -> int:
     if out.json:
         out.raw_document(_with_values(found) if args.reveal else json.dumps(found.about).encode())
     else:
-        _show(out, found, reveal=args.reveal)
+        texts = (None if v is None else v.data_text() for v in (found.local, found.remote))
+        tell_sides(out, found.about, *(texts if args.reveal else (None, None)))
     return 0
 
 
@@ -136,8 +138,10 @@ def _with_values(found: "Shown") -> bytes:
     return json.dumps(found.about).encode().removesuffix(b"}") + b', "values": {%b}}' % values
 
 
-def _show(out: Output, found: "Shown", *, reveal: bool) -> None:
-    about: Any = found.about
+def tell_sides(
+    out: Output, about: Mapping[str, Any], local: bytes | None, remote: bytes | None
+) -> None:
+    """Both sides of a conflict, field by field; with their values, where they are given."""
     now = datetime.now(UTC)
     written, version = about["local_created_at"], about["remote_order"]
     out.facts(
@@ -156,7 +160,7 @@ def _show(out: Output, found: "Shown", *, reveal: bool) -> None:
     if not about["fields"]:
         return
     out.line()
-    ours, theirs = (_fields(side) if reveal else {} for side in (found.local, found.remote))
+    ours, theirs = (_fields(side) for side in (local, remote))
     rows = [
         (
             f["name"],
@@ -169,14 +173,13 @@ def _show(out: Output, found: "Shown", *, reveal: bool) -> None:
     out.table(("field", "is", "here", "backend"), rows)
 
 
-def _fields(value: "Payload | None") -> dict[str, str]:
+def _fields(data: bytes | None) -> dict[str, str]:
     """The fields of a value as people read them."""
     from svsync.cli.values import field_of
     from svsync.domain.values import slice_members
 
-    if value is None:
+    if data is None:
         return {}
-    data = value.data_text()
     return {name: field_of(data, name).decode() for name in slice_members(data.decode())}
 
 
@@ -189,14 +192,9 @@ def _shape(shape: Mapping[str, Any] | None) -> str | None:
 
 async def resolve(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
-    from svsync.domain.resolutions import Resolution
 
     path = local_path(args.path)
-    payload = None
-    if args.use_value is not None:
-        resolution, payload = Resolution.USE_VALUE, _value_of(args.use_value)
-    else:
-        resolution = Resolution.USE_LOCAL if args.use_local else Resolution.USE_REMOTE
+    resolution, payload = asked_resolution(args)
     async with opened(args) as (app, tenant):
         backend = (await app.federation.spec(tenant, args.backend)).id
         about = {"resolution": str(resolution)}
@@ -212,6 +210,15 @@ async def resolve(args: argparse.Namespace) -> int:
         )
     tell_resolved(args, path, done)
     return 0
+
+
+def asked_resolution(args: argparse.Namespace) -> tuple["Resolution", "Payload | None"]:
+    """What counts, and the value that it brings. Raises UsageError."""
+    from svsync.domain.resolutions import Resolution
+
+    if args.use_value is not None:
+        return Resolution.USE_VALUE, _value_of(args.use_value)
+    return Resolution.USE_LOCAL if args.use_local else Resolution.USE_REMOTE, None
 
 
 def tell_resolved(args: argparse.Namespace, path: str, done: Mapping[str, Any]) -> None:

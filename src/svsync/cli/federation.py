@@ -2,11 +2,11 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command, add_group, backend_option
 from svsync.cli.lifecycle import add_verbs
-from svsync.cli.output import Output, span
+from svsync.cli.output import Output
 from svsync.cli.standing import said_there_are_none
 from svsync.domain.errors import DeniedError, NotFoundError
 
@@ -38,10 +38,11 @@ def add_commands(subparsers: Any) -> None:
 
 async def list_backends(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
+    from svsync.services.federation import IN_BRIEF
 
     async with opened(args) as (app, tenant):
         backends = await app.federation.list_backends(tenant)
-    tell_backends(args, backends)
+    tell_backends(args, [{name: backend[name] for name in IN_BRIEF} for backend in backends])
     return 0
 
 
@@ -59,37 +60,37 @@ def tell_backends(args: argparse.Namespace, backends: Sequence[Mapping[str, Any]
 
 async def show(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
+    from svsync.config.backend_document import describe_stored
 
     async with opened(args) as (app, tenant):
         found = await app.federation.show(tenant, args.backend)
-    tell_backend(args, found)
+    tell_backend(args, describe_stored(found))
     return 0
 
 
 def tell_backend(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
-    """A backend's configuration."""
+    """A backend's configuration, in the words of the file."""
     out: Output = args.out
     if out.json:
         out.document(found)
         return
     out.facts(
         [
-            (key, _setting(key, value))
+            (key, value if isinstance(value, str | int | float) else _words(value))
             for key, value in found.items()
-            if key not in ("rules", "config") and value not in (None, {}, [])
+            if key not in ("path_mapping", "config") and value not in (None, {}, [])
         ]
         + [(f"config.{key}", value) for key, value in found["config"].items()]
     )
     out.line()
     columns = ("rule", "local", "remote", "but")
-    out.table(columns, [_rule_row(n, rule) for n, rule in enumerate(found["rules"])])
+    out.table(columns, [_rule_row(n, rule) for n, rule in enumerate(found["path_mapping"])])
 
 
 async def test(args: argparse.Namespace) -> int:
     """Exit 0 also where a part is denied: `degraded` is told, and the rest works."""
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         spec = await app.federation.spec(tenant, args.backend)
         found = await app.federation.test(tenant, args.backend)
@@ -103,15 +104,22 @@ async def test(args: argparse.Namespace) -> int:
         "warnings": list(found.warnings),
         "checks": [{"name": c.name, "state": c.state, "hint": c.hint} for c in found.checks],
     }
+    tell_tested(args, document)
+    return 0
+
+
+def tell_tested(args: argparse.Namespace, document: Mapping[str, Any]) -> None:
+    """What a connection showed. Raises DeniedError: nothing."""
+    out: Output = args.out
     if out.json:
         out.document(document)
     else:
         _show_test(out, document)
-    if found.status == "denied":
+    if document["status"] == "denied":
         raise DeniedError(
-            f"{spec.id} lets us in and shows nothing: grant what is missing", operation="connect"
+            f"{document['id']} lets us in and shows nothing: grant what is missing",
+            operation="connect",
         )
-    return 0
 
 
 def _show_test(out: Output, document: Mapping[str, Any]) -> None:
@@ -239,17 +247,14 @@ def _show_explained(out: Output, path: str, remote: "Explanation", local: "Expla
 
 
 def _rule_row(number: int, rule: Mapping[str, Any]) -> tuple[object, ...]:
-    if rule["exclude"]:
-        return (number, rule["local"] or "", rule["remote"] or "", "excluded")
-    over = {key: value for key, value in rule["overrides"].items() if value is not None}
-    over |= {key: rule[key] for key in ("separator", "escape") if rule[key]}
-    return (number, rule["local"], rule["remote"], _words(over))
+    sides = (rule.get("local", ""), rule.get("remote", ""))
+    if rule.get("exclude"):
+        return (number, *sides, "excluded")
+    over = {**rule.get("transform", {}), **rule}
+    return (number, *sides, _words({k: v for k, v in over.items() if k not in _OF_RULES}))
 
 
-def _setting(key: str, value: Any) -> object:
-    if key in ("sync_interval", "max_staleness"):
-        return span(value)
-    return value if isinstance(value, str | int | float) else _words(value)
+_OF_RULES: Final = ("local", "remote", "transform")
 
 
 def _words(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What becomes of backends: their file brought in, paused, resumed, all stopped, removed."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from svsync.cli.arguments import acting_user, add_command
@@ -58,14 +59,14 @@ async def apply(args: argparse.Namespace) -> int:
 
 
 async def pause(args: argparse.Namespace) -> int:
-    return await (_stop(args) if _means_all(args) else _set(args, "paused"))
+    return await (_stop(args) if means_all(args) else _set(args, "paused"))
 
 
 async def resume(args: argparse.Namespace) -> int:
-    return await (_go_on(args) if _means_all(args) else _set(args, "active"))
+    return await (_go_on(args) if means_all(args) else _set(args, "active"))
 
 
-def _means_all(args: argparse.Namespace) -> bool:
+def means_all(args: argparse.Namespace) -> bool:
     if args.all == (args.backend is not None):
         raise UsageError("name one backend, or give --all")
     return bool(args.all)
@@ -128,31 +129,28 @@ def tell_state(args: argparse.Namespace, backend: str, state: str) -> None:
 async def remove(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     purge = args.local_copies == "purge"
     async with opened(args) as (app, tenant):
         backend = (await app.federation.spec(tenant, args.backend)).id
         about = {"purge": purge}
         await record(app, tenant, "federation.delete", backend=backend, about=about)
         done = await app.removal.remove(tenant, backend, purge=purge)
-    if out.json:
-        out.document(
-            {
-                "id": done.backend,
-                "secrets_kept": done.kept,
-                "copies_destroyed": done.destroyed,
-                "conflicts_closed": done.conflicts,
-                "pushes_withdrawn": done.withdrawn,
-            }
-        )
-        return 0
-    out.line(f"{done.backend} is removed; its runs and events are kept.")
-    out.facts(
-        [
-            ("secrets kept", done.kept),
-            ("copies destroyed", done.destroyed),
-            ("conflicts closed", done.conflicts),
-            ("pushes withdrawn", done.withdrawn),
-        ]
-    )
+    told = {
+        "id": done.backend,
+        "secrets_kept": done.kept,
+        "copies_destroyed": done.destroyed,
+        "conflicts_closed": done.conflicts,
+        "pushes_withdrawn": done.withdrawn,
+    }
+    tell_removed(args, told)
     return 0
+
+
+def tell_removed(args: argparse.Namespace, told: Mapping[str, Any]) -> None:
+    """A backend that is gone, and what became of what it had."""
+    out: Output = args.out
+    if out.json:
+        out.document(told)
+        return
+    out.line(f"{told['id']} is removed; its runs and events are kept.")
+    out.facts([(name.replace("_", " "), many) for name, many in told.items() if name != "id"])

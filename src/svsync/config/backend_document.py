@@ -1,9 +1,13 @@
 """A BackendSpec as the document that would make it again: what GET shows and PATCH merges into."""
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
 from svsync.config.kinds import SECONDS, shortest
-from svsync.domain.federation import BackendSpec, RuleSpec, TagTransform
+from svsync.domain.federation import BackendSpec, RuleSpec, TagTransform, from_json
+
+_STORED: Final = ("state", "rev", "hidden_copies", "initial_sync")
 
 
 def describe(spec: BackendSpec) -> dict[str, Any]:
@@ -47,6 +51,16 @@ def describe(spec: BackendSpec) -> dict[str, Any]:
         "events": [dict(event) for event in spec.events],
     }
     return document | {k: v for k, v in optional.items() if v} | dict(spec.extra)
+
+
+def describe_stored(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what the store has of a backend, with how that stands.
+
+    Configuration and revision are of one moment, so the one is made of the other.
+    """
+    spec = from_json(json.dumps(found))
+    about = {name: found[name] for name in _STORED}
+    return {**describe(spec), "managed_by": str(spec.managed_by), **about}
 
 
 def _describe_rule(rule: RuleSpec) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """Backends over HTTP: made, changed, removed, tried; and the state of their secrets."""
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
 
-from svsync.config.backend_document import describe
+from svsync.config.backend_document import describe_stored
 from svsync.config.kinds import BOOLEAN, Key, choice, integer, text
 from svsync.domain.access import Caller, Scope
 from svsync.domain.changes import PairStatus
-from svsync.domain.errors import ConfigError, UsageError, VersionConflictError
-from svsync.domain.federation import from_json
+from svsync.domain.errors import ConfigError, UsageError
 from svsync.http.body import RequestError, read_body, read_document, read_query
 from svsync.http.federation import backend_named
+from svsync.http.idempotency import once
 from svsync.http.identity import RIGHTS, CallersHandler, Handler, call_of, for_scope
+from svsync.http.revisions import tag_of, told_as_condition, wanted_revision
 from svsync.services.backends import ManagedBackends
 from svsync.services.federation import Federation
 from svsync.services.pair_states import PairStates
@@ -34,7 +33,6 @@ _STATES_QUERY: Final = (
     Key("state", choice(PairStatus), "These alone."),
 )
 _PAGE: Final = 100
-_REVISION: Final = re.compile(r'"r([1-9][0-9]{0,17})"')
 
 
 class BackendRoutes:
@@ -75,18 +73,23 @@ class BackendRoutes:
             web.get(f"{one}/secrets", shown("federation.secrets", self.list_states, recorded=True)),
         ]
 
-    async def create(self, request: web.Request, caller: Caller) -> web.Response:
+    async def create(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         asked = read_query(request, _CREATE_QUERY)
         body = await read_document(request)
         with _told_by_field():
-            made = await self._backends.create(
-                call_of(request),
-                request[RIGHTS].permissions,
-                body,
-                require_healthy=asked.get("require_healthy", False),
+            wanted = await self._backends.prepare(
+                call_of(request), request[RIGHTS].permissions, body
             )
-        headers = {"Location": f"/v1/federation/backends/{made['id']}"}
-        return web.json_response(made, status=201, headers=headers)
+
+        async def make() -> web.Response:
+            with _told_by_field():
+                made = await self._backends.create(
+                    call_of(request), wanted, require_healthy=asked.get("require_healthy", False)
+                )
+            headers = {"Location": f"/v1/federation/backends/{made['id']}"}
+            return web.json_response(made, status=201, headers=headers)
+
+        return await once(request, await request.read(), make)
 
     async def show(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())
@@ -96,29 +99,27 @@ class BackendRoutes:
         read_query(request, ())
         backend = backend_named(request)
         patch = await read_document(request)
-        rev = _revision(request)
-        try:
-            with _told_by_field():
-                await self._backends.change(
-                    call_of(request), request[RIGHTS].permissions, backend, patch, rev=rev
-                )
-        except VersionConflictError as moved:
-            if rev is None:
-                raise
-            raise RequestError(412, moved.message, code=moved.code, field="If-Match") from None
+        rev = wanted_revision(request)
+        with told_as_condition(rev), _told_by_field():
+            await self._backends.change(
+                call_of(request), request[RIGHTS].permissions, backend, patch, rev=rev
+            )
         return await self._shown(caller, backend)
 
     async def delete(self, request: web.Request, caller: Caller) -> web.Response:
         asked = read_query(request, _DELETE_QUERY)
         backend = backend_named(request)
         await read_body(request, ())
-        gone = await self._backends.remove(
-            call_of(request),
-            request[RIGHTS].permissions,
-            self._removal,
-            backend,
-            purge=asked.get("local_copies") == "purge",
-        )
+        rev = wanted_revision(request)
+        with told_as_condition(rev):
+            gone = await self._backends.remove(
+                call_of(request),
+                request[RIGHTS].permissions,
+                self._removal,
+                backend,
+                purge=asked.get("local_copies") == "purge",
+                rev=rev,
+            )
         return web.json_response(
             {
                 "id": gone.backend,
@@ -156,27 +157,8 @@ class BackendRoutes:
     async def _shown(self, caller: Caller, backend: str) -> web.Response:
         """The configuration in the words of the file; a credential's reference, never itself."""
         found = await self._federation.show(caller.tenant, backend)
-        # Configuration and revision are of one moment, so the one is made of the other.
-        spec = from_json(json.dumps(found))
-        about = {name: found[name] for name in ("state", "rev", "hidden_copies", "initial_sync")}
-        document = {**describe(spec), "managed_by": str(spec.managed_by), **about}
-        return web.json_response(document, headers={"ETag": f'"r{found["rev"]}"'})
-
-
-def _revision(request: web.Request) -> int | None:
-    """The revision that `If-Match` asks for. Raises RequestError."""
-    given = request.headers.getall("If-Match", [])
-    if not given or given == ["*"]:
-        return None
-    named = _REVISION.fullmatch(given[0].strip()) if len(given) == 1 else None
-    if named is None:
-        raise RequestError(
-            422,
-            'takes the ETag of one revision, as "r3"',
-            code="invalid_field",
-            field="If-Match",
-        )
-    return int(named[1])
+        document = describe_stored(found)
+        return web.json_response(document, headers=tag_of(found["rev"]))
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.domain.patterns import Pattern, PatternError
 from svsync.http.body import RequestError, read_body, read_query
 from svsync.http.identity import CallersHandler, Handler, for_scope
-from svsync.services.federation import Federation
+from svsync.http.replica import aged
+from svsync.services.federation import IN_BRIEF, Federation
 from svsync.services.removal import Removal
 from svsync.services.reports import Reports
 
@@ -74,10 +75,6 @@ _RUNS_QUERY: Final = (
 )
 _BACKENDS_QUERY: Final = (_LIMIT, Key("cursor", BACKEND_ID, "Go on there."))
 _PAGE: Final = 100
-_LISTED: Final = (
-    "id", "name", "type", "mode", "state", "status", "last_sync_at", "last_success_at",
-    "next_sync_at", "staleness_s", "secrets_synced", "conflicts_open", "last_error",
-)  # fmt: skip
 
 
 class FederationRoutes:
@@ -105,8 +102,8 @@ class FederationRoutes:
         return [
             web.get(backends, shown("federation.list", self.list_backends)),
             web.get(f"{one}/status", shown("federation.status", self.status)),
-            web.get(f"{one}/runs", shown("federation.runs", self.list_runs)),
-            web.get(one + "/runs/{run}", shown("federation.run", self.show_run)),
+            web.get(f"{one}/runs", aged(shown("federation.runs", self.list_runs))),
+            web.get(one + "/runs/{run}", aged(shown("federation.run", self.show_run))),
             web.post(f"{one}/sync", done("federation.sync", self.sync)),
             web.post(f"{one}/pause", done("federation.pause", self.pause)),
             web.post(f"{one}/resume", done("federation.resume", self.resume)),
@@ -117,7 +114,7 @@ class FederationRoutes:
         limit = asked.get("limit", _PAGE)
         found: list[dict[str, Any]] = await self._federation.list_backends(caller.tenant)
         rest = [backend for backend in found if backend["id"] > asked.get("cursor", "")]
-        page = [{name: backend[name] for name in _LISTED} for backend in rest[:limit]]
+        page = [{name: backend[name] for name in IN_BRIEF} for backend in rest[:limit]]
         following = page[-1]["id"] if len(rest) > limit else None
         return web.json_response({"backends": page, "next_cursor": following})
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from svsync.config.kinds import SECONDS, shortest
 from svsync.domain.errors import ConfigError, MappingError
@@ -18,6 +18,12 @@ from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
 from svsync.store import backends, federation, flips, overview, pairs, queue
 from svsync.store.database import Database, Row, Transaction
+
+IN_BRIEF: Final = (
+    "id", "name", "type", "mode", "state", "status", "last_sync_at", "last_success_at",
+    "next_sync_at", "staleness_s", "secrets_synced", "conflicts_open", "last_error",
+)  # fmt: skip
+"""What a list tells of each backend: the heart of its status."""
 
 
 class Federation:

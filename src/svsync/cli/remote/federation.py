@@ -1,0 +1,51 @@
+"""Backends as they are configured, by a service."""
+
+import argparse
+
+from svsync.cli import federation as here
+from svsync.cli.remote.opening import asked
+from svsync.client import Client
+from svsync.client import SvsyncError as Answered
+from svsync.domain.errors import BackendUnreachableError
+
+
+async def list_backends(args: argparse.Namespace) -> int:
+    async with asked(args) as client:
+        backends = await client.federation.backends.list()
+    here.tell_backends(args, backends)
+    return 0
+
+
+async def show(args: argparse.Namespace) -> int:
+    async with asked(args) as client:
+        found = await client.federation.backends.get(await id_of(client, args.backend))
+    here.tell_backend(args, found)
+    return 0
+
+
+async def test(args: argparse.Namespace) -> int:
+    """Exit 0 also where a part is denied: `degraded` is told, and the rest works."""
+    async with asked(args) as client:
+        found = await client.federation.backends.test(await id_of(client, args.backend))
+    if found["status"] == "unreachable":
+        why = "; ".join(found["warnings"]) or "it does not answer"
+        raise BackendUnreachableError(why, operation="connect")
+    here.tell_tested(args, found)
+    return 0
+
+
+async def id_of(client: Client, backend: str) -> str:
+    """The id of a backend that is named by its id or its name, as on the store itself.
+
+    Raises svsync.client.SvsyncError: `backend_not_found` and others.
+    """
+    try:
+        found = await client.federation.status(backend)
+        return found["id"]
+    except Answered as error:
+        if error.code not in ("backend_not_found", "not_found"):
+            raise
+        named = [b for b in await client.federation.backends.list() if b["name"] == backend]
+        if len(named) != 1:
+            raise error from None
+        return named[0]["id"]
