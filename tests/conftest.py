@@ -9,6 +9,7 @@ import pytest
 
 pytest_plugins = [
     "tests.openbao",
+    "tests.aws",
     "tests.postgres",
     "tests.canary",
     "tests.house",

@@ -9,7 +9,8 @@ where it is raised; what is said here is tested, sentence by sentence, by
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from datetime import datetime
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from svsync.domain.changes import (
     Entry,
@@ -20,7 +21,7 @@ from svsync.domain.changes import (
     Tags,
 )
 from svsync.domain.federation import BackendSpec
-from svsync.domain.ids import RemotePath
+from svsync.domain.ids import RemotePath, TenantId
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
 from svsync.domain.values import Credential
 
@@ -44,6 +45,8 @@ class Features:
             back as others is not written (`number_would_change`).
         tags: names have key/value pairs beside their value.
         push_interval_s: runs write one name no more often than this; 0: as they like.
+        consistency_window_s: for so long after a change an answer may be one from before
+            it; a backend's own `consistency_window` counts in its place.
         folders: listing goes folder by folder, with an outcome for each.
         segment: characters a path segment may hold, as a regular expression.
         separator: the character between segments, or None for a flat store
@@ -60,6 +63,7 @@ class Features:
     json_doubles: bool = False
     tags: bool = False
     push_interval_s: float = 0.0
+    consistency_window_s: float = 0.0
     folders: bool = False
     segment: str = r"[^/\x00-\x1f\x7f\\]+"
     separator: str | None = "/"
@@ -344,6 +348,41 @@ class ChangeFeed(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What one request to a change feed says.
+
+    Attributes:
+        paths: remote paths that it names, fit to be a listing's; one may stand twice.
+        unusable: how many it names that are none of this backend's.
+        reply: what its sender is to be answered, where it only asks whether it may send.
+    """
+
+    paths: tuple[RemotePath, ...]
+    unusable: int = 0
+    reply: Mapping[str, str] | None = None
+
+
+class ArrivingFeed(Protocol):
+    """Reads what a sender tells over HTTP. Nothing that it names is ever called."""
+
+    @property
+    def origin(self) -> str:
+        """Who asks by OPTIONS whether it may send, as it names itself; empty: nobody does."""
+        ...
+
+    def read(self, said: object, config: Mapping[str, object]) -> Arrived:
+        """
+        Args:
+            said: the body, as JSON.
+            config: of the backend that it is for.
+
+        Raises:
+            ConfigError: it has not the feed's form; nothing of it is repeated.
+        """
+        ...
+
+
 # --- the audit log, outside -----------------------------------------------------------
 
 
@@ -366,5 +405,35 @@ class Anchor(Protocol):
 
         Raises:
             AnchorError: some may not be there.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One checkpoint of a place that has each under a name of its own.
+
+    Attributes:
+        name: what it is called there.
+        n: the number of the checkpoint that it is named after.
+        line: what it holds; None: not that checkpoint, or it was not looked at.
+        believed: it was not looked at.
+    """
+
+    name: str
+    n: int
+    line: str | None
+    believed: bool = False
+
+
+@runtime_checkable
+class ReadableAnchor(Anchor, Protocol):
+    """A place whose checkpoints can be fetched from here."""
+
+    def kept(self, tenant: TenantId, since: datetime | None = None) -> AsyncGenerator[Kept]:
+        """Those of a tenant, by their numbers; what was written before `since` is believed.
+
+        Raises:
+            AnchorError: it cannot be read.
         """
         ...

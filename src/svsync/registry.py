@@ -27,6 +27,7 @@ from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import (
     Anchor,
+    ArrivingFeed,
     Backend,
     BackendDriver,
     ChangeFeed,
@@ -37,16 +38,26 @@ from svsync.ports import (
 )
 from svsync.store.pairs import Mapping as PairMapping
 
-_BACKENDS = {"hashicorp-vault": "svsync.backends.vault.driver:VaultDriver"}
+_BACKENDS = {
+    "hashicorp-vault": "svsync.backends.vault.driver:VaultDriver",
+    "aws-secrets-manager": "svsync.backends.aws.driver:AwsDriver",
+}
 _FEEDS = {
     "vault-audit": "svsync.feeds.vault_audit.feed:open_feed",
     "vault-events": "svsync.feeds.vault_events:open_feed",
 }
+_ARRIVING = {
+    "http": "svsync.feeds.http:FEED",
+    "azure-eventgrid": "svsync.feeds.azure_eventgrid:FEED",
+}
 _ANCHORS = {
     "file": "svsync.anchors.file:open_anchor",
+    "s3": "svsync.anchors.s3:open_anchor",
     "syslog": "svsync.anchors.syslog:open_anchor",
 }
-_LATER = ("aws-secrets-manager", "azure-key-vault", "gcp-secret-manager")
+_LATER = ("azure-key-vault", "gcp-secret-manager")
+_EXTRAS = {"aws-secrets-manager": "aws"}
+"""The extra of this package that brings what a type needs."""
 _PLUGINS = "svsync.backends"
 
 CredentialReader = Callable[[BackendSpec, TenantId], Awaitable[Credential]]
@@ -69,6 +80,12 @@ class Opened:
 
     def throttled(self) -> int:
         return self.guard.snapshot().throttled
+
+    def calls_left(self) -> int | None:
+        return self.guard.calls_left
+
+    def allow(self, calls: int) -> None:
+        self.guard.allow(calls)
 
 
 class Registry:
@@ -202,6 +219,13 @@ class Registry:
         feed: ChangeFeed = _named(_FEEDS[kind])(entry, spec, credential, self._policy())
         return feed
 
+    def arriving(self, feed: str) -> ArrivingFeed | None:
+        """What reads a feed that comes over HTTP; None: there is none of this name."""
+        if feed not in _ARRIVING:
+            return None
+        found: ArrivingFeed = _named(_ARRIVING[feed])
+        return found
+
     def _policy(self) -> NetworkPolicy:
         return NetworkPolicy(
             allow_loopback=self._settings.allow_loopback,
@@ -212,7 +236,15 @@ class Registry:
     def _load(self, kind: str) -> BackendDriver:
         policy = self._policy()
         if kind in _BACKENDS:
-            made: BackendDriver = _named(_BACKENDS[kind])(policy)
+            try:
+                made: BackendDriver = _named(_BACKENDS[kind])(policy)
+            except ModuleNotFoundError as missing:
+                if kind not in _EXTRAS:
+                    raise
+                raise ConfigError(
+                    f"{kind} needs the package {missing.name}, which is not installed: install"
+                    f" svsync[{_EXTRAS[kind]}]"
+                ) from None
             return made
         if kind in self._settings.allowed_plugins:
             for entry in entry_points(group=_PLUGINS, name=kind):
@@ -264,9 +296,15 @@ def key_services(settings: Settings, *, make_primary: bool, make_secondary: bool
     return KeyServices(primary, secondary, tuple(problem.message for problem in problems))
 
 
-def anchors(settings: Settings) -> list[Anchor]:
-    """The configured places outside; nothing is contacted yet."""
-    return [_named(_ANCHORS[entry["anchor"]])(entry) for entry in settings.audit_anchors]
+def anchors(settings: Settings, environ: Mapping[str, str]) -> list[Anchor]:
+    """The configured places outside; nothing is contacted yet.
+
+    Raises ConfigError for one that may not be called.
+    """
+    return [
+        _named(_ANCHORS[entry["anchor"]])(entry, settings, environ)
+        for entry in settings.audit_anchors
+    ]
 
 
 def _named(target: str) -> Any:

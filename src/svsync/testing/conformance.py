@@ -14,6 +14,7 @@ is skipped by a backend's name. Needs pytest with pytest-asyncio in auto mode.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -511,8 +512,13 @@ def _need_history(scene: Scene) -> None:
 
 def _names(scene: Scene, *names: str) -> list[str]:
     """Those of the names that this store may hold."""
-    folders = scene.backend.features.folders
-    return [name for name in names if folders or "/" not in name]
+    features = scene.backend.features
+    return [
+        name
+        for name in names
+        if (features.separator == "/" or "/" not in name)
+        and all(re.fullmatch(features.segment, segment) for segment in name.split("/"))
+    ]
 
 
 def _path(scene: Scene, name: str) -> RemotePath:

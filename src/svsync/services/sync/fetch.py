@@ -17,6 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from svsync.domain.changes import (
@@ -57,7 +58,7 @@ async def fetch(run: Run, batches: AsyncGenerator[list[Change]]) -> AsyncGenerat
     A batch is cut where its values would take too much memory: into pieces of about
     PIECE_BYTES, by the size of the values before. The first piece is small.
     """
-    size = FIRST_PIECE
+    size = _whole_batches(FIRST_PIECE, run.backend.features.batch_read)
     async with aclosing(batches):
         async for changes in batches:
             at = 0
@@ -69,6 +70,12 @@ async def fetch(run: Run, batches: AsyncGenerator[list[Change]]) -> AsyncGenerat
                 yield fetched
                 each = max(1, sum(map(_bytes, fetched)) // len(piece))
                 size = min(max(1, PIECE_BYTES // each), 4 * size, MOST_PIECE)
+                size = _whole_batches(size, run.backend.features.batch_read)
+
+
+def _whole_batches(size: int, batch: int) -> int:
+    """A piece that ends within a batch read costs a call more than it needs."""
+    return size - size % batch if size > batch else size
 
 
 def _bytes(fetched: Fetched) -> int:
@@ -169,10 +176,18 @@ async def _fetched(run: Run, change: Change, remote: RemoteRead) -> Fetched:
     if not isinstance(remote, RemoteValue):
         return Fetched(change, remote)
     run.report.bytes_read += remote.payload.size
+    remote = _with_listed_tags(remote, change.entry)
     reason = check_limits(remote.payload.reveal(), run.spec.max_value_bytes)
     if reason is not None:
         return Fetched(change, RemoteUnknown(reason, f"{remote.payload.size} bytes"))
     return Fetched(change, remote, await _history(run, change, remote))
+
+
+def _with_listed_tags(remote: RemoteValue, entry: Entry | None) -> RemoteValue:
+    """A batch read may tell no tags: those listed beside this very value are its tags."""
+    if remote.tags is not None or entry is None or entry.value_token != remote.value_token:
+        return remote
+    return replace(remote, tags=entry.tags, meta_token=entry.meta_token)
 
 
 async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[HistoricVersion, ...]:

@@ -69,13 +69,15 @@ def judge(run: Run, fetched: Fetched, now: datetime) -> Outcome:
     settings = run.settings_of(pair.rule)
     try:
         window = run.spec.extra.get("consistency_window")
+        if not isinstance(window, int | float):
+            window = run.backend.features.consistency_window_s
         situation = classify(
             pair,
             remote,
             fingerprint,
             settings,
             now=now,
-            consistency_window_s=float(window) if isinstance(window, int | float) else 0.0,
+            consistency_window_s=float(window),
         )
         decision = decide(situation)
     except ImpossibleSituation as problem:

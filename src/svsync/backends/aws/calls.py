@@ -1,0 +1,51 @@
+"""The calls of one AWS backend: through the guard, to Secrets Manager and STS."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from svsync.clients.aws import AwsSession
+from svsync.ports import CallGuard, Operation
+
+T = TypeVar("T")
+
+
+async def run_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. The first error ends them all, and is raised as it is."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class AwsCalls:
+    """Each passes the guard and makes one call. Raises as `AwsSession.call`."""
+
+    def __init__(self, session: AwsSession, guard: CallGuard) -> None:
+        self.session = session
+        self._guard = guard
+
+    async def request(
+        self, operation: Operation, method: str, shown: str | None = None, **parameters: Any
+    ) -> dict[str, Any]:
+        """One call to Secrets Manager, such as `("metadata", "describe_secret", …)`."""
+        return await self._guard.call(
+            operation,
+            lambda: self.session.call(
+                "secretsmanager", method, parameters, operation=operation, shown=shown
+            ),
+        )
+
+    async def describe(self, path: str) -> dict[str, Any]:
+        return await self.request("metadata", "describe_secret", path, SecretId=path)
+
+    async def caller_account(self) -> str:
+        """The account whose keys these are; STS asks for no permission for it."""
+        answer = await self._guard.call(
+            "metadata",
+            lambda: self.session.call("sts", "get_caller_identity", {}, operation="connect"),
+        )
+        return str(answer.get("Account", ""))

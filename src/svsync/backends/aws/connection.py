@@ -1,0 +1,165 @@
+"""The connection test: whose store answers, and what the keys may do there.
+
+Nothing is asked that writes. Each permission is tried on a name that need not exist:
+that there is no such secret is said only to who may ask.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from svsync.backends.aws.calls import AwsCalls
+from svsync.backends.aws.listing import AwsListing
+from svsync.clients.aws import AwsRefusedError
+from svsync.domain.errors import (
+    BackendError,
+    DeniedError,
+    LoginError,
+    ThrottledError,
+)
+from svsync.domain.federation import BackendSpec, Mode, Writes
+from svsync.ports import Check, Connection, Operation
+
+PROBE: Final = "svsync-connection-test"
+_LIST: Final = "list secrets"
+_NO_VERSION: Final = "00000000-0000-0000-0000-000000000000"
+
+
+class ConnectionTest:
+    """One test. Raises what the backend as a whole fails with."""
+
+    def __init__(self, spec: BackendSpec, calls: AwsCalls, listing: AwsListing) -> None:
+        self._spec = spec
+        self._calls = calls
+        self._listing = listing
+        self._region = str(spec.config["region"])
+        self._account = ""
+        self._checks: dict[str, Check] = {}
+
+    async def run(self, prefixes: Sequence[str], *, probe: bool) -> Connection:
+        await self._calls.session.sign_in("secretsmanager")
+        started = time.monotonic()
+        may_list = await self._may_list(prefixes)
+        latency_ms = (time.monotonic() - started) * 1000
+        self._account = self._listing.account or await self._caller_account()
+        identity = f"aws:{self._account}:{self._region}" if self._account else ""
+        if not probe:
+            return Connection(identity, "healthy", latency_ms=latency_ms)
+        self._note(_LIST, granted=may_list, action="ListSecrets", optional=not self._syncs())
+        for prefix in prefixes:
+            await self._check_prefix(prefix)
+        return Connection(
+            identity, self._status(prefixes), "", latency_ms, tuple(self._checks.values())
+        )
+
+    async def _may_list(self, prefixes: Sequence[str]) -> bool:
+        """The first page of the next listing, which is not asked for twice."""
+        try:
+            await self._listing.look(prefixes)
+        except DeniedError:
+            return False
+        return True
+
+    async def _caller_account(self) -> str:
+        """Where no secret tells it. What stands at `endpoint_url` may know no STS: then the
+        account is unknown until a secret tells it."""
+        try:
+            return await self._calls.caller_account()
+        except (LoginError, ThrottledError):
+            raise
+        except BackendError as error:
+            if error.code == "endpoint_refused":
+                raise
+            return ""
+
+    async def _check_prefix(self, prefix: str) -> None:
+        name = prefix + PROBE
+        describe = f"describe {prefix or 'secrets'}"
+        granted = await self._try("metadata", "describe_secret", SecretId=name)
+        self._note(describe, granted=granted, action="DescribeSecret", prefix=prefix)
+        granted = await self._try("read", "get_secret_value", SecretId=name)
+        self._note(_read(prefix), granted=granted, action="GetSecretValue", prefix=prefix)
+        granted = await self._try("read", "batch_get_secret_value", SecretIdList=[name])
+        self._note(
+            "read twenty at a time", granted=granted, action="BatchGetSecretValue", optional=True
+        )
+        if self._writes_through():
+            granted = await self._try(
+                "metadata",
+                "update_secret_version_stage",
+                SecretId=name,
+                VersionStage=PROBE,
+                RemoveFromVersionId=_NO_VERSION,
+            )
+            self._note(
+                f"write {prefix or 'secrets'} on a condition",
+                granted=granted,
+                action="UpdateSecretVersionStage",
+                prefix=prefix,
+            )
+
+    async def _try(self, operation: Operation, method: str, **parameters: object) -> bool:
+        try:
+            await self._calls.request(operation, method, PROBE, **parameters)
+        except DeniedError:
+            return False
+        except AwsRefusedError:
+            return True  # there is no such secret
+        return True
+
+    def _note(
+        self,
+        name: str,
+        *,
+        granted: bool,
+        action: str,
+        prefix: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        lacking: Literal["missing_optional", "missing"] = (
+            "missing_optional" if optional else "missing"
+        )
+        if granted:
+            self._checks[name] = Check(name, "granted")
+            return
+        resource = "*"  # neither of the two that have no prefix can be granted for less
+        if prefix is not None:
+            account = self._account or "*"
+            partition = {"cn": "aws-cn", "us-gov": "aws-us-gov"}.get(
+                self._region.rpartition("-")[0].rpartition("-")[0], "aws"
+            )
+            resource = f"arn:{partition}:secretsmanager:{self._region}:{account}:secret:{prefix}*"
+        self._checks[name] = Check(name, lacking, _statement(action, resource))
+
+    def _status(self, prefixes: Sequence[str]) -> Literal["healthy", "degraded", "denied"]:
+        missing = {name for name, check in self._checks.items() if check.state == "missing"}
+        if not missing:
+            return "healthy"
+        readable = any(_read(prefix) not in missing for prefix in prefixes)
+        return "degraded" if readable and _LIST not in missing else "denied"
+
+    def _syncs(self) -> bool:
+        return any(
+            self._spec.for_rule(rule).mode is Mode.SYNC
+            for rule in self._spec.rules
+            if not rule.exclude
+        )
+
+    def _writes_through(self) -> bool:
+        return any(
+            self._spec.for_rule(rule).writes is Writes.WRITE_THROUGH
+            for rule in self._spec.rules
+            if not rule.exclude
+        )
+
+
+def _read(prefix: str) -> str:
+    return f"read {prefix or 'secrets'}"
+
+
+def _statement(action: str, resource: str) -> str:
+    """A statement for the policy, as a person pastes it."""
+    return json.dumps(
+        {"Effect": "Allow", "Action": f"secretsmanager:{action}", "Resource": resource}
+    )

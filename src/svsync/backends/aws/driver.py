@@ -1,0 +1,99 @@
+"""The type `aws-secrets-manager`: checks a configuration and opens a backend."""
+
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from svsync.backends.aws.backend import FEATURES, AwsBackend
+from svsync.backends.aws.calls import AwsCalls
+from svsync.clients.aws import AwsSession, AwsSettings
+from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec, HistoryMode, ManagedBy
+from svsync.domain.mapping import RuleSet
+from svsync.network import NetworkPolicy
+from svsync.ports import Backend, CallGuard, CredentialSource, Features
+
+_KEYS: Final = ("region", "credentials_path", "role_arn", "external_id", "endpoint_url")
+
+
+class AwsDriver:
+    """See `ports.BackendDriver`. `network` holds the operator's network settings;
+    who configured a backend is its own matter, and is taken from there."""
+
+    features: Features = FEATURES
+
+    def __init__(self, network: NetworkPolicy | None = None) -> None:
+        self._network = network or NetworkPolicy()
+
+    def check_config(self, spec: BackendSpec) -> None:
+        """Raise ConfigError or MappingError, naming the key or the rule."""
+        for key in spec.config:
+            if key not in _KEYS:
+                near = difflib.get_close_matches(key, _KEYS, n=1)
+                meant = f": did you mean {near[0]}?" if near else ""
+                raise ConfigError(
+                    f"is not a setting of aws-secrets-manager{meant}", where=f"config.{key}"
+                )
+        if not spec.config.get("region"):
+            raise ConfigError("is missing", where="config.region")
+        if spec.history is HistoryMode.FULL:
+            raise ConfigError(
+                "cannot be full for aws-secrets-manager: AWS promises to keep the current and the"
+                " previous version only; set current, or leave it out",
+                where="history",
+            )
+        _settings(spec).check(self._policy(spec))
+        _rules(spec)
+
+    def open(
+        self, spec: BackendSpec, credential: CredentialSource, guard: CallGuard
+    ) -> AbstractAsyncContextManager[Backend]:
+        return self._open(spec, credential, guard)
+
+    @asynccontextmanager
+    async def _open(
+        self, spec: BackendSpec, credential: CredentialSource, guard: CallGuard
+    ) -> AsyncIterator[Backend]:
+        self.check_config(spec)
+        session = AwsSession(
+            _settings(spec), credential, self._policy(spec), login_call=partial(guard.call, "login")
+        )
+        async with session:
+            yield AwsBackend(spec, _rules(spec), AwsCalls(session, guard))
+
+    def _policy(self, spec: BackendSpec) -> NetworkPolicy:
+        return replace(self._network, file_managed=spec.managed_by is ManagedBy.FILE)
+
+
+def _rules(spec: BackendSpec) -> RuleSet:
+    return RuleSet.compile(
+        spec.rules,
+        separator=FEATURES.separator,
+        segment=FEATURES.segment,
+        max_name=FEATURES.max_name,
+    )
+
+
+def _settings(spec: BackendSpec) -> AwsSettings:
+    """A role of a backend of the API is assumed under an external id that nobody else's
+    backend can give."""
+    role, external = _text(spec, "role_arn"), _text(spec, "external_id")
+    if role and not external and spec.managed_by is ManagedBy.API:
+        external = f"svsync:{spec.tenant}:{spec.name}"
+    return AwsSettings(
+        region=_text(spec, "region"),
+        endpoint_url=_text(spec, "endpoint_url"),
+        static=bool(spec.config.get("credentials_path")),
+        role_arn=role,
+        external_id=external,
+    )
+
+
+def _text(spec: BackendSpec, key: str) -> str:
+    value = spec.config.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError("is a text", where=f"config.{key}")
+    return value

@@ -1,0 +1,232 @@
+"""Fixtures with servers that stand in for AWS: one of each a test worker, a prefix a test.
+
+Hands are those of a person with another client: their requests are made here, not by
+the SDK that svsync uses. Neither server looks at a signature.
+"""
+
+import asyncio
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from tests.servers import Front
+
+from svsync.embedded.processes import end_process, free_port
+
+REGION: Final = "us-east-1"
+ACCOUNT: Final = "123456789012"
+KEYS: Final = '{"access_key_id": "AKIAEXAMPLE", "secret_access_key": "of-nobody"}'
+_NUMBERS = count(1)
+
+
+class AwsCallRefused(Exception):
+    """AWS's own word for why."""
+
+
+@dataclass
+class Aws:
+    """One server, and what a person does below a prefix there."""
+
+    url: str
+    prefix: str = ""
+
+    async def call(self, operation: str, **body: Any) -> dict[str, Any]:
+        """One call to Secrets Manager; raises AwsCallRefused."""
+        headers = {
+            "X-Amz-Target": f"secretsmanager.{operation}",
+            "Content-Type": "application/x-amz-json-1.1",
+            "Authorization": (
+                f"AWS4-HMAC-SHA256 Credential=AKIA/20261123/{REGION}/secretsmanager/aws4_request,"
+                " SignedHeaders=host, Signature=00"
+            ),
+        }
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.url}/", data=json.dumps(body), headers=headers) as answer,
+        ):
+            told: dict[str, Any] = json.loads(await answer.read())
+            if answer.status != 200:
+                raise AwsCallRefused(str(told.get("__type")))
+            return told
+
+    async def put(self, name: str, value: object, **tags: str) -> str:
+        """A new version with this value, made whatever stands there; its id."""
+        text = value if isinstance(value, str) else json.dumps(value)
+        return await self.put_raw(name, tags, SecretString=text)
+
+    async def put_raw(self, name: str, tags: Mapping[str, str], **value: str) -> str:
+        version, path = uuid.uuid4().hex, self.prefix + name
+        try:
+            await self.call(
+                "CreateSecret", Name=path, ClientRequestToken=version, Tags=_listed(tags), **value
+            )
+        except AwsCallRefused:
+            pass
+        else:
+            return version
+        stages = await self.stages(name)
+        if (await self.describe(name)).get("DeletedDate"):
+            await self.call("RestoreSecret", SecretId=path)
+        await self.call(
+            "PutSecretValue",
+            SecretId=path,
+            ClientRequestToken=version,
+            VersionStages=["BY_HAND"],
+            **value,
+        )
+        # Moved, not put: that is told right by both servers.
+        await self.move(name, version, stages["AWSCURRENT"])
+        return version
+
+    async def move(self, name: str, version: str, current: str, label: str = "AWSCURRENT") -> None:
+        await self.call(
+            "UpdateSecretVersionStage",
+            SecretId=self.prefix + name,
+            VersionStage=label,
+            MoveToVersionId=version,
+            RemoveFromVersionId=current,
+        )
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        return await self.call("DescribeSecret", SecretId=self.prefix + name)
+
+    async def stages(self, name: str) -> dict[str, str]:
+        """The version of each label."""
+        told = (await self.describe(name)).get("VersionIdsToStages") or {}
+        return {label: version for version, labels in told.items() for label in labels}
+
+    async def value(self, name: str, label: str = "AWSCURRENT") -> str:
+        told = await self.call("GetSecretValue", SecretId=self.prefix + name, VersionStage=label)
+        return str(told["SecretString"])
+
+    async def tags(self, name: str) -> dict[str, str]:
+        return {tag["Key"]: tag["Value"] for tag in (await self.describe(name)).get("Tags") or ()}
+
+    async def tag(self, name: str, tags: Mapping[str, str]) -> None:
+        await self.call("TagResource", SecretId=self.prefix + name, Tags=_listed(tags))
+
+    async def delete(self, name: str, **how: Any) -> None:
+        how = how or {"RecoveryWindowInDays": 30}
+        await self.call("DeleteSecret", SecretId=self.prefix + name, **how)
+
+    async def remove(self, name: str) -> None:
+        """For good."""
+        await self.delete(name, ForceDeleteWithoutRecovery=True)
+
+    async def restore(self, name: str) -> None:
+        await self.call("RestoreSecret", SecretId=self.prefix + name)
+
+
+def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+class AwsFront(Front):
+    """A front whose lines are `Operation name`, such as `GetSecretValue app/db`; a batch is
+    told with its first name, a call to STS as `AssumeRole`."""
+
+    def refuse_as(self, pattern: str, code: str, status: int = 400, message: str = "") -> None:
+        """Answer with an error of AWS."""
+        body = json.dumps({"__type": code, "Message": message})
+        kind = "application/x-amz-json-1.1"
+        self.answer(pattern, lambda _: web.Response(status=status, text=body, content_type=kind))
+
+    def calls(self, operation: str) -> int:
+        return sum(line.split(" ")[0] == operation for line in self.seen)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        name = ""
+        if operation:
+            body = json.loads(raw)
+            name = body.get("SecretId") or body.get("Name") or (body.get("SecretIdList") or [""])[0]
+        else:
+            form = await request.post()
+            operation = str(form.get("Action", ""))
+        line = f"{operation} {name}"
+        self.seen.append(line)
+        for pattern, answer in self.rules:
+            if pattern.search(line):
+                made = answer(request)
+                return made if isinstance(made, web.StreamResponse) else await made
+        return await self.forward(request)
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        assert self._session is not None
+        kept = ("x-amz", "authorization", "content-type")
+        headers = {k: v for k, v in request.headers.items() if k.lower().startswith(kept)}
+        async with self._session.post(
+            f"{self.target}/", data=await request.read(), headers=headers
+        ) as answer:
+            kind = {"Content-Type": answer.headers.get("Content-Type", "")}
+            return web.Response(status=answer.status, body=await answer.read(), headers=kind)
+
+
+@asynccontextmanager
+async def server(program: str, *arguments: str) -> AsyncIterator[Aws]:
+    """A server on loopback, ended with the block."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name(program),
+        *arguments,
+        str(port),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    found = Aws(f"http://127.0.0.1:{port}")
+    try:
+        async with asyncio.timeout(30):
+            while not await _listens(found):  # noqa: ASYNC110 - a server tells nobody
+                await asyncio.sleep(0.02)
+        yield found
+    finally:
+        await end_process(process, 5)
+
+
+async def _listens(aws: Aws) -> bool:
+    try:
+        await aws.call("ListSecrets")
+    except aiohttp.ClientConnectionError:
+        return False
+    return True
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def roto_server() -> AsyncIterator[Aws]:
+    async with server("roto-server", "--ephemeral", "--port") as found:
+        yield found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def moto_server() -> AsyncIterator[Aws]:
+    async with server("moto_server", "-H", "127.0.0.1", "-p") as found:
+        yield found
+
+
+@pytest.fixture
+def roto(roto_server: Aws) -> Aws:
+    """An empty prefix on the worker's shared server."""
+    return Aws(roto_server.url, f"t{next(_NUMBERS)}/")
+
+
+@pytest.fixture
+def moto(moto_server: Aws) -> Aws:
+    """The same on the second opinion."""
+    return Aws(moto_server.url, f"t{next(_NUMBERS)}/")
+
+
+@pytest.fixture
+async def aws_front(roto: Aws) -> AsyncIterator[AwsFront]:
+    async with AwsFront(roto.url) as found:
+        yield found
