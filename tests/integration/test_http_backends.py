@@ -414,6 +414,75 @@ async def test_to_purge_takes_the_right_to_delete_all_of_it(front: Front) -> Non
     assert (await front.client.call("DELETE", f"{at}?local_copies=x")).status == 422
 
 
+async def test_a_narrower_mapping_purges_nothing_that_may_not_be_deleted(front: Front) -> None:
+    """Pairs of the mapping before stay until a run has let go of them."""
+    for name in "ab":
+        front.house.there.put(f"kv/{name}", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    own = ("mine/**", WRITE), ("mine/**", DELETE), ("infra/mine", USE), ("team/b", DELETE)
+    client = await holder(front, *own)
+    narrowed = {"path_mapping": {"mine/**": "kv/**"}, "config": {"auth_config_path": "infra/mine"}}
+    assert (await patch(front, at, narrowed, client)).status == 200
+    answer = await client.call("DELETE", f"{at}?local_copies=purge")
+    assert (answer.status, answer.body["kept"], answer.body["destroyed"]) == (200, 1, 1)
+    assert await front.house.paths() == ["team/a"]
+
+
+async def test_copies_that_are_hidden_are_purged_only_where_they_may_be_deleted(
+    front: Front,
+) -> None:
+    for name in "ab":
+        front.house.there.put(f"kv/{name}", {"k": "1"})
+    at = await made(front)
+    named = BackendId(at.rpartition("/")[2])
+    await front.house.run(backend=named)
+    assert (await patch(front, at, {"mode": "proxy"})).body["hidden_copies"] == 2
+    done = await front.house.app.removal.remove(
+        TENANT, named, purge=True, may_delete=lambda path: path == "team/b"
+    )
+    assert (done.kept, done.destroyed) == (1, 1)
+    assert await front.house.paths() == ["team/a"]
+
+
+async def test_a_removal_may_name_the_revision_that_it_is_for(front: Front) -> None:
+    at = await made(front)
+    assert (await patch(front, at, {"sync_interval": "1h"})).status == 200
+    late = await front.client.call("DELETE", at, headers={"If-Match": '"r1"'})
+    assert late.told == (412, "version_conflict")
+    assert (await front.client.call("DELETE", at, headers={"If-Match": "r2"})).status == 422
+    assert (await front.client.get(at)).body["state"] == "active"
+    await front.house.admin.execute(
+        "UPDATE backends SET state = 'deleting', rev = 3 WHERE backend_id = $1",
+        at.rpartition("/")[2],
+    )
+    begun = await front.client.call("DELETE", at, headers={"If-Match": '"r2"'})
+    assert begun.status == 200, "what has begun goes on"
+
+
+async def test_a_change_that_destroys_copies_takes_the_right_to_delete(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    at = await made(front)
+    await front.house.run(backend=BackendId(at.rpartition("/")[2]))
+    await front.house.write("team/a", {"k": "mine"})
+    client = await holder(front, (CREDENTIAL, USE), ("team/**", WRITE), ("mine/**", DELETE))
+    moved = {"path_mapping": {"mine/**": "kv/**"}}
+    for change in (
+        {"mode": "proxy", "force": True},
+        {"proxy_purge_after": 0},
+        {"proxy_purge_after": "1d", "mode": "proxy"},
+        {"proxy_purge_after": 0, **moved},
+    ):
+        assert (await patch(front, at, change, client)).told == (403, "forbidden"), change
+    assert {d for d, _ in await recorded(front, "federation.update")} == {"deny"}
+    assert await front.house.paths() == ["team/a"]
+    assert (await patch(front, at, {"proxy_purge_after": "30d"}, client)).status == 200
+    client = await holder(front, ("team/**", DELETE))
+    forced = {"mode": "proxy", "force": True, "proxy_purge_after": 0}
+    assert (await patch(front, at, forced, client)).status == 200
+    assert (await front.house.row("secrets", path="team/a"))["state"] == "void"
+
+
 # --- the state of each secret ---------------------------------------------------------
 
 

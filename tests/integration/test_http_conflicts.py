@@ -223,6 +223,56 @@ async def test_to_take_a_deletion_takes_the_right_to_delete(front: Front) -> Non
     assert "ext/a" not in await front.house.paths()
 
 
+async def test_to_keep_a_deletion_takes_the_right_to_delete_what_is_there(front: Front) -> None:
+    await open_conflict(front, "delete_modify")
+    refused = await resolve(await holder(front, WRITE, READ), "use_local")
+    assert refused.told == (403, "forbidden")
+    assert (await recorded(front, "conflict.resolve"))[-1] == ("deny", "ext/a")
+    assert await front.house.status("ext/a") == "conflict"
+    done = await resolve(await holder(front, DELETE), "use_local")
+    assert (done.status, done.body["version"]) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "resolution", "remote"),
+    [("modify_modify", "use_local", False), ("modify_modify", "use_remote", True)],
+)
+async def test_a_side_that_comes_to_be_deleted_is_not_taken_without_that_right(
+    front: Front, monkeypatch: pytest.MonkeyPatch, kind: str, resolution: str, remote: bool
+) -> None:
+    await open_conflict(front, kind)
+    client = await holder(front, WRITE, READ)
+    standing = front.house.app.conflicts.standing
+
+    async def overtaken(*args: Any, **named: Any) -> Any:
+        found = await standing(*args, **named)
+        monkeypatch.undo()
+        if remote:
+            front.house.there.delete("kv/a")
+            await front.house.run()
+        else:
+            await front.house.bury("ext/a")
+        return found
+
+    monkeypatch.setattr(front.house.app.conflicts, "standing", overtaken)
+    assert (await resolve(client, resolution)).told == (409, "conflict_changed")
+
+
+async def test_a_decision_that_is_sent_again_is_made_once(frozen: Front) -> None:
+    body = {"path": "ext/a", "resolution": "use_value", "data": {"k": "mine"}}
+    key = {"Idempotency-Key": "decided"}
+    first = await frozen.client.post(f"{AT}/resolve", json=body, headers=key)
+    again = await frozen.client.post(f"{AT}/resolve", json=body, headers=key)
+    assert (again.status, again.body) == (first.status, first.body) == (200, first.body)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (await frozen.client.post(f"{AT}/resolve", json=body)).told == (
+        404,
+        "conflict_not_found",
+    )
+    other = await frozen.client.post(f"{AT}/resolve", json={**body, "data": {}}, headers=key)
+    assert other.told == (422, "idempotency_key_reused")
+
+
 async def test_a_value_is_kept_as_it_was_sent(frozen: Front) -> None:
     exact = '{"k": 1.10, "big": 12345678901234567890123}'
     body = f'{{"path": "ext/a", "resolution": "use_value", "data": {exact}}}'

@@ -14,23 +14,28 @@ from svsync.config.document import Node
 from svsync.config.kinds import BOOLEAN, Key, Kind, choice, integer, text, text_of
 from svsync.domain.access import Caller, Scope
 from svsync.domain.audit import Decision
-from svsync.domain.errors import NotFoundError, UndecodableError
+from svsync.domain.errors import NotFoundError
 from svsync.domain.ids import LocalPath
 from svsync.domain.paths import IllegalPath, parse_local
 from svsync.domain.policies import Permission
 from svsync.domain.resolutions import Resolution
-from svsync.domain.values import Encoding, Payload, check_limits
+from svsync.domain.values import Payload
 from svsync.http.body import RequestError, read_query, read_value_body
 from svsync.http.federation import backend_named
+from svsync.http.idempotency import once
 from svsync.http.identity import AUTHORIZING, RIGHTS, call_of, for_scope
+from svsync.http.values import unusable_value, value_of
 from svsync.services.conflict_sides import Shown
 from svsync.services.conflicts import Conflicts
 
-MAX_VALUE: Final = 1024 * 1024
-"""Bytes of the text of `data`."""
 MOST_REVEALED: Final = 50
 """Conflicts of one page whose values are shown."""
 _PAGE: Final = 100
+_SIDES: Final = {
+    Resolution.USE_LOCAL: ("local", "local_version"),
+    Resolution.USE_REMOTE: ("remote", "remote_token"),
+}
+"""The side that each takes, and what names it."""
 _KNOWN_BY: Final = (Permission.LIST, Permission.READ, Permission.REVEAL)
 """With any of these somebody may know that a path is in conflict."""
 
@@ -88,7 +93,9 @@ class ConflictRoutes:
     async def list_conflicts(self, request: web.Request, caller: Caller) -> web.Response:
         asked = read_query(request, _QUERY)
         if "conflict_id" in asked and "path" not in asked:
-            raise _unusable("is one of a path: name that too", field="conflict_id")
+            raise RequestError(
+                422, "is one of a path: name that too", code="invalid_field", field="conflict_id"
+            )
         reveal = asked.get("reveal", False)
         backend = backend_named(request)
         limit = asked.get("limit", _PAGE)
@@ -149,7 +156,7 @@ class ConflictRoutes:
         values = _values(found) if shows else b"null"
         return _joined(found.about, values) if reveal else json.dumps(found.about).encode()
 
-    async def resolve(self, request: web.Request, caller: Caller) -> web.Response:
+    async def resolve(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         read_query(request, ())
         backend = backend_named(request)
         asked, exact = await read_value_body(request, _RESOLVE_KEYS, "data")
@@ -161,31 +168,36 @@ class ConflictRoutes:
             for name in ("conflict_id", "local_version", "remote_token")
             if name in asked
         }
-        if resolution is Resolution.USE_REMOTE:
-            seen |= await self._may_take_remote(request, caller, path, seen)
-        done = await self._conflicts.resolve(
-            caller.tenant,
-            backend,
-            path,
-            resolution,
-            payload=payload,
-            by=caller.identity.id,
-            **seen,
-        )
-        return web.json_response(done)
+        if resolution is not Resolution.USE_VALUE:
+            seen = await self._may_take(request, caller, path, resolution) | seen
 
-    async def _may_take_remote(
-        self, request: web.Request, caller: Caller, path: LocalPath, seen: Mapping[str, Any]
+        async def settle() -> web.Response:
+            done = await self._conflicts.resolve(
+                caller.tenant,
+                backend,
+                path,
+                resolution,
+                payload=payload,
+                by=caller.identity.id,
+                **seen,
+            )
+            return web.json_response(done)
+
+        return await once(request, await request.read(), settle)
+
+    async def _may_take(
+        self, request: web.Request, caller: Caller, path: LocalPath, resolution: Resolution
     ) -> dict[str, Any]:
-        """Taking a remote side that is gone deletes the secret here, which takes `delete`. It
-        is decided about the side that stands now, so nothing else may be taken then."""
+        """Taking a side that is deleted deletes the other one, here or in the backend, which
+        takes `delete`. It is decided about the side that stands now, so no other may be taken
+        then; what names it is given."""
         _, found = await self._conflicts.standing(caller.tenant, backend_named(request), path)
         if found is None or found["state"] != "open":
             return {}  # nothing waits, and that is what will be said
-        if found["remote"] == "deleted":
-            await _require(request, Permission.DELETE, path, Resolution.USE_REMOTE)
-        now = {name: found[name] for name in ("conflict_id", "remote_token")}
-        return {**now, **seen}
+        side, name = _SIDES[resolution]
+        if found[side] == "deleted":
+            await _require(request, Permission.DELETE, path, resolution)
+        return {"conflict_id": found["conflict_id"], name: found[name]}
 
 
 # --- who may see what ---------------------------------------------------------------
@@ -252,28 +264,8 @@ def _payload(exact: str | None, resolution: Resolution) -> Payload | None:
     """The value that `use_value` brings. Raises RequestError; nothing of it is in that."""
     if resolution is not Resolution.USE_VALUE:
         if exact is not None:
-            raise _unusable("is for use_value alone: leave it out")
+            raise unusable_value("is for use_value alone: leave it out")
         return None
     if exact is None:
-        raise _unusable("is missing: use_value takes the value there")
-    if not exact.startswith("{"):
-        raise _unusable('must be an object: a text goes into one, as {"value": "…"}')
-    raw = exact.encode()
-    if reason := check_limits(raw, MAX_VALUE):
-        raise _unusable("is larger than 1 MiB: store a reference instead", reason)
-    try:
-        payload = Payload.from_json_text(raw)
-    except UndecodableError as problem:
-        raise _unusable(problem.message, problem.code) from None
-    if payload.encoding is not Encoding.JSON:
-        raise RequestError(
-            400,
-            "holds half a surrogate pair, which no UTF-8 has",
-            code="malformed_body",
-            field="data",
-        )
-    return payload
-
-
-def _unusable(message: str, code: str = "invalid_field", field: str = "data") -> RequestError:
-    return RequestError(422, message, code=code, field=field)
+        raise unusable_value("is missing: use_value takes the value there")
+    return value_of(exact)

@@ -70,7 +70,7 @@ async def once(
         return _again(begun)
     try:
         answer = await act()
-    except BaseException as error:
+    except BaseException as error:  # cancelled too: what was begun may have been done
         await keys.fail(call.tenant, begun, error, certain=_did_nothing(error))
         raise
     # A caller who goes away now has been answered as far as anybody can tell.

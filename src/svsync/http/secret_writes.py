@@ -27,19 +27,18 @@ from svsync.config.kinds import (
     text_of,
 )
 from svsync.domain.access import Caller, Scope
-from svsync.domain.errors import UndecodableError, VersionConflictError
+from svsync.domain.errors import VersionConflictError
 from svsync.domain.ids import LocalPath
 from svsync.domain.policies import Permission
-from svsync.domain.values import Payload, check_limits
+from svsync.domain.values import Payload
 from svsync.http.body import RequestError, read_body, read_query, read_value_body
 from svsync.http.idempotency import once
 from svsync.http.identity import AUTHORIZING, RIGHTS, call_of, for_scope
 from svsync.http.secrets import path_of
+from svsync.http.values import unusable_value, value_of
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.write_rows import Put
 
-MAX_VALUE: Final = 1024 * 1024
-"""Bytes of the text of `data`."""
 MOST_VERSIONS: Final = 10_000
 MOST_TAGS: Final = 100
 MOST_CUSTOM: Final = 64
@@ -102,33 +101,13 @@ _RESTORE_KEYS: Final = (Key("version", integer(1, _LAST_VERSION), "An earlier ve
 
 
 def _payload(exact: str | None) -> Payload:
-    """The value that the exact text of `data` is.
-
-    Raises RequestError; nothing of the text is in it.
-    """
     if exact is None:
-        raise _unusable('is missing: give it an object, as {"password": "…"}')
-    if not exact.startswith("{"):
-        raise _unusable('must be an object: a text goes into one, as {"value": "…"}')
-    raw = exact.encode("utf-8")
-    if reason := check_limits(raw, MAX_VALUE):
-        raise _unusable("is larger than 1 MiB: store a reference instead", reason)
-    try:
-        payload = Payload.from_json_text(raw)
-    except UndecodableError as problem:
-        raise _unusable(problem.message, problem.code) from None
-    if payload.encoding != "json":
-        raise RequestError(
-            400,
-            "holds half a surrogate pair, which no UTF-8 has",
-            code="malformed_body",
-            field="data",
-        )
-    return payload
+        raise unusable_value('is missing: give it an object, as {"password": "…"}')
+    return value_of(exact)
 
 
-def _unusable(message: str, code: str = "invalid_field", field: str = "data") -> RequestError:
-    return RequestError(422, message, code=code, field=field)
+def _unusable(message: str, field: str) -> RequestError:
+    return RequestError(422, message, code="invalid_field", field=field)
 
 
 # --- conditions ---------------------------------------------------------------------

@@ -34,7 +34,7 @@ from svsync.services.federation import (
     refuse_overlaps,
     refuse_unreachable_interval,
 )
-from svsync.services.flips import flip, purge_hidden
+from svsync.services.flips import flip, purge_after, purge_hidden
 from svsync.services.removal import Removal, Removed
 from svsync.services.runs import Backends
 from svsync.store import backends as store
@@ -71,20 +71,13 @@ class ManagedBackends:
         self._policy = policy
         self._random = random
 
-    async def create(
-        self,
-        call: Call,
-        permissions: Permissions,
-        body: Mapping[str, object],
-        *,
-        require_healthy: bool = False,
-    ) -> dict[str, object]:
-        """A new backend, once it was tried; the answer as the API gives it.
+    async def prepare(
+        self, call: Call, permissions: Permissions, body: Mapping[str, object]
+    ) -> Compiled:
+        """A backend that a caller may make, which is recorded; nothing is made yet.
 
         Raises:
-            ConfigError: `where` names what cannot be used; or `mapping_overlap`,
-                `circular_credential`, `backend_exists`, `hides_local_secrets`,
-                `backend_not_healthy`.
+            ConfigError: `where` names what cannot be used.
             ForbiddenError: the caller may not use the credential, or not write all that the
                 mapping covers.
         """
@@ -92,7 +85,19 @@ class ManagedBackends:
         spec = self._read(call, body, new)
         compiled = await self._compile(spec)
         await self._rights.lend(call, permissions, spec, compiled[1], "federation.create")
-        await self._look(call.tenant, compiled, new=True)
+        return compiled
+
+    async def create(
+        self, call: Call, prepared: Compiled, *, require_healthy: bool = False
+    ) -> dict[str, object]:
+        """A new backend, once it was tried; the answer as the API gives it.
+
+        Raises:
+            ConfigError: `mapping_overlap`, `circular_credential`, `backend_exists`,
+                `hides_local_secrets`, `backend_not_healthy`; `where` may name a field.
+        """
+        spec = prepared[0]
+        await self._look(call.tenant, prepared, new=True)
         trial = await try_backend(self._backends, spec, call.tenant, stored=False)
         if require_healthy and trial.status != "healthy":
             raise ConfigError(
@@ -102,10 +107,10 @@ class ManagedBackends:
             )
 
         async def add(tx: Transaction) -> None:
-            await self._store(tx, call, compiled, None, force=False, asked=True)
+            await self._store(tx, call, prepared, None, force=False, asked=True)
             await federation.probe_ended(tx, spec.id, trial.status, trial.latency_ms)
 
-        await self._settle(call.tenant, compiled, add, new=True)
+        await self._settle(call.tenant, prepared, add, new=True)
         return {"id": spec.id, "name": spec.name, **trial.to_json()}
 
     async def change(
@@ -127,9 +132,10 @@ class ManagedBackends:
         Raises:
             NotFoundError: there is no such backend.
             VersionConflictError: it is at another revision.
-            ConfigError: as `create`, and `managed_by_file`, `backend_removed`,
+            ConfigError: as `prepare` and `create`, and `managed_by_file`, `backend_removed`,
                 `unpushed_local_changes`, `interval_unreachable`.
-            ForbiddenError: as `create`, for a change that needs it (`lends_more`).
+            ForbiddenError: as `prepare`, for a change that needs it (`lends_more`); and `delete`
+                is not given on all that the mapping covers, for one that destroys copies.
         """
         action = "federation.update"
         try:
@@ -144,6 +150,12 @@ class ManagedBackends:
         spec = self._merged(call, stored, given)
         compiled = await self._compile(spec)
         asked = force or bound != authorised_of(spec) or lends_more(stored.spec, spec)
+        if force or purge_after(spec) < purge_after(stored.spec):
+            # It destroys copies that would have stayed: under either mapping.
+            for rules in (self._backends.mapping(stored.spec), compiled[1]):
+                await self._rights.require_over(
+                    call, permissions, Permission.DELETE, spec, rules, action
+                )
         if asked:
             await self._rights.lend(call, permissions, spec, compiled[1], action)
         else:
@@ -157,10 +169,18 @@ class ManagedBackends:
         await purge_hidden(self._db, call.tenant)
 
     async def remove(
-        self, call: Call, permissions: Permissions, removal: Removal, backend: str, *, purge: bool
+        self,
+        call: Call,
+        permissions: Permissions,
+        removal: Removal,
+        backend: str,
+        *,
+        purge: bool,
+        rev: int | None = None,
     ) -> Removed:
         """Remove a backend. With `purge`, which destroys local copies, the caller must be
-        allowed to delete all that its mapping covers.
+        allowed to delete all that its mapping covers. A copy of an earlier mapping that they
+        may not delete is kept.
 
         Raises: as `Removal.remove`, and ForbiddenError.
         """
@@ -177,7 +197,13 @@ class ManagedBackends:
                 call, permissions, Permission.DELETE, spec, rules, action
             )
         await self._rights.note(call, action, spec, purge=purge)
-        return await removal.remove(call.tenant, backend, purge=purge)
+        return await removal.remove(
+            call.tenant,
+            backend,
+            purge=purge,
+            may_delete=lambda path: permissions.decide(path, Permission.DELETE) is not None,
+            rev=rev,
+        )
 
     async def test(self, tenant: TenantId, backend: str) -> dict[str, object]:
         """A real connection; the answer as the API gives it.

@@ -159,15 +159,19 @@ async def _give_up_pushes(tx: Transaction, spec: BackendSpec, paths: list[LocalP
         )
 
 
+def purge_after(spec: BackendSpec) -> float:
+    """Seconds for which a copy stays hidden before it is destroyed."""
+    given = spec.extra.get("proxy_purge_after")
+    return float(given) if isinstance(given, int | float) else PURGE_AFTER_S
+
+
 async def purge_hidden(db: Database, tenant: TenantId) -> int:
     """Destroy the copies whose time is over, in batches; how many there were."""
     destroyed = 0
     async with db.transaction(tenant, read_only=True) as tx:
         backends = [stored.spec for stored in await federation.list_backends(tx)]
     for spec in backends:
-        given = spec.extra.get("proxy_purge_after")
-        seconds = float(given) if isinstance(given, int | float) else PURGE_AFTER_S
-        batch = _PAGE
+        seconds, batch = purge_after(spec), _PAGE
         while batch == _PAGE:
             async with db.transaction(tenant) as tx:
                 due = await flips.overdue_hidden(tx, spec.id, seconds, _PAGE)

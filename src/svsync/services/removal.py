@@ -8,7 +8,8 @@ detached, and the copies kept as ordinary secrets or destroyed; last goes the ba
 
 What is destroyed is a copy: a secret that a pair with a base brought in, and that says
 what the backend said last. Whatever is here alone (a local change, a value that is gone
-there) stays, and is counted.
+there) stays, and is counted; so does what whoever removes it may not delete. The mapping
+does not tell that: pairs of the one before it stay until a run has let go of them.
 """
 
 import math
@@ -17,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from svsync.domain.errors import ConfigError, SvsyncError
+from svsync.domain.errors import ConfigError, SvsyncError, VersionConflictError
 from svsync.domain.federation import ManagedBy
-from svsync.domain.ids import BackendId, TenantId
+from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.services.healing import heal
 from svsync.services.pushes import Sender
 from svsync.services.runs import Backends
@@ -31,6 +32,12 @@ from svsync.store.database import Database
 from svsync.store.federation import StoredBackend
 
 _PAGE: Final = 1_000
+MayDelete = Callable[[LocalPath], bool]
+
+
+def everything(path: LocalPath) -> bool:
+    """Whoever works on the store itself may delete it."""
+    return True
 
 
 @dataclass(slots=True)
@@ -107,21 +114,35 @@ class Removal:
             await federation.due_now(tx, stored.spec.id)  # what feeds told meanwhile was not kept
         return stored.spec.id
 
-    async def remove(self, tenant: TenantId, backend: str, *, purge: bool = False) -> Removed:
+    async def remove(
+        self,
+        tenant: TenantId,
+        backend: str,
+        *,
+        purge: bool = False,
+        may_delete: MayDelete = everything,
+        rev: int | None = None,
+    ) -> Removed:
         """Remove a backend; with `purge` the copies of its secrets too.
+
+        Args:
+            may_delete: is asked of each copy; one where it says no is kept.
+            rev: the revision that it must have; None: any. A removal that has begun goes on.
 
         Raises:
             NotFoundError: there is no such backend (any more).
+            VersionConflictError: it is at another revision.
             ConfigError: `managed_by_file`: the file names it, and would make it again.
             SvsyncError: `write_in_progress`: a write to it is on its way; the removal has
                 begun, and goes on when it is asked for again.
         """
-        stored = await self._begin(tenant, backend)
+        doomed = may_delete if purge else _nothing
+        stored = await self._begin(tenant, backend, rev)
         removed = Removed(stored.spec.id)
         removed.withdrawn = await self._settle_pushes(tenant, stored)
         removed.conflicts = await self._close_conflicts(tenant, stored.spec.id)
-        await self._detach(tenant, removed, purge=purge)
-        await self._settle_hidden(tenant, removed, purge=purge)
+        await self._detach(tenant, removed, doomed)
+        await self._settle_hidden(tenant, removed, doomed)
         async with self._db.transaction(tenant) as tx:
             await queue.lock_lease(tx, stored.spec.id)
             await federation.lock(tx, stored.spec.id)
@@ -133,7 +154,7 @@ class Removal:
     def _named(self, stored: StoredBackend) -> bool:
         return (stored.spec.tenant, stored.spec.id) in self._in_file
 
-    async def _begin(self, tenant: TenantId, backend: str) -> StoredBackend:
+    async def _begin(self, tenant: TenantId, backend: str, rev: int | None) -> StoredBackend:
         async with self._db.transaction(tenant) as tx:
             backend_id = (await federation.get(tx, backend)).spec.id
             await queue.lock_lease(tx, backend_id)
@@ -141,6 +162,10 @@ class Removal:
             stored = await federation.get(tx, backend_id)
             if stored.state == "deleting":
                 return stored
+            if rev is not None and stored.rev != rev:
+                raise VersionConflictError(
+                    f"the backend {backend_id} is at revision {stored.rev}, not {rev}"
+                )
             if stored.spec.managed_by is ManagedBy.FILE and self._named(stored):
                 raise ConfigError(
                     f"the configuration file names {backend_id} and would make it again: take it"
@@ -197,8 +222,8 @@ class Removal:
             closed += batch
         return closed
 
-    async def _detach(self, tenant: TenantId, removed: Removed, *, purge: bool) -> None:
-        """Pairs are let go of a page at a time; with `purge` their copies are destroyed."""
+    async def _detach(self, tenant: TenantId, removed: Removed, doomed: MayDelete) -> None:
+        """Pairs are let go of a page at a time; their copies are destroyed where they may be."""
         backend, after = removed.backend, ""
         while True:
             async with self._db.transaction(tenant) as tx:
@@ -210,7 +235,7 @@ class Removal:
                 detached = await pairs.detach(tx, backend, [(p.remote_path, None) for p in page])
                 gone = [p for p in page if p.remote_path in detached]
                 held = {p.path: p.secret for p in gone if p.secret is not None}
-                copies = [s for path, s in held.items() if purge and path not in alone]
+                copies = [s for path, s in held.items() if path not in alone and doomed(path)]
                 await flips.destroy(tx, backend, copies)
                 await federation.forget_nothing_settled(tx, backend, [p.path for p in gone])
             removed.kept += len(held) - len(copies)
@@ -219,21 +244,24 @@ class Removal:
                 return
             after = page[-1].path
 
-    async def _settle_hidden(self, tenant: TenantId, removed: Removed, *, purge: bool) -> None:
+    async def _settle_hidden(self, tenant: TenantId, removed: Removed, doomed: MayDelete) -> None:
         """Copies that a flip to proxy hid are secrets again, or go with the others."""
         batch = _PAGE
         while batch == _PAGE:
             async with self._db.transaction(tenant) as tx:
                 rows = await flips.hidden(tx, removed.backend, "", _PAGE)
-                copies = [row["secret_id"] for row in rows]
-                await flips.lock_secrets(tx, copies)
-                if purge:
-                    await flips.destroy(tx, removed.backend, copies)
-                    removed.destroyed += len(copies)
-                else:
-                    await flips.show_again(tx, copies)
-                    removed.kept += len(copies)
+                await flips.lock_secrets(tx, [row["secret_id"] for row in rows])
+                copies = [row["secret_id"] for row in rows if doomed(row["path"])]
+                kept = [row["secret_id"] for row in rows if not doomed(row["path"])]
+                await flips.destroy(tx, removed.backend, copies)
+                await flips.show_again(tx, kept)
+            removed.destroyed += len(copies)
+            removed.kept += len(kept)
             batch = len(rows)
+
+
+def _nothing(path: LocalPath) -> bool:
+    return False
 
 
 def _in_progress(backend: BackendId) -> SvsyncError:
