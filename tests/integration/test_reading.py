@@ -1,12 +1,21 @@
 """The audited read path: what is decided, found, recorded and answered."""
 
 import json
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from tests.api import ROBOT, Front, front
 from tests.house import TENANT, house
 
-from svsync.domain.access import Scope
+from svsync.domain.access import Call, Scope, token_name
+from svsync.domain.ids import LocalPath
+from svsync.domain.policies import ADMIN
+from svsync.services.answers import Secret
+from svsync.services.authority import Rights
+from svsync.services.reading import Reading
+from svsync.services.recording import Access
 
 __all__ = ["front", "house"]
 
@@ -65,3 +74,65 @@ async def test_policy_taken_away_counts_for_the_next_read(front: Front) -> None:
     await front.house.admin.execute("DELETE FROM policies")
     await front.house.admin.execute("UPDATE tenants SET auth_epoch = auth_epoch + 1")
     assert (await client.get("/v1/secrets/app/a")).status == 404
+
+
+async def test_who_was_known_and_is_no_more_is_counted_among_the_strangers(front: Front) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    text = await front.token(Scope.ADMIN)
+    client = front.client.with_token(text)
+    for _ in range(2):
+        assert (await client.get("/v1/secrets/app/a")).status == 200
+    named = token_name(text)
+    assert named is not None
+    await front.access.revoke(*named)
+    assert (await client.get("/v1/secrets/app/a")).told == (401, "unauthenticated")
+    await front.house.app.strangers.record()
+    [failed] = [row for row in await logs(front) if row["action"] == "auth.fail"]
+    told = json.loads(failed["detail"])
+    assert (failed["source_ip"], told) == (
+        "127.0.0.1",
+        {"count": 1, "codes": {"unauthenticated": 1}},
+    )
+
+
+async def reader(front: Front, room: int) -> Callable[[str], Awaitable[Secret]]:
+    """Reads with so many bytes for ciphertexts."""
+    app = front.house.app
+    caller = await front.access.verify(front.client.token or "")
+    call, rights = Call(caller, "req_1", "127.0.0.1"), Rights(caller, ADMIN, math.inf)
+    reading = Reading(app.db, app.recorder, app.sealing, app.proxying, room=room)
+
+    async def read(path: str) -> Secret:
+        return await reading.read(call, rights, LocalPath(path), None, fresh=True)
+
+    return read
+
+
+async def test_a_ciphertext_that_is_dropped_while_its_read_is_recorded_is_answered(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"app/{n}" for n in range(20)]
+    for name in names:
+        await front.house.write(name, {"k": "x" * 1000})
+    read = await reader(front, room=16 * 1100)
+    await read(names[0])
+    submit = front.house.app.recorder.submit
+
+    async def overtaken(access: Access) -> None:
+        monkeypatch.undo()
+        await submit(access)
+        for name in names[1:]:
+            await read(name)
+
+    monkeypatch.setattr(front.house.app.recorder, "submit", overtaken)
+    assert b"x" * 1000 in (await read(names[0])).body
+
+
+async def test_metadata_of_any_size_takes_no_more_room_than_a_little(front: Front) -> None:
+    app = front.house.app
+    for n in range(3):
+        await front.house.write(f"app/{n}", {"k": "1"}, description="d" * 4000, owner="o")
+    for n in range(3):
+        answer = await front.client.get(f"/v1/secrets/app/{n}")
+        assert answer.body["metadata"]["description"] == "d" * 4000
+    assert not app.reading._described

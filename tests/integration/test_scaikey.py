@@ -499,6 +499,17 @@ async def test_groups_of_a_token_count_and_are_kept_for_when_none_are_told(door:
     assert told == [{"groups": ["ops", "x"]}]
 
 
+async def test_what_a_token_changes_is_recorded_with_where_it_came_from(door: Door) -> None:
+    first = await door.whoami(door.issuer.token(groups=["ops"]))
+    door.now[0] += 1
+    door.issuer.now = lambda: NOW + 1
+    second = await door.read(door.issuer.token(groups=["dev"]), "app/a")
+    rows = [row for row in await logs(door.front) if row["action"] == "identity.groups"]
+    assert sorted((row["request_id"], row["source_ip"]) for row in rows) == sorted(
+        (answer.headers["X-Request-Id"], "127.0.0.1") for answer in (first, second)
+    )
+
+
 async def test_losing_a_group_holds_at_once_for_those_who_do_not_tell(door: Door) -> None:
     await door.front.house.write("app/a", {"k": "1"})
     await bind_group(door.front, "ops")
@@ -568,11 +579,13 @@ def boss(door: Door, **changes: Any) -> str:
 
 async def test_the_first_with_the_address_becomes_super_admin(house: House) -> None:
     async with open_door(house, bootstrap=BOSS) as door:
-        said = (await door.whoami(boss(door, scope=None))).body
-        assert said["scopes"] == ["admin"]
+        answer = await door.whoami(boss(door, scope=None))
+        assert answer.body["scopes"] == ["admin"]
         assert await admins(door) == [(TENANT, "user:boss", "bootstrap")]
         [row] = [row for row in await logs(door.front) if row["action"] == "super_admin.promote"]
         assert (row["identity_id"], row["decision"]) == ("user:boss", "allow")
+        came_from = answer.headers["X-Request-Id"], "127.0.0.1"
+        assert (row["request_id"], row["source_ip"]) == came_from
         # Without the address from now on: the identity is what counts.
         assert (await door.whoami(door.issuer.token(sub="boss"))).body["scopes"] == [
             "admin",

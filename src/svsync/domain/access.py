@@ -49,8 +49,11 @@ class Scope(StrEnum):
 
 
 class IdentityType(StrEnum):
+    """`feed`: a change feed that arrives over HTTP, which may do nothing else."""
+
     SERVICE_ACCOUNT = "service_account"
     USER = "user"
+    FEED = "feed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,17 @@ class Caller:
 
     def has(self, scope: Scope) -> bool:
         return scope in self.scopes or self.is_admin
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a token came from, as the audit log tells of it; None: in no request."""
+
+    request_id: str | None = None
+    source_ip: str | None = None
+
+
+NOWHERE: Final = Origin()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Who calls: a bearer token, looked up anew for each request.
 
 Everything below `/v1/` needs one, known route or not. A handler there takes a `Caller`,
-and gets one only through `for_scope`, so none can be reached without its scope.
+and gets one only through `for_scope`, so none can be reached without its scope. Change feeds
+show a secret of their own in the token's place: it opens their door (`for_sender`) and
+nothing else, and no token opens that.
 
 Failures are limited by address. A token that counts is let through however many failed
 before it from the same address: one wrong client must not lock out the others behind its
@@ -20,21 +22,25 @@ from svsync.domain.access import (
     Call,
     Caller,
     ForbiddenError,
+    Origin,
     Scope,
     UnauthenticatedError,
     token_name,
 )
 from svsync.domain.errors import SvsyncError
+from svsync.domain.feeds import secret_name
 from svsync.http.addresses import site_of
 from svsync.http.limits import Limits
 from svsync.observe.logs import log_context
 from svsync.services.authority import Authority, Rights
 from svsync.services.authorizing import Authorizing
+from svsync.services.feed_secrets import FeedSecrets, Sender
 from svsync.services.strangers import Strangers
 
 ADDRESS: Final = web.RequestKey("address", str)
 CALLER: Final = web.RequestKey("caller", Caller)
 RIGHTS: Final = web.RequestKey("rights", Rights)
+SENDER: Final = web.RequestKey("sender", Sender)
 FRESH: Final = web.RequestKey("fresh", bool)
 """The rights were asked for after the request began."""
 AUTHORIZING: Final = web.AppKey("authorizing", Authorizing)
@@ -43,6 +49,7 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CallersHandler = Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]
+SendersHandler = Callable[[web.Request, Sender], Awaitable[web.StreamResponse]]
 
 
 class TooManyFailuresError(SvsyncError):
@@ -102,6 +109,20 @@ def asked_often(request: web.Request) -> bool:
     return getattr(request.match_info.handler, "recalls", False)
 
 
+def for_sender(handler: SendersHandler) -> Handler:
+    """A handler for whoever holds a feed's secret, and for nobody else."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        return await handler(request, request[SENDER])
+
+    checked.of_feeds = True  # type: ignore[attr-defined]
+    return checked
+
+
+def _is_of_feeds(request: web.Request) -> bool:
+    return getattr(request.match_info.handler, "of_feeds", False)
+
+
 def for_scope(
     scope: Scope, action: str, handler: CallersHandler, *, recorded: bool = True
 ) -> Handler:
@@ -133,7 +154,11 @@ def _backend(request: web.Request) -> str | None:
 
 
 def identify(
-    authority: Authority, failures: Failures, strangers: Strangers, limits: Limits
+    authority: Authority,
+    feeds: FeedSecrets,
+    failures: Failures,
+    strangers: Strangers,
+    limits: Limits,
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The middleware that finds out who calls, and how often."""
 
@@ -142,27 +167,32 @@ def identify(
         if not request.path.startswith("/v1/"):
             return await handler(request)
         text = ""
+        often = asked_often(request)
         try:
-            text = bearer(request)
-            often = asked_often(request)
-            rights = authority.recall(text) if often else None
-            if rights is None:
-                rights = await authority.verify(text)
-                request[FRESH] = True
+            if _is_of_feeds(request):
+                text = _feed_secret(request)
+                sender = request[SENDER] = await feeds.vouch(text)
+                caller = sender.caller
+            else:
+                text = bearer(request)
+                rights = authority.recall(text) if often else None
+                if rights is None:
+                    rights = await authority.verify(text)
+                    request[FRESH] = True
+                request[RIGHTS], caller = rights, rights.caller
         except (UnauthenticatedError, ForbiddenError) as refused:
-            named = token_name(text)
+            named = token_name(text) or secret_name(text)
             strangers.count(site_of(request[ADDRESS]), named and named[0], refused.code)
             if isinstance(refused, ForbiddenError):  # the token is good, its tenant is shut
                 raise
             if (wait := failures.count(request[ADDRESS])) is not None:
                 raise TooManyFailuresError(wait) from None
             raise
-        request[RIGHTS] = rights
-        request[CALLER] = rights.caller
-        limits.take(rights.caller, request.method, request.path)
+        request[CALLER] = caller
+        limits.take(caller, request.method, request.path)
         if often:
             return await handler(request)
-        with log_context(tenant=rights.caller.slug):
+        with log_context(tenant=caller.slug):
             return await handler(request)
 
     return identified
@@ -173,11 +203,28 @@ def call_of(request: web.Request) -> Call:
     return Call(request[CALLER], request[REQUEST_ID], request[ADDRESS])
 
 
-def bearer(request: web.Request) -> str:
+def origin_of(request: web.Request) -> Origin:
+    """Where its token came from."""
+    return Origin(request[REQUEST_ID], request[ADDRESS])
+
+
+def bearer(request: web.Request, what: str = "a token") -> str:
     """The token's text. Raises UnauthenticatedError where there is none, or more than one."""
     given = request.headers.getall("Authorization", [])
     scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
     # Bytes that are no text would be met again where the token is looked up.
     if scheme.lower() != "bearer" or not text.isascii():
-        raise UnauthenticatedError("a token is needed, in one header: `Authorization: Bearer …`")
+        raise UnauthenticatedError(f"{what} is needed, in one header: `Authorization: Bearer …`")
     return text.strip(" ")
+
+
+def _feed_secret(request: web.Request) -> str:
+    """The same of a change feed. A query is written into logs on its way, so that nobody
+    comes to rely on a secret in it, none is taken at all."""
+    if request.query_string:
+        raise UnauthenticatedError(
+            "no query is taken here, for it is logged on its way: send the feed's secret in the"
+            " header `Authorization: Bearer …`, and make another one if this was it",
+            code="secret_in_query",
+        )
+    return bearer(request, "the feed's secret")

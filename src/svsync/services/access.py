@@ -14,11 +14,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from svsync.domain.access import (
+    NOWHERE,
     SECRET_BYTES,
     Caller,
     ForbiddenError,
     Identity,
     IdentityType,
+    Origin,
     Scope,
     UnauthenticatedError,
     is_token_id,
@@ -101,9 +103,9 @@ class Access:
         caller, _ = await self.vouch(text)
         return caller
 
-    async def vouch(self, text: str) -> tuple[Caller, float]:
+    async def vouch(self, text: str, origin: Origin = NOWHERE) -> tuple[Caller, float]:
         """The caller that a token's text vouches for, and for how many seconds it does yet.
-        One look-up by key.
+        One look-up by key; nothing is recorded.
 
         Raises:
             UnauthenticatedError: no token's text, unknown, revoked or expired.

@@ -10,11 +10,12 @@ from svsync.domain.ids import TenantId
 from svsync.domain.moments import parse_moment
 from svsync.store import audit as store
 from svsync.store.audit import Asking
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Row, Transaction
 
 QUERY: Final = "audit.query"
 """What the log calls a look at itself."""
-CURSOR: Final = r"[0-9]{1,18}-[0-9]{1,19}-[0-9]{1,19}"
+CURSOR: Final = r"[0-9]{1,17}-[0-9]{1,19}-[0-9]{1,19}"
+"""Of so many digits each moment is one: the last is in the year 5138."""
 _ALL_TIME: Final = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
 
 
@@ -51,7 +52,8 @@ class AuditLog:
             ValueError: a moment or the cursor that means nothing; the caller checks them.
             StoreError: the log cannot be looked at now.
         """
-        async with self._db.transaction(tenant, read_only=True) as tx:
+
+        async def look(tx: Transaction) -> list[Row]:
             now = await store.now(tx)
             asking = Asking(
                 begin=parse_moment(asked.begin, now) if asked.begin else _ALL_TIME[0],
@@ -63,7 +65,9 @@ class AuditLog:
                 decision=asked.decision,
                 before=_place(asked.cursor) if asked.cursor else None,
             )
-            rows = await store.page(tx, asking)
+            return await store.page(tx, asking)
+
+        rows = await self._db.read(tenant, look)
         more = len(rows) > asked.limit
         rows = rows[: asked.limit]
         return {
@@ -76,10 +80,7 @@ def _place(cursor: str) -> tuple[datetime, int, int]:
     if not re.fullmatch(CURSOR, cursor):
         raise ValueError("no cursor")
     at, chain, seq = (int(part) for part in cursor.split("-"))
-    try:
-        return EPOCH + at * MICROSECOND, min(chain, 2**63 - 1), min(seq, 2**63 - 1)
-    except OverflowError:
-        raise ValueError("no cursor") from None
+    return EPOCH + at * MICROSECOND, min(chain, 2**63 - 1), min(seq, 2**63 - 1)
 
 
 def _cursor(row: Row) -> str:

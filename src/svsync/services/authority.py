@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from svsync.domain.access import Caller, token_hash
+from svsync.domain.access import NOWHERE, Caller, Origin, token_hash
 from svsync.domain.ids import TenantId
 from svsync.domain.policies import ADMIN, Permission, Permissions, Rule, pattern_of
 from svsync.store import access as store
@@ -38,8 +38,9 @@ class Rights:
 
 
 class Voucher(Protocol):
-    async def vouch(self, text: str) -> tuple[Caller, float]:
-        """The caller that a token vouches for, and for how many seconds it does yet.
+    async def vouch(self, text: str, origin: Origin = NOWHERE) -> tuple[Caller, float]:
+        """The caller that a token vouches for, and for how many seconds it does yet. What is
+        recorded of that tells of `origin`.
 
         Raises:
             UnauthenticatedError, ForbiddenError: it does not count.
@@ -71,15 +72,15 @@ class Authority:
         self._callers.move_to_end(key)
         return rights
 
-    async def verify(self, text: str) -> Rights:
-        """The same, asked of the database now.
+    async def verify(self, text: str, origin: Origin = NOWHERE) -> Rights:
+        """The same, asked of the database now; `origin`: where the token came from.
 
         Raises:
             UnauthenticatedError, ForbiddenError: the token does not count.
             StoreUnavailableError: nobody can be known now.
         """
         began = self._clock()
-        caller, seconds = await self._voucher.vouch(text)
+        caller, seconds = await self._voucher.vouch(text, origin)
         permissions = await self.permissions(caller)
         rights = Rights(caller, permissions, began + min(seconds, KEPT_S))
         self._callers[token_hash(text)] = rights

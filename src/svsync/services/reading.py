@@ -35,6 +35,8 @@ from svsync.store.database import Database, Row
 
 CACHED_BYTES: Final = 64 * 1024 * 1024
 """Ciphertext that is kept for the next read of the same version."""
+_DESCRIBED: Final = 2_048
+"""Characters of metadata that are kept as text; it may be a hundred times as much."""
 _TRIES: Final = 5
 """Looks at a path while backends are configured anew all the time."""
 
@@ -180,7 +182,8 @@ class Reading:
         else:
             assert kept is not None
             secret, sealed = kept.secret, kept.sealed
-            self._kept.move_to_end((tenant, path), last=True)
+            if (tenant, path) in self._kept:  # it may have been dropped meanwhile
+                self._kept.move_to_end((tenant, path))
         keys = await self._sealing.for_tenant(tenant)
         data = await keys.open(Purpose.VALUE, secret, path, row["version"], sealed)
         return await self._answer(tenant, path, row, data)
@@ -200,7 +203,8 @@ class Reading:
         described = self._described.get((row["secret_id"], row["row_rev"]))
         if described is None:
             described = json.dumps(metadata_of(row), separators=(",", ":"))
-            self._described[row["secret_id"], row["row_rev"]] = described
+            if len(described) <= _DESCRIBED:
+                self._described[row["secret_id"], row["row_rev"]] = described
             if len(self._described) > 10_000:
                 self._described.popitem(last=False)
         return secret_of(

@@ -9,13 +9,15 @@ super_admin of the default tenant: once, and while there is none.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from svsync.domain.access import (
+    NOWHERE,
     Caller,
     ForbiddenError,
     IdentityType,
+    Origin,
     Scope,
     UnauthenticatedError,
     token_hash,
@@ -71,7 +73,7 @@ class SignIn:
         self._bootstrap = bootstrap
         self._now = now
 
-    async def vouch(self, text: str) -> tuple[Caller, float]:
+    async def vouch(self, text: str, origin: Origin = NOWHERE) -> tuple[Caller, float]:
         """The caller that a token vouches for, and for how many seconds it does yet.
 
         Raises:
@@ -93,7 +95,7 @@ class SignIn:
         if row["status"] != "active":
             raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
         if _tells_news(claims, row) or self._may_become_super_admin(claims, row):
-            row = await self._take_over(tenant, claims)
+            row = await self._take_over(tenant, claims, origin)
         groups = claims.groups if claims.groups is not None else tuple(row["groups"] or ())
         caller = Caller(
             tenant=tenant,
@@ -133,7 +135,7 @@ class SignIn:
             and is_same_address(claims.email, self._bootstrap)
         )
 
-    async def _take_over(self, tenant: TenantId, claims: Claims) -> Row:
+    async def _take_over(self, tenant: TenantId, claims: Claims, origin: Origin) -> Row:
         """Take over what a token says of its holder's groups, and make super_admin who is to
         be; what stands then.
 
@@ -147,20 +149,35 @@ class SignIn:
             if _tells_news(claims, row):
                 groups = claims.groups or ()
                 await scaikey.tell_groups(tx, identity, groups, claims.issued_at)
-                await self._record(tenant, claims, "identity.groups", {"groups": groups})
+                await self._record(tenant, claims, origin, "identity.groups", {"groups": groups})
             if self._may_become_super_admin(claims, row):
                 await scaikey.promote(tx, identity, _BOOTSTRAP)
-                await self._record(tenant, claims, "super_admin.promote", {"by": _BOOTSTRAP})
+                about = {"by": _BOOTSTRAP}
+                await self._record(tenant, claims, origin, "super_admin.promote", about)
                 get_logger().warning("super_admin_made", identity_id=identity)
             return await scaikey.find(tx, identity)
 
     async def _record(
-        self, tenant: TenantId, claims: Claims, action: str, detail: dict[str, object]
+        self,
+        tenant: TenantId,
+        claims: Claims,
+        origin: Origin,
+        action: str,
+        detail: Mapping[str, object],
     ) -> None:
         identity = claims.identity
         said = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
         await self._recorder.record(
-            Entry(tenant, identity.type, identity.id, action, Decision.ALLOW, detail=said)
+            Entry(
+                tenant,
+                identity.type,
+                identity.id,
+                action,
+                Decision.ALLOW,
+                request_id=origin.request_id,
+                source_ip=origin.source_ip,
+                detail=said,
+            )
         )
 
 
@@ -178,8 +195,8 @@ class Vouching:
         self._static = static
         self._scaikey = scaikey
 
-    async def vouch(self, text: str) -> tuple[Caller, float]:
+    async def vouch(self, text: str, origin: Origin = NOWHERE) -> tuple[Caller, float]:
         """Raises: as that of the two whose token it is."""
         if self._scaikey is None or text.startswith(STATIC):
-            return await self._static.vouch(text)
-        return await self._scaikey.vouch(text)
+            return await self._static.vouch(text, origin)
+        return await self._scaikey.vouch(text, origin)
