@@ -73,12 +73,12 @@ async def _opened(
     args: argparse.Namespace, action: str | None = None, **about: object
 ) -> AsyncIterator[tuple["Webhooks", "TenantId"]]:
     """With what the audit log is to tell of before it is done; None: it changes nothing."""
-    given = getattr(args, "endpoint", "")
-    if _ID.fullmatch(given):  # what is no id may be the endpoint's own secret
-        about["webhook"] = given
     from svsync.app import open_webhooks
     from svsync.cli.opening import opened, record
 
+    given = getattr(args, "endpoint", "")
+    if _ID.fullmatch(given):  # what is no id may be the endpoint's own secret
+        about["webhook"] = given
     async with opened(args) as (app, tenant), open_webhooks(app) as (webhooks, _):
         if action is not None:
             await record(app, tenant, action, about=about)
