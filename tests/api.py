@@ -21,7 +21,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from tests.docs.error_codes import told
 from tests.house import TENANT, House
 
-from svsync.app import new_id
+from svsync.app import new_id, open_webhooks
 from svsync.bus.local import LocalSignals
 from svsync.domain.access import Identity, Scope
 from svsync.domain.ids import TenantId
@@ -34,14 +34,16 @@ from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
+from svsync.services.notices import Notices
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling
+from svsync.services.webhooks import Webhooks
 
 BACKENDS: Final = "/v1/federation/backends"
 DOCUMENT: Final[dict[str, Any]] = json.loads(document())
 ROBOT: Final = Identity.parse("sa:robot")
-_METHODS: Final = {"get", "post", "put", "patch", "delete"}
+_METHODS: Final = {"get", "post", "put", "patch", "delete", "options"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,11 @@ def _validator(method: str, template: str, status: str) -> Draft202012Validator:
     if "$ref" in response:
         response = DOCUMENT["components"]["responses"][response["$ref"].rpartition("/")[2]]
     [content] = response["content"].values()
-    return _of(content["schema"])
+    return schema_of(content["schema"])
 
 
-def _of(schema: dict[str, Any]) -> Draft202012Validator:
-    # Its references are those of the whole document.
+def schema_of(schema: dict[str, Any]) -> Draft202012Validator:
+    """Whose references are those of the whole document."""
     return Draft202012Validator({**schema, "components": DOCUMENT["components"]})
 
 
@@ -127,7 +129,7 @@ def check(method: str, path: str, answer: Answer) -> None:
             _validator(method.lower(), template, str(answer.status)).validate(answer.body)
             return
     assert answer.status in (401, 404, 405, 429)
-    _of({"$ref": "#/components/schemas/Error"}).validate(answer.body)
+    schema_of({"$ref": "#/components/schemas/Error"}).validate(answer.body)
 
 
 def documented() -> set[tuple[str, str]]:
@@ -174,8 +176,12 @@ def api_of(
     access: Access,
     clock: Any = time.monotonic,
     voucher: Voucher | None = None,
+    webhooks: Webhooks | None = None,
 ) -> Api:
+    """`webhooks`: None where nothing is sent."""
     app = house.app
+    scheduling = Scheduling(app.db, LocalSignals(), ids=new_id, health_interval=60)
+    nowhere: Any = None
     return Api(
         authority=Authority(app.db, voucher or access, clock=time.monotonic),
         authorizing=Authorizing(app.recorder),
@@ -194,7 +200,10 @@ def api_of(
         reports=Reports(app.db),
         policies=app.policies,
         policy_tests=app.policy_tests,
-        scheduling=Scheduling(app.db, LocalSignals(), ids=new_id, health_interval=60),
+        scheduling=scheduling,
+        webhooks=webhooks or Webhooks(app.db, app.sealing, nowhere, ids=new_id),
+        feed_secrets=app.feed_secrets,
+        notices=Notices(app.db, app.registry, app.registry.arriving, scheduling.notice),
         readiness=Readiness(app.db, clock),
     )
 
@@ -212,16 +221,25 @@ async def open_front(
     now = [0.0]
     access = Access(house.app.db, ids=new_id, random=secrets.token_bytes)
     made = replace(house.app.settings, bind_address="127.0.0.1:0", **settings)
-    server = make_server(
-        api_of(house, access, lambda: now[0], voucher),
-        trusted_proxies=made.trusted_proxies,
-        clock=lambda: now[0],
-        limits=Limits(rates, clock=lambda: now[0]),
-    )
+    own: set[tuple[str, int]] = set()
     async with (
-        listening(server, made, grace=5) as listener,
+        open_webhooks(replace(house.app, settings=made), own_listeners=lambda: frozenset(own)) as (
+            webhooks,
+            _,
+        ),
         aiohttp.ClientSession() as session,
+        listening(
+            make_server(
+                api_of(house, access, lambda: now[0], voucher, webhooks),
+                trusted_proxies=made.trusted_proxies,
+                clock=lambda: now[0],
+                limits=Limits(rates, clock=lambda: now[0]),
+            ),
+            made,
+            grace=5,
+        ) as listener,
     ):
+        own.add((listener.host, listener.port))
         front = Front(house, access, listener, Client(session, listener.url, None), now)
         front.client.token = await front.token(Scope.ADMIN)
         yield front

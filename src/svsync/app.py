@@ -46,6 +46,7 @@ from svsync.services.conflicts import Conflicts
 from svsync.services.deliveries import Deliveries
 from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
+from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.groups import Groups
 from svsync.services.idempotency import Idempotency
 from svsync.services.listing import Listing
@@ -71,6 +72,7 @@ from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
 from svsync.store.database import Database, open_database
 from svsync.store.migrate import Migration, migrate
+from svsync.store.replica import Replica, open_replica
 
 if TYPE_CHECKING:  # loaded where no database is configured
     from svsync.embedded.postgres import EmbeddedPostgres
@@ -110,6 +112,7 @@ class App:
     runs: Runs
     retention: Retention
     access: Access
+    feed_secrets: FeedSecrets
     groups: Groups
     policies: Policies
     policy_tests: PolicyTests
@@ -156,6 +159,7 @@ async def open_app(
         if embedded is not None:
             stack.enter_context(_told_of_full_disk(embedded))
         db = await stack.enter_async_context(open_database(dsn, size=pool))
+        db.replica = await _replica(settings, db, stack)
         await migrate(dsn, apply=settings.migrate_on_start)
         await restore.remember(db, only_first=True)
         roots = await keys.root_keys(db)
@@ -193,7 +197,7 @@ async def open_app(
             registry=registry,
             sealing=sealing,
             secrets=secrets,
-            listing=Listing(db, sealing),
+            listing=Listing(db, sealing, proxying),
             writes=SecretWrites(db, sealing, registry, ids=new_id),
             idempotency=Idempotency(db, sealing, ids=new_id),
             federation=Federation(db, registry),
@@ -230,6 +234,7 @@ async def open_app(
             ),
             retention=Retention(db, ages_of(settings)),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
+            feed_secrets=FeedSecrets(db, ids=new_id, random=entropy.token_bytes),
             groups=Groups(db),
             policies=Policies(db, ids=new_id),
             policy_tests=PolicyTests(db),
@@ -238,7 +243,7 @@ async def open_app(
             audit=AuditLog(db),
             months=AuditMonths(db, recorder, settings.audit_retention),
             signing=signing,
-            checkpoints=Checkpoints(db, signing, anchors(settings)),
+            checkpoints=Checkpoints(db, signing, anchors(settings, environ)),
             verification=Verification(db, signing),
             proxying=proxying,
             reading=Reading(db, recorder, sealing, proxying),
@@ -278,7 +283,7 @@ def open_hints(settings: Settings) -> AbstractAsyncContextManager[Signals]:
 async def open_webhooks(
     app: App,
     *,
-    own_listeners: frozenset[tuple[str, int]] = frozenset(),
+    own_listeners: Callable[[], frozenset[tuple[str, int]]] = frozenset,
     meter: Meter = SILENT,
     tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[tuple[Webhooks, Deliveries]]:
@@ -369,13 +374,14 @@ def make_doctor(
         async with AsyncExitStack() as stack:
             dsn, embedded = await _store(settings, stack)
             db = await stack.enter_async_context(open_database(dsn, size=4))
+            replica = await _replica(settings, db, stack)
             problem = None
             try:
                 await migrate(dsn, apply=False)
             except SchemaError as found:
                 problem = found
             bound[:] = [Authorisations(db)]
-            yield Store(db, embedded is not None, problem)
+            yield Store(db, embedded is not None, problem, replica)
 
     async def open_root(db: Database) -> Sealing | None:
         roots = await keys.root_keys(db)
@@ -402,7 +408,7 @@ def make_doctor(
         open_root=open_root,
         open_hints=lambda: open_hints(settings),
         now=lambda: datetime.now(UTC),
-        places=[anchor.place for anchor in anchors(settings)],
+        places=[anchor.place for anchor in anchors(settings, environ)],
     )
 
 
@@ -435,6 +441,14 @@ async def _store(
     server = await stack.enter_async_context(embedded_postgres(Path(settings.state_dir)))
     get_logger().info("embedded_store", detail="no DATABASE_URL: an embedded PostgreSQL serves")
     return server.dsn, server
+
+
+async def _replica(settings: Settings, db: Database, stack: AsyncExitStack) -> Replica | None:
+    """What may be a moment old is read there; None: no such place is configured."""
+    if settings.database_url_read is None:
+        return None
+    dsn = settings.database_url_read.reveal()
+    return await stack.enter_async_context(open_replica(dsn, db, max_lag=settings.max_replica_lag))
 
 
 @contextmanager

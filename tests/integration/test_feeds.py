@@ -10,10 +10,11 @@ import pytest
 
 from svsync.domain.errors import ConfigError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec, Mode, Overrides, RuleSpec
+from svsync.domain.feeds import MOST_PATHS
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.domain.mapping import RuleSet
 from svsync.ports import Notice
-from svsync.services.feeds import MOST_PATHS, Feeds, Listening
+from svsync.services.feeds import Feeds, Listening
 
 AUDIT = {"feed": "vault-audit", "listen": "unix:/run/svsync/audit.sock"}
 GAP = Notice("", None)

@@ -16,10 +16,14 @@ from svsync.domain.access import Scope
 from svsync.observe.logs import configure
 
 HOUSE = f"{BACKENDS}/{BACKEND}"
-NOBODYS = {"run": "run_" + "0" * 32, "path": "app/a"}
+NOBODYS = {"run": "run_" + "0" * 32, "path": "app/a", "secret_id": "fds_" + "0" * 32}
 """What stands in a path for each name in it, where it is no backend's."""
 
-RESOLVING = {"path": "ext/a", "resolution": "use_local"}
+BODIES = {
+    "/resolve": {"path": "ext/a", "resolution": "use_local"},
+    "/feed-secrets": {"feed": "http"},
+}
+"""Of routes that look at their body first, by how they end."""
 
 
 def _filled(path: str) -> str:
@@ -85,7 +89,8 @@ async def test_another_tenants_ids_are_as_unknown_as_those_of_nobody(front: Fron
         if path == BACKENDS:
             assert (await stranger.get(path)).body["backends"] == []
             continue
-        body = RESOLVING if path.endswith("/resolve") else None
+        sent = method == "POST"
+        body = next((b for end, b in BODIES.items() if sent and path.endswith(end)), None)
         theirs = path.replace("run_" + "0" * 32, ended.record.run_id)
         foreign = await stranger.call(method, theirs, json=body)
         unknown = await stranger.call(method, theirs.replace(BACKEND, "fed_nobody"), json=body)

@@ -35,6 +35,8 @@ OF_RIGHTS_AND_THE_LOG = (
     " VALUES (1, 'user:u', 'k', 'a', '')",
     "INSERT INTO backend_authorisations (tenant_id, backend_id, credential, origin, mapping,"
     " authorised_by) VALUES (1, 'fed_house', '', '', '', 'user:u')",
+    "INSERT INTO feed_secrets (tenant_id, secret_id, backend_id, feed, hash, created_by)"
+    " VALUES (1, 'fds', 'fed_house', 'http', '', 'user:u')",
 )
 
 

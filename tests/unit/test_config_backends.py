@@ -550,12 +550,12 @@ def test_filters_are_those_of_the_type() -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        ({}, "events[0].feed: is missing; add feed: vault-audit or"),
+        ({}, "events[0].feed: is missing; add feed: vault-audit, "),
         (
             {"feed": "vault-event"},
-            "events[0].feed: must be vault-audit or vault-events; did you mean vault-events?",
+            "events[0].feed: must be vault-audit, vault-events or http; did you mean vault-events?",
         ),
-        ({"feed": "xyzzy"}, "events[0].feed: must be vault-audit or vault-events"),
+        ({"feed": "xyzzy"}, "events[0].feed: must be vault-audit, vault-events or http"),
         (
             {"feed": "aws-sqs", "queue_url": "https://x"},
             "feed: is for aws-secrets-manager, not for",

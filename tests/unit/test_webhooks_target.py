@@ -82,7 +82,7 @@ async def test_own_listener_is_no_target() -> None:
     async with Receiver() as receiver:
         host, _, port = receiver.url.removeprefix("http://").partition("/")[0].partition(":")
         own = frozenset({(host, int(port))})
-        async with open_webhook_client(private=True, own_listeners=own) as client:
+        async with open_webhook_client(private=True, own_listeners=lambda: own) as client:
             named = receiver.url.replace("127.0.0.1", "localhost")
             for url in (receiver.url, named):
                 assert (await sent(client, url)).error == "target_refused"

@@ -14,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
@@ -45,6 +45,7 @@ _COMMANDS = (
     "groups",
     "auth",
     "webhooks",
+    "feeds",
     "audit",
     "admin",
     "doctor",
@@ -92,7 +93,9 @@ def exit_code(error: SvsyncError) -> int:
 
 def _execute(args: argparse.Namespace) -> int:
     try:
-        return _until_a_signal(_command(args)(args))
+        command = _command(args)
+        factory = args.loop(args) if args.loop else None
+        return _until_a_signal(command(args), factory)
     except _Interrupted as interrupted:
         error, code = SvsyncError("interrupted", code="interrupted"), 128 + interrupted.signal
     except SvsyncError as known:
@@ -178,7 +181,9 @@ class _Interrupted(Exception):
         self.signal = number
 
 
-def _until_a_signal(command: Coroutine[Any, Any, int]) -> int:
+def _until_a_signal(
+    command: Coroutine[Any, Any, int], factory: Callable[[], asyncio.AbstractEventLoop] | None
+) -> int:
     """Run the command. The first SIGINT or SIGTERM cancels it: it cleans up behind
     itself. The second ends the process where it stands.
 
@@ -202,7 +207,8 @@ def _until_a_signal(command: Coroutine[Any, Any, int]) -> int:
         return await command
 
     try:
-        return asyncio.run(supervise())
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(supervise())
     except asyncio.CancelledError:
         if not received:
             raise
@@ -233,6 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
         failure={},
         rest=None,
         backend=None,
+        loop=None,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name in _COMMANDS:

@@ -10,7 +10,8 @@ import asyncio
 import email.utils
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -21,7 +22,13 @@ from yarl import URL
 from svsync import __version__
 from svsync.domain.errors import ConfigError
 from svsync.domain.webhooks import Answer, Failure, answer_of
-from svsync.network import AddressRefusedError, NetworkPolicy, refuse_reason, socket_guard
+from svsync.network import (
+    AddressInfo,
+    AddressRefusedError,
+    NetworkPolicy,
+    refuse_reason,
+    socket_guard,
+)
 
 MAX_ANSWER: Final = 4096
 """Bytes of an answer that are read; a longer one costs the connection."""
@@ -40,7 +47,7 @@ class WebhookClient:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        policy: NetworkPolicy,
+        policy: Callable[[], NetworkPolicy],
         *,
         private: bool,
         timeout: float = TIMEOUT_S,
@@ -52,12 +59,12 @@ class WebhookClient:
 
     def check(self, url: str) -> None:
         """Raises ConfigError (`target_refused`) for an URL that no message may go to."""
-        target_of(url, self._policy, private=self._private)
+        target_of(url, self._policy(), private=self._private)
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """One attempt. Whatever happens is an answer, with a code where nothing was taken."""
         try:
-            target = target_of(url, self._policy, private=self._private)
+            target = target_of(url, self._policy(), private=self._private)
         except ConfigError:
             return Answer(None, Failure.TARGET_REFUSED)
         try:
@@ -80,7 +87,7 @@ class WebhookClient:
 async def open_webhook_client(
     *,
     private: bool,
-    own_listeners: frozenset[tuple[str, int]] = frozenset(),
+    own_listeners: Callable[[], frozenset[tuple[str, int]]] = frozenset,
     timeout: float = TIMEOUT_S,
 ) -> AsyncIterator[WebhookClient]:
     """A client whose connections are shared by all endpoints.
@@ -91,14 +98,21 @@ async def open_webhook_client(
     Args:
         private: messages may also go to private and loopback addresses, over http and to
             any port (`allow_private_targets`).
-        own_listeners: (address, port) of this process; never a target.
+        own_listeners: (address, port) of this process; never a target. Asked at every
+            connect, for a listener may be opened later than this.
         timeout: seconds of one attempt.
     """
-    policy = NetworkPolicy(
-        allow_loopback=private, file_managed=private, own_listeners=own_listeners
-    )
+
+    def policy() -> NetworkPolicy:
+        return NetworkPolicy(
+            allow_loopback=private, file_managed=private, own_listeners=own_listeners()
+        )
+
+    def guarded(target: AddressInfo) -> socket.socket:
+        return socket_guard(policy(), "")(target)
+
     connector = aiohttp.TCPConnector(
-        limit=0, keepalive_timeout=_KEEP_ALIVE_S, socket_factory=socket_guard(policy, "")
+        limit=0, keepalive_timeout=_KEEP_ALIVE_S, socket_factory=guarded
     )
     async with aiohttp.ClientSession(
         connector=connector,

@@ -259,8 +259,9 @@ FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
         ),
     ),
     "vault-events": ("hashicorp-vault", ()),
+    "http": ("", ()),
 }
-"""Feed → the type of backend it serves and the keys beside `feed`."""
+"""Feed → the type of backend it serves, empty for any, and the keys beside `feed`."""
 
 LATER_FEEDS: Mapping[str, str] = {
     "aws-sqs": "aws-secrets-manager",

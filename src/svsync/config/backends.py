@@ -11,7 +11,7 @@ import difflib
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from svsync.config.backend_keys import BACKEND, EXTRA
 from svsync.config.backend_types import FEEDS, LATER_FEEDS, TYPES, BackendType
@@ -237,12 +237,15 @@ def _read_filters(node: Node | None, type_name: str) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items()}
 
 
+_FEED_NAMES: Final = f"{', '.join(list(FEEDS)[:-1])} or {list(FEEDS)[-1]}"
+
+
 def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[str, Any]:
     feed_node = _member(node, "feed")
     if feed_node.value is None:
-        raise feed_node.error(f"is missing; add feed: {' or '.join(FEEDS)}")
+        raise feed_node.error(f"is missing; add feed: {_FEED_NAMES}")
     wanted, keys = _known_feed(feed_node)
-    if type_name in TYPES and type_name != wanted:
+    if wanted and type_name in TYPES and type_name != wanted:
         raise feed_node.error(f"is for {wanted}, not for {type_name}")
     if feed_node.value in LATER_FEEDS:
         raise feed_node.error(
@@ -260,7 +263,7 @@ def _known_feed(node: Node) -> tuple[str, tuple[Key, ...]]:
         return LATER_FEEDS[name], ()
     nearest = difflib.get_close_matches(name, [*FEEDS, *LATER_FEEDS], 1, 0.4)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise node.error(f"must be {' or '.join(FEEDS)}{hint}")
+    raise node.error(f"must be {_FEED_NAMES}{hint}")
 
 
 # --- what the API may not say ---------------------------------------------------------

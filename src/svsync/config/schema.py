@@ -139,7 +139,8 @@ def reference_page() -> str:
     parts.append("## `events`\n")
     for feed, (type_name, keys) in FEEDS.items():
         parts.append(f"### `feed: {feed}`\n")
-        parts.append(f"For `{type_name}`." + ("" if keys else " It takes no other key.") + "\n")
+        whose = f"`{type_name}`" if type_name else "a backend of any type"
+        parts.append(f"For {whose}." + ("" if keys else " It takes no other key.") + "\n")
         if keys:
             parts.append(_table(keys))
     return "\n".join(parts)

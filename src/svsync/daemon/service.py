@@ -20,6 +20,7 @@ from typing import Final
 from svsync import __version__
 from svsync.app import App, new_id, open_app, open_hints, open_vouching, open_webhooks
 from svsync.config.model import Settings
+from svsync.daemon.beside import Beside
 from svsync.daemon.systemd import Notify
 from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.roles import Role
@@ -42,16 +43,20 @@ from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
 from svsync.services.instances import keep_beating
+from svsync.services.notices import Notices
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.singletons import turn_at
+from svsync.services.webhooks import Webhooks
 from svsync.services.workers import Workers
 
 SLOTS: Final = 8
 """Runs that one process works at a time."""
 POOL: Final = 24
 """Connections to the database: two a run, and those of the API."""
+API_POOL: Final = 8
+"""Those of the API, where a process works no runs."""
 RETENTION_S: Final = 3600.0
 """Seconds between two walks of retention, whichever process makes them."""
 _LOOK_S: Final = 60.0
@@ -78,11 +83,13 @@ async def serve(
     *,
     roles: Collection[Role],
     environ: Mapping[str, str] | None = None,
+    beside: Beside | None = None,
     told: Callable[[App, Place], None],
 ) -> None:
     """Run the service until SIGTERM or SIGINT; a second one ends the process where it is.
 
-    SIGHUP reads the configuration anew. `told` is called once everything runs.
+    SIGHUP reads the configuration anew. `beside`: it shares its port with others. `told` is
+    called once everything runs.
 
     Raises:
         SvsyncError: whatever keeps it from starting, as one sentence.
@@ -93,16 +100,26 @@ async def serve(
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(environ))
         app = await stack.enter_async_context(
-            open_app(settings, environ=environ, meter=meter, tracer=tracer, pool=POOL)
+            open_app(
+                settings,
+                environ=environ,
+                meter=meter,
+                tracer=tracer,
+                pool=POOL if Role.WORKER in roles else API_POOL,
+            )
         )
         signals = await stack.enter_async_context(open_hints(settings))
         with suppress(SvsyncError):  # looked after again by whoever has the turn
             await app.months.prepare()
-        service = _Service(app, settings, load, signals, meter, tracer, notify, frozenset(roles))
-        place = await service.listen(stack)
-        _, deliveries = await stack.enter_async_context(
-            open_webhooks(app, own_listeners=service.own_listeners, meter=meter, tracer=tracer)
+        service = _Service(
+            app, settings, load, signals, meter, tracer, notify, frozenset(roles), beside
         )
+        webhooks, deliveries = await stack.enter_async_context(
+            open_webhooks(
+                app, own_listeners=lambda: service.own_listeners, meter=meter, tracer=tracer
+            )
+        )
+        place = await service.listen(stack, webhooks)
         stop = asyncio.Event()
         # Not before: until here a signal cancels the start, however long that waits.
         _on_signals(stop, service.reload)
@@ -144,6 +161,7 @@ class _Service:
         tracer: Tracer,
         notify: Notify,
         roles: frozenset[Role],
+        beside: Beside | None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -153,6 +171,7 @@ class _Service:
         self._tracer = tracer
         self._notify = notify
         self._roles = roles
+        self._beside = beside
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._listener: Listener | None = None
         self._working: asyncio.Task[None] | None = None
@@ -166,10 +185,10 @@ class _Service:
         self.own_listeners: frozenset[tuple[str, int]] = frozenset()
         self.reload = asyncio.Event()
 
-    async def listen(self, stack: AsyncExitStack) -> Place:
+    async def listen(self, stack: AsyncExitStack, webhooks: Webhooks) -> Place:
         """Open the listeners of this process's roles."""
         app, settings = self._app, self._settings
-        at: set[tuple[str, int]] = set()
+        at: set[tuple[str, int]] = set() if self._beside is None else {*self._beside.listeners}
         metrics = None
         if settings.metrics_address is not None:
             gauges = Gauges(app.db, self._meter)
@@ -201,6 +220,15 @@ class _Service:
                 policies=app.policies,
                 policy_tests=app.policy_tests,
                 scheduling=self._scheduling,
+                webhooks=webhooks,
+                feed_secrets=app.feed_secrets,
+                notices=Notices(
+                    app.db,
+                    app.registry,
+                    app.registry.arriving,
+                    self._scheduling.notice,
+                    meter=self._meter,
+                ),
                 readiness=Readiness(app.db, time.monotonic),
             )
             limits = Limits(
@@ -209,10 +237,14 @@ class _Service:
                 processes=lambda: self._answering,
             )
             server = make_server(
-                api, trusted_proxies=settings.trusted_proxies, limits=limits, tracer=self._tracer
+                api,
+                trusted_proxies=settings.trusted_proxies,
+                limits=limits,
+                tracer=self._tracer,
+                meter=self._meter,
             )
             self._listener = await stack.enter_async_context(
-                listening(server, settings, grace=_CLOSE_S)
+                listening(server, settings, grace=_CLOSE_S, shared=self._beside is not None)
             )
             at.add((self._listener.host, self._listener.port))
         self.own_listeners = frozenset(at)

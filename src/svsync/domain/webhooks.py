@@ -54,6 +54,11 @@ class EventType(StrEnum):
     SECRET_CHANGED = "federation.secret.changed"
 
 
+NAMING: Final = frozenset(
+    {EventType.SECRET_CHANGED, EventType.CONFLICT_DETECTED, EventType.CONFLICT_RESOLVED}
+)
+"""Those that name secrets."""
+
 TEST_TYPE: Final = "federation.webhook.test"
 """Sent when a person asks for it, to any endpoint; nobody subscribes to it."""
 

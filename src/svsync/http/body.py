@@ -63,7 +63,18 @@ async def read_document(request: web.Request) -> dict[str, object]:
     Raises: as `read_body`, of what it says of the body as a whole.
     """
     data = await received(request)
-    return _object(_text(data)) if data else {}
+    found = _object(_text(data)) if data else {}
+    with told_by_field():
+        from_json(found)  # refuses what is nested deeper than whoever reads it goes
+    return found
+
+
+async def read_json(request: web.Request) -> object:
+    """The body as it is, any JSON value; whoever reads it checks what it holds.
+
+    Raises: as `read_body`, of what it says of the body as a whole.
+    """
+    return _value(_text(await received(request)))
 
 
 async def read_value_body(
@@ -190,8 +201,15 @@ def _text(data: bytes) -> str:
 
 
 def _object(text: str, decoder: json.JSONDecoder | None = None) -> dict[str, object]:
+    value = _value(text, decoder)
+    if not isinstance(value, dict):
+        raise _malformed("the body must be a JSON object")
+    return value
+
+
+def _value(text: str, decoder: json.JSONDecoder | None = None) -> object:
     try:
-        value = (decoder or _DECODER).decode(text)
+        value: object = (decoder or _DECODER).decode(text)
     except json.JSONDecodeError as error:  # its own text quotes nothing, but it holds the body
         raise _malformed(
             f"the body is not JSON at line {error.lineno}, column {error.colno}"
@@ -200,8 +218,6 @@ def _object(text: str, decoder: json.JSONDecoder | None = None) -> dict[str, obj
         raise _malformed("the body is nested too deeply") from None
     except ValueError:  # an integer of thousands of digits
         raise _malformed("the body holds a number that is too long") from None
-    if not isinstance(value, dict):
-        raise _malformed("the body must be a JSON object")
     return value
 
 

@@ -29,6 +29,7 @@ from svsync.http.backends import BackendRoutes
 from svsync.http.body import MAX_BODY, MAX_VALUE_BODY, RequestError
 from svsync.http.conflicts import ConflictRoutes
 from svsync.http.federation import FederationRoutes, Trigger
+from svsync.http.feeds import FeedRoutes
 from svsync.http.idempotency import IDEMPOTENCY
 from svsync.http.identity import (
     ADDRESS,
@@ -42,11 +43,14 @@ from svsync.http.identity import (
     identify,
 )
 from svsync.http.limits import Limits, RateLimitedError
+from svsync.http.not_served import not_served
 from svsync.http.policies import PolicyRoutes
 from svsync.http.secret_writes import SecretWriteRoutes
 from svsync.http.secrets import SecretRoutes
 from svsync.http.tracing import traced
+from svsync.http.webhooks import WebhookRoutes
 from svsync.observe.logs import get_logger, log_context
+from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
@@ -54,8 +58,10 @@ from svsync.services.authorizing import Authorizing
 from svsync.services.backends import ManagedBackends
 from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
+from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
 from svsync.services.listing import Listing
+from svsync.services.notices import Notices
 from svsync.services.pair_states import PairStates
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
@@ -66,6 +72,8 @@ from svsync.services.reports import Reports
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
 from svsync.services.strangers import Strangers
+from svsync.services.webhook_rights import WebhookRights
+from svsync.services.webhooks import Webhooks
 
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
 
@@ -95,6 +103,9 @@ class Api:
     policies: Policies
     policy_tests: PolicyTests
     scheduling: Trigger
+    webhooks: Webhooks
+    feed_secrets: FeedSecrets
+    notices: Notices
     readiness: Readiness
 
 
@@ -106,6 +117,7 @@ def make_server(
     clock: Callable[[], float] = time.monotonic,
     limits: Limits | None = None,
     tracer: Tracer = UNTRACED,
+    meter: Meter = SILENT,
 ) -> web.Application:
     """The application; `listening` serves it.
 
@@ -114,6 +126,7 @@ def make_server(
         ids: draws the id of a request that brings none.
         clock: seconds that never go back.
         limits: how often one identity may call; None: as often as it likes.
+        meter: is told of reads.
     """
     app = web.Application(
         client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
@@ -121,7 +134,13 @@ def make_server(
             traced(tracer),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
-            identify(api.authority, Failures(clock), api.strangers, limits or Limits(clock=clock)),
+            identify(
+                api.authority,
+                api.feed_secrets,
+                Failures(clock),
+                api.strangers,
+                limits or Limits(clock=clock),
+            ),
         ],
     )
     app[AUTHORIZING] = api.authorizing
@@ -135,10 +154,13 @@ def make_server(
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
     app.add_routes(ConflictRoutes(api.conflicts).routes())
+    app.add_routes(WebhookRoutes(api.webhooks, WebhookRights(api.authorizing)).routes())
+    app.add_routes(FeedRoutes(api.notices, api.feed_secrets).routes())
     app.add_routes(AuditRoutes(api.audit).routes())
     app.add_routes(access.routes())
     app.add_routes(PolicyRoutes(api.policies, api.policy_tests).routes())
-    app.add_routes(SecretRoutes(api.reading, api.authority, api.secrets, api.listing).routes())
+    secrets = SecretRoutes(api.reading, api.authority, api.secrets, api.listing, meter=meter)
+    app.add_routes(secrets.routes())
     app.add_routes(SecretWriteRoutes(api.writes).routes())
     return app
 
@@ -290,6 +312,7 @@ _STATES: Final = frozenset(
         "not_synced",
         "mapping_overlap",
         "authorisation_changed",
+        "endpoint_disabled",
         "hides_local_secrets",
         "unpushed_local_changes",
     }
@@ -343,7 +366,10 @@ def _of_http(request: web.Request, stopped: web.HTTPException) -> web.Response:
     if stopped.status not in _HTTP_CODES:
         get_logger().error("request_failed", exc_info=stopped)
         return _error(request, 500, *_INTERNAL)
-    answer = _error(request, stopped.status, *_HTTP_CODES[stopped.status])
+    told = _HTTP_CODES[stopped.status]
+    if stopped.status == 404 and (elsewhere := not_served(request.path)):
+        told = ("not_served_here", elsewhere)
+    answer = _error(request, stopped.status, *told)
     if "Allow" in stopped.headers:
         answer.headers["Allow"] = stopped.headers["Allow"]
     return answer
@@ -367,6 +393,8 @@ def _of_error(request: web.Request, error: SvsyncError) -> web.Response:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="svsync"'
     if isinstance(error, TooManyFailuresError | RateLimitedError):
         answer.headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, errors.BackendError) and error.retry_after is not None:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     elif status == 503 or error.code == "write_in_progress":
         answer.headers["Retry-After"] = "1"
     elif status == 408:

@@ -38,7 +38,7 @@ READ_MODES: Final = ("local", "proxy", OTHER)
 READ_STATUSES: Final = ("ok", "not_found", "denied", "unreachable", "error", OTHER)
 NOTICE_OUTCOMES: Final = ("told", "unmapped", "gap", "dropped", OTHER)
 FEEDS: Final = (
-    "vault-audit", "vault-events", "aws-sqs", "azure-eventgrid", "gcp-pubsub", OTHER,
+    "vault-audit", "vault-events", "aws-sqs", "azure-eventgrid", "gcp-pubsub", "http", OTHER,
 )  # fmt: skip
 
 _RUN_SECONDS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
@@ -162,6 +162,7 @@ class Metrics(Meter):
             ("tenant", "mode", "status"),
             registry=registry,
         )
+        self._read_series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._read_seconds = Histogram(
             "svsync_read_duration_seconds",
             "How long reads of a secret's value took.",
@@ -235,10 +236,17 @@ class Metrics(Meter):
         self._delivery_seconds.labels(tenant).observe(seconds)
 
     def read_served(self, tenant: str, mode: str, status: str, seconds: float) -> None:
-        self._tenants.add(tenant)
-        mode = _listed(mode, READ_MODES)
-        self._reads.labels(tenant, mode, _listed(status, READ_STATUSES)).inc()
-        self._read_seconds.labels(tenant, mode).observe(seconds)
+        # Thousands of times a second: looking a series up by its labels costs the most.
+        series = self._read_series.get((tenant, mode, status))
+        if series is None:
+            self._tenants.add(tenant)
+            listed = _listed(mode, READ_MODES)
+            series = self._read_series[tenant, mode, status] = (
+                self._reads.labels(tenant, listed, _listed(status, READ_STATUSES)),
+                self._read_seconds.labels(tenant, listed),
+            )
+        series[0].inc()
+        series[1].observe(seconds)
 
     def feed_noticed(self, feed: str, outcome: str, n: int = 1) -> None:
         self._notices.labels(_listed(feed, FEEDS), _listed(outcome, NOTICE_OUTCOMES)).inc(n)
@@ -284,6 +292,7 @@ class Metrics(Meter):
     def forget(self, tenant: str, backend: str | None = None) -> None:
         if backend is None:
             self._tenants.discard(tenant)
+            self._read_series = {k: s for k, s in self._read_series.items() if k[0] != tenant}
             self._types = {key: kind for key, kind in self._types.items() if key[0] != tenant}
             for metric in self._of_tenants:
                 metric.remove_by_labels({"tenant": tenant})

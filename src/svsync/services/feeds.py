@@ -17,6 +17,7 @@ from typing import Final
 
 from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.federation import BackendSpec, Mode
+from svsync.domain.feeds import HTTP_FEEDS, MOST_PATHS
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.observe.logs import get_logger
@@ -24,9 +25,6 @@ from svsync.ports import ChangeFeed, Notice
 
 WINDOW_S: Final = 0.1
 """Seconds from the first notice of a burst to its handing over."""
-
-MOST_PATHS: Final = 100
-"""Paths of one event; more are one full run."""
 
 _SHORTEST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
@@ -214,6 +212,8 @@ class Feeds:
             if not list(backend.beginnings()):
                 continue  # all of it is proxied: nothing here could be out of date
             for entry in backend.spec.events:
+                if entry.get("feed") in HTTP_FEEDS:
+                    continue  # it comes to whoever answers the API (`notices`)
                 key = _address(entry, backend)
                 entries[key] = entry
                 wanted[key].append(backend)

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 from svsync.domain import webhooks as rules
-from svsync.domain.errors import ConfigError, NotFoundError
+from svsync.domain.errors import ConfigError, NotFoundError, VersionConflictError
 from svsync.domain.ids import EndpointId, KeyId, TenantId
 from svsync.domain.webhooks import Answer, Failure, SigningSecrets, Subscription
 from svsync.services.sealing import Sealed, Sealing
@@ -54,6 +54,26 @@ class EndpointChange:
     path_patterns: Sequence[str] | None = None
     only_if_changed: bool | None = None
     active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an endpoint is, and what it is told: what somebody was asked about."""
+
+    url: str
+    wants: Subscription
+
+    def changed(self, change: EndpointChange) -> "Target":
+        """As it is after a change."""
+        wants = self.wants
+        return Target(
+            _or(change.url, self.url),
+            Subscription(
+                tuple(_or(change.types, wants.types)),
+                tuple(_or(change.path_patterns, wants.path_patterns)),
+                _or(change.only_if_changed, wants.only_if_changed),
+            ),
+        )
 
 
 class Webhooks:
@@ -109,32 +129,52 @@ class Webhooks:
         async with self._db.transaction(tenant, read_only=True) as tx:
             return _shown(_found(await store.get(tx, endpoint), endpoint))
 
+    async def target(self, tenant: TenantId, endpoint: str) -> Target:
+        """Raises NotFoundError."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            return _target(_found(await store.get(tx, endpoint), endpoint))
+
+    def check(self, target: Target) -> None:
+        """Raises ConfigError: names the field: a target, type or pattern that cannot be used."""
+        target.wants.check()
+        self._sender.check(target.url)
+
     async def update(
-        self, tenant: TenantId, endpoint: str, change: EndpointChange
+        self,
+        tenant: TenantId,
+        endpoint: str,
+        change: EndpointChange,
+        *,
+        seen: Target | None = None,
     ) -> dict[str, object]:
         """The endpoint as it is then. What is due to one that is disabled is dead.
+
+        Args:
+            seen: what it must be yet, because somebody was asked about that; None: anything.
 
         Raises:
             NotFoundError: there is none.
             ConfigError: as `create`.
+            VersionConflictError: it is not as it was seen.
         """
         if change.url is not None:
             self._sender.check(change.url)
         async with self._db.transaction(tenant) as tx:
             row = _found(await store.lock(tx, endpoint), endpoint)
-            wants = Subscription(
-                tuple(_or(change.types, row["types"])),
-                tuple(_or(change.path_patterns, row["path_patterns"])),
-                _or(change.only_if_changed, row["only_if_changed"]),
-            )
-            wants.check()
+            was = _target(row)
+            if seen is not None and seen != was:
+                raise VersionConflictError(
+                    f"the endpoint {endpoint} was changed meanwhile: look at it, and try again"
+                )
+            now = was.changed(change)
+            now.wants.check()
             active = _or(change.active, row["state"] == "active")
             stays = active == (row["state"] == "active")
             await store.change(
                 tx,
                 row["endpoint_id"],
-                _or(change.url, row["url"]),
-                wants,
+                now.url,
+                now.wants,
                 state="active" if active else "disabled",
                 reason=row["reason"] if stays else None if active else "by_request",
             )
@@ -266,6 +306,13 @@ def _found(row: Row | None, endpoint: str) -> Row:
     if row is None:
         raise _no_endpoint(endpoint)
     return row
+
+
+def _target(row: Row) -> Target:
+    return Target(
+        row["url"],
+        Subscription(tuple(row["types"]), tuple(row["path_patterns"]), row["only_if_changed"]),
+    )
 
 
 def _no_endpoint(endpoint: str) -> NotFoundError:

@@ -58,6 +58,15 @@ CREATE TABLE super_admins (
   PRIMARY KEY (tenant_id, identity_id)
 );
 
+-- Of backends with a budget of calls: those that reads were given, by the hour.
+CREATE TABLE proxied_calls (
+  tenant_id  int NOT NULL REFERENCES tenants,
+  backend_id text COLLATE "C" NOT NULL,
+  hour       timestamptz NOT NULL,
+  made       bigint NOT NULL,
+  PRIMARY KEY (tenant_id, backend_id, hour)
+);
+
 -- The audit log ------------------------------------------------------------------
 
 CREATE SEQUENCE audit_chain_ids AS bigint CACHE 1;
@@ -232,13 +241,31 @@ CREATE TABLE backend_authorisations (
   FOREIGN KEY (tenant_id, backend_id) REFERENCES backends ON DELETE CASCADE
 );
 
+-- Change feeds that arrive over HTTP -------------------------------------------------
+
+-- What a sender shows that tells of changes: the hash of its secret, and the one feed of one backend that it is good for.
+CREATE TABLE feed_secrets (
+  tenant_id    int NOT NULL,
+  secret_id    text COLLATE "C" NOT NULL,
+  backend_id   text COLLATE "C" NOT NULL,
+  feed         text NOT NULL,
+  hash         bytea NOT NULL,
+  created_by   text COLLATE "C" NOT NULL,
+  created_at   timestamptz NOT NULL DEFAULT now(),
+  last_used_on date,
+  PRIMARY KEY (tenant_id, secret_id),
+  FOREIGN KEY (tenant_id, backend_id) REFERENCES backends ON DELETE CASCADE
+);
+CREATE INDEX feed_secrets_of_backend ON feed_secrets (tenant_id, backend_id, feed);
+
 -- Keeping tenants apart ----------------------------------------------------------
 
 DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['policies', 'policy_rules', 'bindings', 'identity_groups', 'super_admins', 'audit', 'audit_chains',
-                           'audit_checkpoints', 'audit_anchors', 'idempotency', 'backend_authorisations'] LOOP
+                           'audit_checkpoints', 'audit_anchors', 'idempotency', 'backend_authorisations',
+                           'proxied_calls', 'feed_secrets'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format($p$CREATE POLICY tenant_rows ON %I
@@ -301,7 +328,7 @@ END $$;
 -- A page of the secrets in some ranges of paths, which do not overlap and are given in order: from (inclusive) and to
 -- (exclusive). Rows of every state, so that what it costs is bounded by what it gives.
 CREATE FUNCTION svsync_list(asked_tenant int, range_from text[], range_to text[], most int)
-RETURNS TABLE (path text, live boolean, version int, secret_type text, tags text[], owner text, description text, custom text,
+RETURNS TABLE (path text, state text, version int, secret_type text, tags text[], owner text, description text, custom text,
                updated_at timestamptz, status text)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -310,7 +337,7 @@ DECLARE
 BEGIN
   FOR n IN 1 .. cardinality(range_from) LOOP
     RETURN QUERY
-      SELECT s.path, s.state = 'live', s.current_version, s.secret_type, s.tags, s.owner, s.description, s.custom, s.updated_at,
+      SELECT s.path, s.state, s.current_version, s.secret_type, s.tags, s.owner, s.description, s.custom, s.updated_at,
              coalesce(p.status, 'local')
       FROM (SELECT * FROM secrets c WHERE c.tenant_id = asked_tenant AND c.path >= range_from[n] AND c.path < range_to[n]
             ORDER BY c.path LIMIT most - got) s
