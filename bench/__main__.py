@@ -1,4 +1,4 @@
-"""`python -m bench [--quick]`: every figure, one table, results.json, docs/performance.md."""
+"""`python -m bench [--quick] [part ...]`: every figure, one table, results, document."""
 
 import argparse
 import asyncio
@@ -7,13 +7,29 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from bench.feed import feed_delays
-from bench.figures import Figure, keep_in_document, middle, table, write_results
+from bench.figures import (
+    Figure,
+    keep_in_document,
+    middle,
+    read_results,
+    table,
+    write_results,
+)
 from bench.plan import Plan
 from bench.programs import Result, run_program
 from bench.promises import (
@@ -200,56 +216,97 @@ def state_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def measure(plan: Plan) -> tuple[list[Figure], dict[str, object]]:
+async def feed_part(plan: Plan, server: EmbeddedPostgres, state: Path) -> object:
+    say(f"a change feed beside full cycles of {plan.secrets:,}")
+    return await feed_delays(server, state, secrets=plan.secrets, bursts=plan.bursts)
+
+
+async def read_part(plan: Plan, server: EmbeddedPostgres, state: Path) -> object:
+    say("reads, beside a handler that does nothing and OpenBao's own")
+    folder = state / "read_openbao"
+    folder.mkdir()
+    async with filled_openbao(folder, 200) as source:
+        return await read_rounds(
+            server, state, source, rounds=plan.rounds, seconds=plan.reads_s, count=plan.thousands
+        )
+
+
+class Part(NamedTuple):
+    """What can be measured by itself, and the figures that come of it."""
+
+    measure: Callable[[Plan, EmbeddedPostgres, Path], Awaitable[object]]
+    figures: Callable[[Plan, Any], Iterable[Figure]]
+
+
+PARTS: Final = {
+    "vault": Part(vault_rounds, vault_figures),
+    "million": Part(million_rounds, million_figures),
+    "small": Part(small_figures, lambda _plan, seen: small(seen)),
+    "service": Part(service_figures, service),
+    "webhooks": Part(webhook_rounds, lambda _plan, seen: webhooks(seen)),
+    "replicas": Part(replica_rounds, lambda _plan, seen: replicas(seen)),
+    "feed": Part(feed_part, feed),
+    "reads": Part(read_part, reads),
+}
+
+
+async def measure(plan: Plan, names: Iterable[str]) -> AsyncGenerator[tuple[str, object], None]:
+    """Each part by its name, with how it was measured."""
     with state_folder() as state:
         async with embedded_postgres(state) as server:
-            vault = await vault_rounds(plan, server, state)
-            million = await million_rounds(plan, server, state)
-            others = await small_figures(plan, server, state)
-            served = await service_figures(plan, server, state)
-            sent = await webhook_rounds(plan, server, state)
-            replicated = await replica_rounds(plan, server, state)
-            say(f"a change feed beside full cycles of {plan.secrets:,}")
-            heard = await feed_delays(server, state, secrets=plan.secrets, bursts=plan.bursts)
-            say("reads, beside a handler that does nothing and OpenBao's own")
-            (state / "read_openbao").mkdir()
-            async with filled_openbao(state / "read_openbao", 200) as source:
-                read = await read_rounds(
-                    server, state, source, rounds=plan.rounds, seconds=plan.reads_s,
-                    count=plan.thousands,
-                )  # fmt: skip
-    figures = [*vault_figures(plan, vault), *million_figures(plan, million), *small(others)]
-    figures += [*service(plan, served), *webhooks(sent), *replicas(replicated)]
-    figures += [*feed(plan, heard), *reads(plan, read)]
-    return figures, {
-        "vault": vault,
-        "million": million,
-        "small": others,
-        "service": served,
-        "webhooks": sent,
-        "replicas": replicated,
-        "feed": heard,
-        "reads": read,
-    }
+            for name in names:
+                began = time.monotonic()
+                seen = await PARTS[name].measure(plan, server, state)
+                yield (
+                    name,
+                    {
+                        "on": f"{datetime.now(UTC):%Y-%m-%d}",
+                        "minutes": round((time.monotonic() - began) / 60, 1),
+                        "load": round(os.getloadavg()[1], 1),
+                        "seen": seen,
+                    },
+                )
+
+
+async def run(plan: Plan, names: Sequence[str], keep: bool) -> list[Figure]:
+    """Measure parts; what is kept is written after each, so that none is lost with another."""
+    results = HERE / "results.json"
+    measured = read_results(results) if keep else {}
+    figures: list[Figure] = []
+    async with aclosing(measure(plan, names)) as parts:
+        async for name, found in parts:
+            measured[name] = found
+            known = {name: measured[name] for name in PARTS if name in measured}
+            figures = [
+                figure
+                for name in known
+                for figure in PARTS[name].figures(plan, known[name]["seen"])
+            ]
+            if keep:
+                write_results(results, figures, known)
+                keep_in_document(DOCUMENT, figures, _how(known))
+    return figures
+
+
+def _how(measured: Mapping[str, Any]) -> str:
+    parts = ", ".join(
+        f"{name} on {found['on']} ({found['minutes']} minutes, load average {found['load']})"
+        for name, found in measured.items()
+    )
+    return (
+        f"`make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}. Measured by"
+        f" part: {parts}. In brackets: the ratio of each round alone."
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, one round")
-    quick: bool = parser.parse_args().quick
-    began = time.monotonic()
-    figures, measured = asyncio.run(measure(Plan.quick() if quick else Plan()))
-    minutes = (time.monotonic() - began) / 60
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="only these; all by default")
+    given = parser.parse_args()
+    plan = Plan.quick() if given.quick else Plan()
+    figures = asyncio.run(run(plan, given.part or list(PARTS), keep=not given.quick))
     print(table(figures))
-    if not quick:
-        write_results(HERE / "results.json", figures, measured)
-        how = (
-            f"`make bench` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python"
-            f" {sys.version.split()[0]}, {minutes:.0f} minutes, load average"
-            f" {os.getloadavg()[2]:.1f} over the last quarter of an hour"
-            ". In brackets: the ratio of each round alone."
-        )
-        keep_in_document(DOCUMENT, figures, how)
     return 0 if all(figure.holds for figure in figures) else 1
 
 

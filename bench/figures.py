@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 _BEGIN, _END = "<!-- last results: begin -->", "<!-- last results: end -->"
 
@@ -62,7 +63,15 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def write_results(path: Path, figures: Sequence[Figure], measured: dict[str, object]) -> None:
+def read_results(path: Path) -> dict[str, Any]:
+    """What was measured last, by part; empty where nothing was."""
+    if not path.exists():
+        return {}
+    measured: dict[str, Any] = json.loads(path.read_text("utf-8"))["measured"]
+    return measured
+
+
+def write_results(path: Path, figures: Sequence[Figure], measured: dict[str, Any]) -> None:
     """Everything that was measured, for whoever compares two runs."""
     shown = [{**asdict(figure), "holds": figure.holds} for figure in figures]
     text = json.dumps({"figures": shown, "measured": measured}, indent=1, ensure_ascii=False)

@@ -23,15 +23,18 @@ async def run_program(module: str, **arguments: object) -> Result:
 
 async def started(module: str, **arguments: object) -> Process:
     """`python -m module`, begun; for one that works until its input ends."""
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         module,
-        json.dumps(arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    assert process.stdin is not None
+    # The first line of its input: ten thousand tokens are too long for an argument.
+    process.stdin.write(json.dumps(arguments).encode() + b"\n")
+    return process
 
 
 async def ended(module: str, process: Process) -> Result:
@@ -45,7 +48,7 @@ async def ended(module: str, process: Process) -> Result:
 
 def answer(work: Callable[[Result], Coroutine[Any, Any, Result]]) -> None:
     """The main function of a program: one JSON object in, one out, with its peak memory."""
-    found = asyncio.run(work(json.loads(sys.argv[1])))
+    found = asyncio.run(work(json.loads(sys.stdin.readline())))
     print(json.dumps({"peak_mb": peak_mb(), **found}))
 
 
