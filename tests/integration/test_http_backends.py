@@ -520,6 +520,14 @@ async def test_a_backend_is_of_its_tenant(front: Front) -> None:
     assert (await stranger.get(theirs.headers["Location"])).body["tenant"] == "other"
 
 
+async def test_a_change_that_is_nested_deeply_is_refused(front: Front) -> None:
+    at = await made(front)
+    for depth in (40, *range(860, 1000)):
+        body = '{"config": ' + '{"a": ' * depth + "1" + "}" * (depth + 1)
+        answer = await front.client.call("PATCH", at, data=body.encode())
+        assert answer.status in (400, 422), depth
+
+
 async def test_no_body_makes_a_mistake_of_ours(front: Front) -> None:
     for body in (
         {},

@@ -164,6 +164,13 @@ async def test_what_cannot_be_used_is_refused_by_its_name(
     assert (answer.status, answer.body["error"]["field"]) == (422, field)
 
 
+async def test_a_name_without_end_is_not_repeated_whole(front: Front) -> None:
+    body = {"data": {}, "metadata": {"n" * 100_000: 1}}
+    answer = await front.client.call("PUT", "/v1/secrets/app/a", json=body)
+    assert answer.told == (422, "invalid_field")
+    assert len(json.dumps(answer.body)) < 1_000
+
+
 async def test_a_path_that_is_none_is_refused_for_every_write(front: Front) -> None:
     for path in ("a//b", "a%5cb", "a%00b", "a%20b", "%e2%82%ac", "a" * 513):
         for method, end in (("PUT", ""), ("DELETE", ""), ("POST", "/restore")):

@@ -385,6 +385,13 @@ async def test_known_keys_count_for_a_day_while_the_issuer_is_down(door: Door) -
     assert (await door.whoami(token)).status == 200
 
 
+async def test_whoever_cannot_be_told_is_not_taken_for_somebody_who_guesses(door: Door) -> None:
+    door.issuer.status = 503
+    token = door.issuer.token()
+    told = {(await door.whoami(token)).told for _ in range(30)}
+    assert told == {(503, "issuer_unavailable")}
+
+
 async def test_without_any_key_the_issuer_is_not_asked_at_each_request(door: Door) -> None:
     door.issuer.status = 500
     for _ in range(3):

@@ -82,7 +82,8 @@ def shown(name: str) -> str:
 
 
 def below(path: str, key: str) -> str:
-    step = key if _PLAIN_KEY.fullmatch(key) else f'["{shown(key)}"]'
+    plain = len(key) <= 64 and _PLAIN_KEY.fullmatch(key)
+    step = key if plain else f'["{shown(key)}"]'
     return f"{path}.{step}" if path and not step.startswith("[") else f"{path}{step}"
 
 

@@ -29,6 +29,7 @@ from svsync.domain.access import (
 )
 from svsync.domain.errors import SvsyncError
 from svsync.domain.feeds import secret_name
+from svsync.domain.scaikey import IssuerUnavailableError
 from svsync.http.addresses import site_of
 from svsync.http.limits import Limits
 from svsync.observe.logs import log_context
@@ -177,23 +178,28 @@ def identify(
                 text = bearer(request)
                 rights = authority.recall(text) if often else None
                 if rights is None:
-                    rights = await authority.verify(text)
+                    rights = await authority.verify(text, origin_of(request))
                     request[FRESH] = True
                 request[RIGHTS], caller = rights, rights.caller
+            request[CALLER] = caller
+            limits.take(caller, request.method, request.path)
+            if often:
+                return await handler(request)
+            with log_context(tenant=caller.slug):
+                return await handler(request)
         except (UnauthenticatedError, ForbiddenError) as refused:
+            # What a caller may not do is recorded where that is decided. That nobody vouches
+            # for them any more is found out there too, where their rights were remembered.
+            if refused.code == ForbiddenError.code:
+                raise
             named = token_name(text) or secret_name(text)
             strangers.count(site_of(request[ADDRESS]), named and named[0], refused.code)
-            if isinstance(refused, ForbiddenError):  # the token is good, its tenant is shut
+            # The token is good and its tenant is shut, or nobody can tell what it is.
+            if isinstance(refused, ForbiddenError | IssuerUnavailableError):
                 raise
             if (wait := failures.count(request[ADDRESS])) is not None:
                 raise TooManyFailuresError(wait) from None
             raise
-        request[CALLER] = caller
-        limits.take(caller, request.method, request.path)
-        if often:
-            return await handler(request)
-        with log_context(tenant=caller.slug):
-            return await handler(request)
 
     return identified
 
