@@ -146,6 +146,11 @@ async def test_a_path_goes_to_the_backends_that_federate_it_and_to_no_other() ->
         assert state.backends == ("fed_a", "fed_b")
 
 
+async def test_a_feed_that_comes_over_http_is_not_listened_for() -> None:
+    async with running(backend(events=({"feed": "http"},))) as (desk, feeds):
+        assert (desk.opened, feeds.states()) == ({}, ())
+
+
 async def test_the_namespace_tells_two_mounts_of_one_name_apart() -> None:
     async with running(backend("fed_a"), backend("fed_b", namespace="/acme/fin/")) as (desk, _):
         audit(desk).tell(notice("kv/data/x", "acme/fin"))

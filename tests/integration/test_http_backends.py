@@ -84,6 +84,23 @@ async def test_a_backend_is_made_tried_and_run(front: Front) -> None:
     assert await front.house.data("team/a") == {"k": "1"}
 
 
+async def test_a_backend_is_made_once_for_a_key_and_its_maker_is_asked_each_time(
+    front: Front,
+) -> None:
+    maker = await holder(front, (CREDENTIAL, USE), ("team/**", WRITE))
+    key = {"Idempotency-Key": "k"}
+    first, again = [await maker.post(BACKENDS, json=NEW, headers=key) for _ in range(2)]
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.headers["Location"] == first.headers["Location"]
+    assert len(await front.house.rows("backends")) == 2
+    await front.house.admin.execute("DELETE FROM bindings")
+    await front.house.admin.execute("UPDATE tenants SET auth_epoch = auth_epoch + 1")
+    assert (await maker.post(BACKENDS, json=NEW, headers=key)).told == (403, "forbidden")
+    told = [decision for decision, _ in await recorded(front, "federation.create")]
+    assert told == ["allow", "allow", "deny"]
+
+
 async def test_one_that_is_not_healthy_is_made_unless_it_has_to_be(front: Front) -> None:
     front.house.there.denied.add("kv/")
     refused = await front.client.post(f"{BACKENDS}?require_healthy=true", json=NEW)

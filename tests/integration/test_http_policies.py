@@ -165,6 +165,48 @@ async def test_another_tenants_policies_are_as_unknown_as_those_of_nobody(front:
     assert (await front.client.get(f"{POLICIES}/{policy['id']}")).body == policy
 
 
+async def test_a_change_is_made_at_the_revision_that_was_looked_at_or_not_at_all(
+    front: Front,
+) -> None:
+    answer = await front.client.post(POLICIES, json=READER)
+    at, first = f"{POLICIES}/{answer.body['id']}", answer.headers["ETag"]
+    assert first == (await front.client.get(at)).headers["ETag"] == '"r1"'
+    change = {"description": "mine"}
+    moved = await front.client.call("PATCH", at, json=change, headers={"If-Match": first})
+    assert (moved.status, moved.headers["ETag"]) == (200, '"r2"')
+    for method, body in (("PATCH", {"description": "theirs"}), ("DELETE", None)):
+        late = await front.client.call(method, at, json=body, headers={"If-Match": first})
+        assert (late.told, late.body["error"]["field"]) == ((412, "version_conflict"), "If-Match")
+        for odd in ('W/"r2"', '"v2"', "r2", '"r1", "r2"', '"r0"'):
+            answer = await front.client.call(method, at, json=body, headers={"If-Match": odd})
+            assert (answer.status, answer.body["error"]["field"]) == (422, "If-Match")
+    assert (await front.client.get(at)).body["description"] == "mine"
+    gone = await front.client.call("DELETE", at, headers={"If-Match": moved.headers["ETag"]})
+    assert gone.status == 204
+
+
+async def test_a_policy_and_a_binding_are_made_once_for_a_key(front: Front) -> None:
+    first, again = [
+        await front.client.post(POLICIES, json=READER, headers={"Idempotency-Key": "a"})
+        for _ in range(2)
+    ]
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    assert (again.headers["Idempotency-Replayed"], again.headers["ETag"]) == ("true", '"r1"')
+    at = f"{POLICIES}/{first.body['id']}/bindings"
+    bound = [
+        await front.client.post(at, json=THEM, headers={"Idempotency-Key": "b"}) for _ in range(2)
+    ]
+    assert [answer.status for answer in bound] == [201, 201]
+    other = await front.client.post(at, json=THEM, headers={"Idempotency-Key": "a"})
+    assert other.told == (422, "idempotency_key_reused")
+    assert len(await recorded(front, "policy.create")) == 2  # each is decided and told of
+    refused = READER | {"name": "x"}
+    key = {"Idempotency-Key": "c"}
+    taken = await front.client.post(POLICIES, json=READER, headers=key)
+    assert taken.told == (409, "policy_exists")
+    assert (await front.client.post(POLICIES, json=refused, headers=key)).status == 201
+
+
 # --- bindings ---------------------------------------------------------------------
 
 

@@ -29,7 +29,8 @@ class FeedRoutes:
         self._secrets = secrets
 
     def routes(self) -> list[web.RouteDef]:
-        door = "/v1/events/{feed}/{backend_id}"
+        # What has not the form of names is no route, and so not in the log: it may be the secret.
+        door = "/v1/events/{feed:[a-z-]{1,32}}/{backend_id:[A-Za-z0-9][A-Za-z0-9_-]{0,63}}"
         secrets = "/v1/federation/backends/{id}/feed-secrets"
         read, write = Scope.FEDERATION_READ, Scope.FEDERATION_WRITE
         return [
@@ -38,7 +39,6 @@ class FeedRoutes:
             web.get(secrets, for_scope(read, "feed_secret.list", self.list_secrets)),
             web.post(secrets, for_scope(write, "feed_secret.create", self.create, recorded=False)),
             web.delete(
-                # Nothing else is a route, and so not in the log: it may be the secret itself.
                 secrets + "/{secret_id:fds_[0-9a-f]{32}}",
                 for_scope(write, "feed_secret.revoke", self.revoke, recorded=False),
             ),
