@@ -269,6 +269,16 @@ class BackendGuard:
             await self._sleep(wait)
         raise AssertionError("the last try returns or raises")
 
+    @property
+    def calls_left(self) -> int | None:
+        """Tries that may still go out; None: any."""
+        return self._calls_left
+
+    def allow(self, calls: int) -> None:
+        """Let so many more go out, where they are counted at all."""
+        if self._calls_left is not None:
+            self._calls_left += calls
+
     def snapshot(self) -> CallCounts:
         return CallCounts(
             dict(self._statuses),

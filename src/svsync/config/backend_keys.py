@@ -249,10 +249,11 @@ CALL_BUDGET = (
     Key(
         "per_day",
         integer(1, 10**12),
-        "Calls of all kinds, logins too, that runs may make in any 24 hours. The next one is "
-        "refused and ends its run with `call_budget_spent`; what was committed stays. Counted "
-        "when a run ends, so what a run called whose process died or whose configuration "
-        "changed meanwhile is not in it; nor are the calls of `backends test`.",
+        "Calls of all kinds, logins too, that runs and reads that pass through may make in any 24 "
+        "hours. The next one is refused with `call_budget_spent`, which ends a run; what was "
+        "committed stays. A run is counted when it ends, so what one called whose process died or "
+        "whose configuration changed meanwhile is not in it; nor are the calls of `backends test`. "
+        "Reads are given some calls at a time, which count at once.",
     ),
 )
 

@@ -13,6 +13,7 @@ from svsync.domain.moments import WORDS, parse_moment
 from svsync.domain.paths import IllegalPath, parse_local
 from svsync.http.body import read_query
 from svsync.http.identity import for_scope
+from svsync.http.replica import aged
 from svsync.services.audit import CURSOR, QUERY, Asked, AuditLog
 
 
@@ -57,7 +58,7 @@ class AuditRoutes:
 
     def routes(self) -> list[web.RouteDef]:
         # A look at the log is an access as well, and recorded before it is answered.
-        return [web.get("/v1/audit/logs", for_scope(Scope.AUDIT_READ, QUERY, self.logs))]
+        return [web.get("/v1/audit/logs", aged(for_scope(Scope.AUDIT_READ, QUERY, self.logs)))]
 
     async def logs(self, request: web.Request, caller: Caller) -> web.Response:
         given = read_query(request, _QUERY)

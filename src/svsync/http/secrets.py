@@ -1,5 +1,7 @@
 """Secrets over HTTP."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,7 +10,13 @@ from aiohttp import web
 from svsync.config.kinds import BOOLEAN, Key, integer, text
 from svsync.domain.access import Caller, ForbiddenError, Scope
 from svsync.domain.audit import Decision
-from svsync.domain.errors import UsageError
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    NotFoundError,
+    SvsyncError,
+    UsageError,
+)
 from svsync.domain.ids import LocalPath
 from svsync.domain.paths import IllegalPath, parse_local
 from svsync.domain.policies import Permission
@@ -20,10 +28,16 @@ from svsync.http.identity import (
     bearer,
     call_of,
     for_scope,
+    origin_of,
     recalling,
 )
+from svsync.http.replica import age_of, aged
+from svsync.observe.meter import SILENT, Meter
+from svsync.observe.replica_lag import told_of_lag
+from svsync.services.answers import Secret
 from svsync.services.authority import Authority
 from svsync.services.listing import Listing, may_list
+from svsync.services.proxied_answers import NotThereError
 from svsync.services.reading import Reading, StaleRightsError
 from svsync.services.secrets import Secrets
 
@@ -48,18 +62,28 @@ class SecretRoutes:
     """`/v1/secrets` and below."""
 
     def __init__(
-        self, reading: Reading, authority: Authority, secrets: Secrets, listing: Listing
+        self,
+        reading: Reading,
+        authority: Authority,
+        secrets: Secrets,
+        listing: Listing,
+        *,
+        meter: Meter = SILENT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`meter` is told of each read of a value; `clock`: seconds that never go back."""
         self._reading = reading
         self._authority = authority
         self._secrets = secrets
         self._listing = listing
+        self._meter = meter
+        self._clock = clock
 
     def routes(self) -> list[web.RouteDef]:
         # Whether a list is recorded as allowed depends on its prefix.
         listed = for_scope(Scope.SECRETS_READ, "secret.list", self.list_secrets, recorded=False)
         return [
-            web.get("/v1/secrets", listed),
+            web.get("/v1/secrets", aged(listed)),
             web.get("/v1/secrets/{path:.+}", recalling(self.read)),
         ]
 
@@ -71,21 +95,32 @@ class SecretRoutes:
         for name in ("limit", "cursor"):
             if name in asked:
                 raise RequestError(422, "is for versions=true", code="invalid_field", field=name)
-        rights, fresh = request[RIGHTS], FRESH in request
-        call = call_of(request)
-        version = asked.get("version")
+        slug, began = request[RIGHTS].caller.slug, self._clock()
         try:
-            found = await self._reading.read(call, rights, path, version, fresh=fresh)
-        except StaleRightsError:
-            rights = request[RIGHTS] = await self._authority.verify(bearer(request))
-            call = replace(call, caller=rights.caller)
-            found = await self._reading.read(call, rights, path, version, fresh=True)
+            found = await self._found(request, path, asked.get("version"))
+        except Exception as failed:
+            mode, status = _outcome(failed)
+            self._meter.read_served(slug, mode, status, self._clock() - began)
+            raise
+        mode = "local" if found.source is None else "proxy"
+        self._meter.read_served(slug, mode, "ok", self._clock() - began)
         headers = {} if found.version is None else {"ETag": f'"v{found.version}"'}
         if found.in_conflict:
             headers["X-SVSync-Conflict"] = "true"
         if found.source is not None:
             headers["X-SVSync-Source"] = str(found.source)
         return web.Response(body=found.body, content_type="application/json", headers=headers)
+
+    async def _found(self, request: web.Request, path: LocalPath, version: int | None) -> Secret:
+        rights, call = request[RIGHTS], call_of(request)
+        try:
+            return await self._reading.read(call, rights, path, version, fresh=FRESH in request)
+        except StaleRightsError:
+            rights = request[RIGHTS] = await self._authority.verify(
+                bearer(request), origin_of(request)
+            )
+            call = replace(call, caller=rights.caller)
+            return await self._reading.read(call, rights, path, version, fresh=True)
 
     async def _history(
         self, request: web.Request, path: LocalPath, asked: dict[str, Any]
@@ -97,7 +132,7 @@ class SecretRoutes:
                 field="version",
             )  # fmt: skip
         if FRESH not in request:
-            request[RIGHTS] = await self._authority.verify(bearer(request))
+            request[RIGHTS] = await self._authority.verify(bearer(request), origin_of(request))
         rights = request[RIGHTS]
         call = replace(call_of(request), caller=rights.caller)
         reads = rights.permissions.decide(path, Permission.READ) is not None
@@ -105,15 +140,16 @@ class SecretRoutes:
             call, rights.permissions, Permission.READ if reads else Permission.LIST, path,
             "secret.history", scope=Scope.SECRETS_READ,
         )  # fmt: skip
-        found = await self._secrets.history(
-            call.tenant,
-            path,
-            limit=asked.get("limit", _PAGE),
-            before=min(int(asked.get("cursor", _FIRST)), _FIRST),
-        )
+        with told_of_lag() as lags:
+            found = await self._secrets.history(
+                call.tenant,
+                path,
+                limit=asked.get("limit", _PAGE),
+                before=min(int(asked.get("cursor", _FIRST)), _FIRST),
+            )
         following = found["next_cursor"]
         cursor = None if following is None else str(following)
-        return web.json_response({**found, "next_cursor": cursor})
+        return web.json_response({**found, "next_cursor": cursor}, headers=age_of(lags))
 
     async def list_secrets(self, request: web.Request, caller: Caller) -> web.Response:
         asked = read_query(request, _LIST_QUERY)
@@ -138,6 +174,22 @@ class SecretRoutes:
         except UsageError as error:
             raise RequestError(422, error.message, code="invalid_field", field="cursor") from None
         return web.json_response(page)
+
+
+def _outcome(failed: Exception) -> tuple[str, str]:
+    """How a read that was refused or failed is counted: what was asked, and what came of it."""
+    paused = isinstance(failed, SvsyncError) and failed.code == "backend_paused"
+    through = paused or isinstance(failed, BackendError | NotThereError)
+    match failed:
+        case NotFoundError():
+            status = "not_found"
+        case ForbiddenError():
+            status = "denied"
+        case BackendUnreachableError():
+            status = "unreachable"
+        case _:
+            status = "error"
+    return "proxy" if through else "local", status
 
 
 def path_of(request: web.Request) -> LocalPath:

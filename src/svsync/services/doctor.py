@@ -23,11 +23,13 @@ from svsync.services.checkpoints import LATE_S
 from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME
+from svsync.services.replica_findings import look_at_replica
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
 from svsync.services.sealing import Sealing
 from svsync.store import checkpoints, doctor, federation, overview, restore
 from svsync.store.database import Database, Row
+from svsync.store.replica import Replica
 
 OLDEST_MAJOR: Final = 14
 SKEW_S: Final = 2.0
@@ -41,11 +43,13 @@ _NO_TENANT: Final = TenantId(0)
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The configured store as it is. `schema`: why this program cannot work on it."""
+    """The configured store as it is. `schema`: why this program cannot work on it; `replica`:
+    the one that lists are read from, if one is configured."""
 
     db: Database
     embedded: bool
     schema: SvsyncError | None
+    replica: Replica | None = None
 
 
 class OpenStore(Protocol):
@@ -117,6 +121,8 @@ class Doctor:
         yield self._schema(store.schema)
         yield _parameters(server)
         yield _clock(server, before, after)
+        if store.replica is not None:
+            yield await look_at_replica(store.replica, self._settings.max_replica_lag)
         if store.schema is None:
             if await restore.has_moved(store.db):
                 yield wrong(

@@ -5,65 +5,117 @@ at, and of each path found there it is decided whether it may be shown. A page l
 bounded number of secrets: where most of those may not be shown it ends early, and says
 where to go on. That place may be a path which the caller may not know of, and is sealed
 then; one that was shown stands as it is.
+
+What is read through is joined by path, as its backends list it now: no transaction is open
+while one is asked. What cannot be had of it makes the page incomplete, and never a failure.
 """
 
 import base64
 import binascii
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from svsync.domain.access import Call
+from svsync.domain.changes import PairStatus
 from svsync.domain.envelope import NONCE_SIZE, Purpose
 from svsync.domain.errors import KeyServiceError, UsageError
-from svsync.domain.federation import Mode
 from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.paths import MAX_LOCAL_BYTES, local_problem
-from svsync.domain.patterns import Pattern
 from svsync.domain.policies import Permission, Permissions
+from svsync.services.proxied_walk import BEHIND, Listed, ProxiedWalk
+from svsync.services.proxying import Proxying
 from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import MAX_PAGE, listed
 from svsync.store import federation
 from svsync.store import secrets as store
-from svsync.store.database import Database, Transaction
+from svsync.store.database import Database, Row, Transaction
 
 LOOKED_AT: Final = 5_000
 """Secrets that one page looks at, of which it may show none."""
 _SEALED: Final = "~"
 """What a sealed place begins with, and no path."""
-_BEHIND: Final = "\x7f"
-"""Behind a string: greater than all that begins with it, for no path holds it."""
 _NEXT: Final = "\x01"
 """The least string that is greater than another begins with that and this."""
 
 
 @dataclass(slots=True)
 class _Page:
-    """What was found so far; `after`: where looking goes on, `over`: that all was seen."""
+    """What was found so far; `after`: all up to this was seen, `more`: there may be more."""
 
     limit: int
     after: str
-    shown: list[dict[str, object]] = field(default_factory=list)
-    looked: int = 0
-    over: bool = False
+    shown: list[Listed] = field(default_factory=list)
     more: bool = False
+
+
+class _Stored:
+    """The secrets of every state that are stored in some ranges of paths, in order.
+
+    Attributes:
+        stopped: no more are looked at, and all up to this was seen; None: it did not stop.
+        epochs: the numbers that the tenant's backends had together meanwhile.
+    """
+
+    def __init__(
+        self, db: Database, tenant: TenantId, given: Sequence[str], after: str, most: int
+    ) -> None:
+        self._db = db
+        self._tenant = tenant
+        self._given = given
+        self._after = after
+        self._left = most
+        self._rows: list[Row] = []
+        self._all = False
+        self.stopped: str | None = None
+        self.epochs: set[int] = set()
+
+    async def least(self, wanted: int) -> Row | None:
+        """The first that was not taken; `wanted`: as many are likely to be asked for."""
+        if not self._rows and not self._all and self.stopped is None:
+            await self._fetch(min(wanted, self._left))
+        return self._rows[-1] if self._rows else None
+
+    def take(self) -> None:
+        self._rows.pop()
+        if not self._rows and not self._left and not self._all:
+            self.stopped = self._after
+
+    async def _fetch(self, size: int) -> None:
+        ranges = list(_ranges(self._given, self._after))
+
+        async def look(tx: Transaction) -> tuple[int, list[Row]]:
+            return await federation.epoch(tx), await store.in_ranges(tx, ranges, size)
+
+        epoch, rows = await self._db.read(self._tenant, look)
+        self.epochs.add(epoch)
+        self._all = len(rows) < size
+        self._left -= len(rows)
+        if rows:
+            self._after = rows[-1]["path"]
+        self._rows = rows[::-1]
 
 
 class Listing:
     """Lists of secrets, of every tenant."""
 
-    def __init__(self, db: Database, sealing: Sealing, *, looked_at: int = LOOKED_AT) -> None:
-        """`looked_at`: secrets that one page looks at."""
+    def __init__(
+        self, db: Database, sealing: Sealing, proxying: Proxying, *, looked_at: int = LOOKED_AT
+    ) -> None:
+        """`looked_at`: stored secrets that one page looks at."""
         self._db = db
         self._sealing = sealing
+        self._proxying = proxying
         self._looked_at = looked_at
 
     async def page(
         self, call: Call, permissions: Permissions, prefix: str, *, limit: int, cursor: str = ""
     ) -> dict[str, object]:
-        """Live secrets whose paths begin with a string and that the caller may list, by path.
+        """Live secrets whose paths begin with a string and that the caller may list, by path;
+        what is read through among them. Who asks was recorded before.
 
-        `incomplete`: some of what lies there is read through its backend, and not listed.
+        `incomplete`: some of what lies in this part of the list may be missing, for a backend
+        did not tell it, or was configured anew meanwhile.
 
         Raises:
             UsageError: `bad_cursor`: the cursor is none of this tenant's.
@@ -72,37 +124,18 @@ class Listing:
         after = await self._opened(call.tenant, cursor)
         given = list(_narrowed(permissions.prefixes(Permission.LIST), prefix))
         page = _Page(min(max(1, limit), MAX_PAGE), after)
-        async with self._db.transaction(call.tenant, read_only=True) as tx:
-            incomplete = await _is_incomplete(tx, given)
-            while not page.over:
-                await self._look(tx, permissions, given, page)
+        stored = _Stored(self._db, call.tenant, given, after, self._looked_at)
+        # Before what is stored is looked at: what is hidden for being read through is so under
+        # this epoch, or another one was met meanwhile.
+        walk = await self._proxying.walk(call.tenant, permissions, given, after)
+        await _join(page, permissions, stored, walk)
         following = None
         if page.more:
             last = page.shown[-1]["path"] if page.shown else None
             shows_last = last == page.after or len(page.shown) == page.limit
             following = str(last) if shows_last else await self._seal(call.tenant, page.after)
+        incomplete = walk.incomplete or bool(stored.epochs - {walk.epoch})
         return {"secrets": page.shown, "next_cursor": following, "incomplete": incomplete}
-
-    async def _look(
-        self, tx: Transaction, permissions: Permissions, given: Sequence[str], page: _Page
-    ) -> None:
-        """Look at some more secrets."""
-        # Few at first: most who list may list all that lies there.
-        wanted = page.limit + 1 if page.looked == 0 else MAX_PAGE
-        size = min(wanted, self._looked_at - page.looked)
-        rows = await store.in_ranges(tx, list(_ranges(given, page.after)), size)
-        for row in rows:
-            if row["live"] and permissions.decide(row["path"], Permission.LIST) is not None:
-                if len(page.shown) == page.limit:
-                    page.more = page.over = True
-                    return
-                page.shown.append(listed(row))
-            page.after = row["path"]
-        page.looked += len(rows)
-        if len(rows) < size:
-            page.over = True
-        elif page.looked >= self._looked_at:
-            page.more = page.over = True
 
     # --- a place to go on that nobody may know ------------------------------------
 
@@ -139,6 +172,53 @@ class Listing:
         return plaintext.decode().rstrip()
 
 
+async def _join(page: _Page, permissions: Permissions, stored: _Stored, walk: ProxiedWalk) -> None:
+    """Fill a page from what is stored and what is read through, by path."""
+    wanted = page.limit + 1  # few at first: most who list may list all that lies there
+    while True:
+        row = await stored.least(wanted)
+        wanted = MAX_PAGE
+        if len(page.shown) == page.limit and not walk.over:
+            page.more = True  # whether there is more need not be asked of a backend now
+            return
+        entry = await walk.least(stored.stopped if row is None else row["path"])
+        if walk.stopped is not None:
+            page.after, page.more = max(page.after, walk.stopped), True
+            return
+        if row is None and entry is None:
+            if stored.stopped is not None:
+                page.after, page.more = max(page.after, stored.stopped), True
+            return
+        path = str(row["path"] if entry is None else entry["path"])
+        here = row if row is not None and row["path"] == path else None
+        found = _found(permissions, here, entry)
+        if found is not None:
+            if len(page.shown) == page.limit:
+                page.more = True
+                return
+            page.shown.append(found)
+        page.after = path
+        if here is not None:
+            stored.take()
+        if entry is not None:
+            walk.take()
+
+
+def _found(
+    permissions: Permissions, row: Row | None, entry: Mapping[str, object] | None
+) -> Listed | None:
+    """What is shown of one path, as a read of it would find it: what is here, before what is
+    read through."""
+    if row is not None and row["state"] == "live":
+        shown = permissions.decide(row["path"], Permission.LIST) is not None
+        return listed(row) if shown else None
+    if entry is None:
+        return None
+    # What was deleted here is not to come in again before the table decided so.
+    deleted = row is not None and row["state"] == "deleted"
+    return None if deleted and entry["status"] == PairStatus.INITIAL else dict(entry)
+
+
 def may_list(permissions: Permissions, prefix: str) -> bool:
     """Could any path that begins with a string be listed by somebody with these?"""
     return any(True for _ in _narrowed(permissions.prefixes(Permission.LIST), prefix))
@@ -156,29 +236,9 @@ def _narrowed(given: Sequence[str], prefix: str) -> Iterator[str]:
 def _ranges(given: Sequence[str], after: str) -> Iterator[tuple[str, str]]:
     """The ranges of paths that begin with one of these and are greater than `after`."""
     for one in given:
-        end = one + _BEHIND
+        end = one + BEHIND
         if end > after:
             yield (one if one > after else after + _NEXT), end
-
-
-async def _is_incomplete(tx: Transaction, given: Sequence[str]) -> bool:
-    """Is anything that begins with one of these read through a backend?"""
-    for stored in await federation.list_backends(tx):
-        if stored.state == "deleting" or stored.spec.is_standby:
-            continue
-        for rule in stored.spec.rules:
-            if rule.exclude:
-                continue
-            proxied = stored.spec.for_rule(rule).mode is Mode.PROXY
-            if (proxied or rule.local in stored.initial) and any(
-                _meets(Pattern.parse(rule.local).literal, one) for one in given
-            ):
-                return True
-    return False
-
-
-def _meets(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
 
 
 def _bad_cursor() -> UsageError:

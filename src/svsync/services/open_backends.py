@@ -3,7 +3,8 @@
 One of each tenant's backends at most, for as long as its configuration is the one that
 it was opened with. It is closed when nobody has used it for a while, when it was
 configured anew, and at the end. Its credential is its session's matter: one that was
-changed is asked for where the old login does not count any more.
+changed is asked for where the old login does not count any more. One with a budget of
+calls gets some of them at a time, while there are any.
 """
 
 import asyncio
@@ -17,11 +18,16 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, TenantId
 from svsync.observe.logs import get_logger
 from svsync.ports import Backend
-from svsync.services.runs import Backends
+from svsync.services.call_budgets import CallBudgets, per_day_of
+from svsync.services.runs import Backends, OpenBackend
 from svsync.store.federation import StoredBackend
 
 IDLE_S: Final = 600.0
 """Seconds after which a backend that nobody used is closed."""
+_FEW: Final = 8
+"""Calls that one read may make, a login and tries again among them."""
+_SPENT_S: Final = 30.0
+"""Seconds after which a budget that was spent is asked for again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +38,8 @@ class _Held:
     rev: int
     used_at: float
     users: int = 0
-    backend: Backend | None = None
+    opened: OpenBackend | None = None
+    spent_until: float = 0.0
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -45,10 +52,16 @@ class OpenBackends:
     """The open backends of one process, of every tenant."""
 
     def __init__(
-        self, backends: Backends, *, clock: Callable[[], float], idle_s: float = IDLE_S
+        self,
+        backends: Backends,
+        budgets: CallBudgets,
+        *,
+        clock: Callable[[], float],
+        idle_s: float = IDLE_S,
     ) -> None:
         """`clock` gives monotonic seconds; after `idle_s` of them an unused one is closed."""
         self._backends = backends
+        self._budgets = budgets
         self._clock = clock
         self._idle_s = idle_s
         self._held: dict[tuple[TenantId, BackendId], _Held] = {}
@@ -63,7 +76,8 @@ class OpenBackends:
     async def use(self, tenant: TenantId, stored: StoredBackend) -> AsyncIterator[Backend]:
         """A backend as it is configured there, open at least until the block ends.
 
-        Raises SvsyncError: it cannot be opened.
+        Raises SvsyncError: it cannot be opened. Its calls raise `call_budget_spent` where no
+        more may be made.
         """
         held = self._of(tenant, stored)
         held.users += 1
@@ -84,14 +98,26 @@ class OpenBackends:
         return made
 
     async def _opened(self, tenant: TenantId, held: _Held) -> Backend:
-        if held.backend is None:
+        opened = held.opened
+        if opened is None or self._is_short(held, opened):
             async with held.opening:
-                if held.backend is None:
-                    opened = await held.stack.enter_async_context(
-                        self._backends.open(held.spec, tenant)
+                opened = held.opened
+                if opened is None:
+                    limited = per_day_of(held.spec) is not None
+                    calls = await self._budgets.take(tenant, held.spec) if limited else None
+                    opened = held.opened = await held.stack.enter_async_context(
+                        self._backends.open(held.spec, tenant, calls_left=calls)
                     )
-                    held.backend = opened.backend
-        return held.backend
+                elif self._is_short(held, opened):
+                    calls = await self._budgets.take(tenant, held.spec)
+                    opened.allow(calls)
+                    if not calls:
+                        held.spent_until = self._clock() + _SPENT_S
+        return opened.backend
+
+    def _is_short(self, held: _Held, opened: OpenBackend) -> bool:
+        left = opened.calls_left()
+        return left is not None and left < _FEW and self._clock() >= held.spent_until
 
     async def close_unused(self) -> None:
         """Close those that nobody has in hand and that are idle, or configured anew."""

@@ -4,16 +4,19 @@ Only where a rule replaces the beginning of a path by another is a local folder 
 backend's. What lies below any other rule is not listed, and the answer says so.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from svsync.domain.changes import Entry, PairStatus, ScopeOutcome
-from svsync.domain.ids import LocalPath
+from svsync.domain.changes import Entry, Folder, PairStatus, ScopeOutcome
+from svsync.domain.errors import BackendUnreachableError, StoreUnavailableError, SvsyncError
+from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped
 from svsync.domain.paths import local_problem
 from svsync.domain.policies import Permission, Permissions
 from svsync.domain.tags import flatten, merge_fields
+from svsync.services.open_backends import OpenBackends
 from svsync.services.proxied_paths import Compiled, Owners
 
 PROXIED: Final = "proxied"
@@ -30,11 +33,15 @@ class ProxiedFolder:
         folders: those in it, in order, each ending with `/`. There may be nothing in one
             that they may list.
         incomplete: a backend could not be asked, or did not tell all.
+        calls: folders of backends that were asked for.
+        failed: backends that could not be asked at all.
     """
 
     secrets: dict[str, dict[str, object]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     incomplete: bool = False
+    calls: int = 0
+    failed: set[BackendId] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,90 @@ class Asked:
     remote: str
 
 
-def folders_of(
-    owners: Owners, permissions: Permissions, folder: str, found: ProxiedFolder
-) -> Iterator[Asked]:
-    """Whom to ask for a local folder; what nobody need be asked for is put in at once.
+class ProxiedFolders:
+    """Folders of what is read through, of every tenant."""
 
-    `folder` ends with `/`, or is empty.
-    """
-    given = permissions.prefixes(Permission.LIST)
+    def __init__(
+        self,
+        open: OpenBackends,
+        tell_away: Callable[[TenantId, BackendId], Awaitable[None]],
+        *,
+        patience: float,
+    ) -> None:
+        """`tell_away` is told of a backend that cannot be reached; `patience` is how many
+        seconds one may take for a folder."""
+        self._open = open
+        self._tell_away = tell_away
+        self.patience = patience
+
+    async def look(
+        self,
+        tenant: TenantId,
+        owners: Owners,
+        permissions: Permissions,
+        folder: str,
+        *,
+        given: Sequence[str] | None = None,
+        unasked: Collection[BackendId] = (),
+    ) -> ProxiedFolder:
+        """What is read through in one local folder (ends with `/`, or empty), as far as
+        somebody with these may list it. Who asks was recorded before.
+
+        Args:
+            given: beginnings of the paths that matter; None: of all that they may list.
+            unasked: backends that are not asked, as if they could not be.
+
+        Raises StoreUnavailableError: what opens a backend cannot be looked up.
+        """
+        found = ProxiedFolder()
+        if given is None:
+            given = permissions.prefixes(Permission.LIST)
+        for asked in _folders_of(owners, given, folder, found):
+            backend = asked.compiled.stored.spec.id
+            if asked.compiled.stored.state != "active" or backend in {*unasked, *found.failed}:
+                found.incomplete = True
+                continue
+            found.calls += 1
+            try:
+                await self._ask(tenant, asked, permissions, folder, found)
+            except StoreUnavailableError:
+                raise
+            except (SvsyncError, TimeoutError) as problem:
+                found.incomplete = True
+                found.failed.add(backend)
+                if isinstance(problem, BackendUnreachableError | TimeoutError):
+                    await self._tell_away(tenant, backend)
+        return found
+
+    async def _ask(
+        self,
+        tenant: TenantId,
+        asked: Asked,
+        permissions: Permissions,
+        folder: str,
+        found: ProxiedFolder,
+    ) -> None:
+        async with asyncio.timeout(self.patience):
+            async with self._open.use(tenant, asked.compiled.stored) as backend:
+                said = await backend.list_folder(asked.remote)
+        _take(asked, permissions, folder, said, found)
+
+
+def through_roots(owners: Owners, given: Sequence[str]) -> list[str]:
+    """Of beginnings of paths those below which something may be read through."""
+    locals_ = [
+        compiled.rules.local_prefix(number)
+        for compiled in owners.owners
+        for number, rule in enumerate(compiled.rules.rules)
+        if not rule.spec.exclude and compiled.reads_through_rule(number)
+    ]
+    return [one for one in given if any(_meet(one, local) for local in locals_)]
+
+
+def _folders_of(
+    owners: Owners, given: Sequence[str], folder: str, found: ProxiedFolder
+) -> Iterator[Asked]:
+    """Whom to ask for a local folder; what nobody need be asked for is put in at once."""
     for compiled in owners.owners:
         for number, rule in enumerate(compiled.rules.rules):
             if rule.spec.exclude or not compiled.reads_through_rule(number):
@@ -73,24 +156,18 @@ def folders_of(
                 yield Asked(compiled, number, rule.literal + folder[len(local) :])
 
 
-def take(
-    asked: Asked,
-    permissions: Permissions,
-    folder: str,
-    entries: tuple[Entry, ...],
-    inner: tuple[str, ...],
-    outcome: ScopeOutcome,
-    found: ProxiedFolder,
+def _take(
+    asked: Asked, permissions: Permissions, folder: str, said: Folder, found: ProxiedFolder
 ) -> None:
     """Put in what a backend said of its folder: what maps into the local one, by the rule
     that it was asked for, and may be listed."""
-    found.incomplete |= outcome is not ScopeOutcome.COMPLETE
-    for path in inner:
+    found.incomplete |= said.scope.outcome is not ScopeOutcome.COMPLETE
+    for path in said.folders:
         local = folder + path[len(asked.remote) :]
         if local_problem(local.removesuffix("/")) is None:
             found.folders.add(local)
     rules = asked.compiled.rules
-    for entry in entries:
+    for entry in said.entries:
         mapped = rules.to_local(entry.remote_path)
         if entry.gone or not isinstance(mapped, Mapped) or mapped.rule != asked.rule:
             continue

@@ -12,7 +12,7 @@ that only a value counts: that it lacks a name says nothing of the backend it st
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -22,8 +22,6 @@ from svsync.domain.audit import Decision
 from svsync.domain.changes import (
     PairStatus,
     RemoteGone,
-    RemoteRead,
-    RemoteUnknown,
     RemoteValue,
 )
 from svsync.domain.errors import (
@@ -33,23 +31,34 @@ from svsync.domain.errors import (
     ConfigError,
     DeniedError,
     LoginError,
-    NotFoundError,
     StoreUnavailableError,
     SvsyncError,
     ThrottledError,
 )
-from svsync.domain.federation import TagTransform
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.domain.policies import Permissions
-from svsync.domain.runs import SkipReason
-from svsync.domain.tags import flatten, merge_fields, tag_problem
-from svsync.domain.values import check_limits
 from svsync.observe.logs import get_logger
 from svsync.services.answers import Federated, Secret, Source, secret_of
-from svsync.services.authorizing import absent
+from svsync.services.call_budgets import CallBudgets
 from svsync.services.open_backends import OpenBackends
-from svsync.services.proxied_folders import PROXIED, ProxiedFolder, folders_of, take
+from svsync.services.proxied_answers import (
+    NotThereError,
+    denied,
+    held_back,
+    metadata_text,
+    not_there,
+    taken,
+    unreachable,
+    unreadable,
+)
+from svsync.services.proxied_folders import (
+    PROXIED,
+    ProxiedFolder,
+    ProxiedFolders,
+    through_roots,
+)
 from svsync.services.proxied_paths import Owners, ProxiedPaths, Through
+from svsync.services.proxied_walk import ProxiedWalk
 from svsync.services.recording import Recorder
 from svsync.services.runs import Backends
 from svsync.store import schedule
@@ -97,10 +106,11 @@ class Proxying:
         self._clock = clock
         self.patience = patience
         self._paths = ProxiedPaths(db, backends)
-        self.open = OpenBackends(backends, clock=clock)
+        self.open = OpenBackends(backends, CallBudgets(db), clock=clock)
         self._flights: dict[_Key, _Flight] = {}
         self._under_way: set[asyncio.Task[RemoteValue | RemoteGone]] = set()
         self._away: dict[tuple[TenantId, BackendId], float] = {}
+        self.folders = ProxiedFolders(self.open, self._tell_away, patience=patience)
 
     @property
     def under_way(self) -> int:
@@ -123,17 +133,17 @@ class Proxying:
         decided; `epoch` is that of the owners who gave `through`.
 
         Raises:
-            NotFoundError: `secret_not_found`: the backend says that it is not there;
+            NotThereError: `secret_not_found`: the backend says that it is not there;
                 `version_not_found`: an earlier version was asked for.
             BackendTimeoutError, BackendUnreachableError: no answer in time, none at all.
             BackendError: `backend_denied`, `remote_unreadable`, `throttled`,
-                `backend_unusable`.
+                `call_budget_spent`, `backend_unusable`.
             ConfigError: `backend_paused`.
             StoreUnavailableError: it could not be recorded, or svsync is stopping.
         """
         try:
             if version is not None:
-                raise NotFoundError(
+                raise NotThereError(
                     f"{path} is read through {through.backend}, and of that only the current"
                     " version can be read: leave `version` out",
                     code="version_not_found",
@@ -147,7 +157,7 @@ class Proxying:
             raise
         if isinstance(found, RemoteGone):
             await self._record(call, path, way, None, None)
-            raise absent(path)
+            raise not_there(path)
         version = found.order or None
         await self._record(call, path, way, version, None)
         return secret_of(
@@ -156,7 +166,7 @@ class Proxying:
             version=version,
             secret_type=str(found.payload.encoding),
             created_at=found.created_at,
-            metadata=_metadata(found, way.tags),
+            metadata=metadata_text(found, way.tags),
             federated=Federated(
                 way.backend,
                 str(through.mode),
@@ -166,36 +176,24 @@ class Proxying:
             source=Source.BACKEND if way is through else Source.STANDBY,
         )
 
-    async def list_folder(
-        self, tenant: TenantId, permissions: Permissions, folder: str
-    ) -> ProxiedFolder:
-        """What is read through in one local folder (ends with `/`, or empty), as far as
-        somebody with these may list it. Who asks was recorded before.
+    async def walk(
+        self, tenant: TenantId, permissions: Permissions, given: Sequence[str], after: str
+    ) -> ProxiedWalk:
+        """What is read through and begins with one of these, behind `after`, in the order of
+        paths; see `ProxiedWalk`. Who asks was recorded before.
 
         Raises StoreUnavailableError: the owners cannot be looked up.
         """
-        found = ProxiedFolder()
         owners = await self._paths.owners(tenant)
-        for asked in folders_of(owners, permissions, folder, found):
-            stored = asked.compiled.stored
-            if stored.state != "active":
-                found.incomplete = True
-                continue
-            try:
-                async with asyncio.timeout(self.patience):
-                    async with self.open.use(tenant, stored) as backend:
-                        said = await backend.list_folder(asked.remote)
-            except (BackendUnreachableError, TimeoutError):
-                found.incomplete = True
-                await self._tell_away(tenant, stored.spec.id)
-            except StoreUnavailableError:
-                raise
-            except SvsyncError:
-                found.incomplete = True
-            else:
-                inner, outcome = said.folders, said.scope.outcome
-                take(asked, permissions, folder, said.entries, inner, outcome, found)
-        return found
+
+        async def look(folder: str, unasked: Collection[BackendId]) -> ProxiedFolder:
+            return await self.folders.look(
+                tenant, owners, permissions, folder, given=given, unasked=unasked
+            )
+
+        return ProxiedWalk(
+            look, through_roots(owners, given), after, epoch=owners.epoch, clock=self._clock
+        )
 
     async def _record(
         self, call: Call, path: LocalPath, way: Through, version: int | None, failed: str | None
@@ -217,7 +215,7 @@ class Proxying:
                 code="backend_paused",
             )
         if through.standbys and self._is_away(tenant, through.backend):
-            failed = _unreachable(path, through)
+            failed = unreachable(path, through)
         else:
             try:
                 return await self._share(tenant, path, through, epoch), through
@@ -310,18 +308,13 @@ class Proxying:
             async with self.open.use(tenant, way.stored) as backend:
                 [read] = await backend.read([way.remote])
         except BackendUnreachableError:
-            raise _unreachable(path, way) from None
+            raise unreachable(path, way) from None
         except ThrottledError as error:
-            raise BackendError(
-                f"{path} is read through {way.backend}, which asks for fewer calls: try again",
-                operation="read",
-                retry_after=error.retry_after,
-                code="throttled",
-            ) from None
+            raise held_back(path, way, error) from None
         except (DeniedError, LoginError):
-            raise _denied(path, way) from None
+            raise denied(path, way) from None
         except BackendError as error:
-            raise _unreadable(path, way, error.code) from None
+            raise unreadable(path, way, error.code) from None
         except StoreUnavailableError:
             raise
         except SvsyncError as error:
@@ -332,7 +325,7 @@ class Proxying:
                 code="backend_unusable",
                 sent=False,
             ) from None
-        return _taken(path, way, read)
+        return taken(path, way, read)
 
     # --- for as long as the process lives ----------------------------------------------
 
@@ -351,60 +344,6 @@ class Proxying:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         await self.open.close()
-
-
-def _taken(path: LocalPath, way: Through, read: RemoteRead) -> RemoteValue | RemoteGone:
-    """What was read, if a pull would take it as well."""
-    if isinstance(read, RemoteUnknown):
-        if read.reason == SkipReason.DENIED:
-            raise _denied(path, way)
-        raise _unreadable(path, way, read.reason)
-    if isinstance(read, RemoteValue):
-        reason = check_limits(read.payload.reveal(), way.stored.spec.max_value_bytes)
-        if reason is None and read.tags and tag_problem(read.tags) is not None:
-            reason = SkipReason.BAD_METADATA
-        if reason is not None:
-            raise _unreadable(path, way, reason)
-    return read
-
-
-def _metadata(value: RemoteValue, transform: TagTransform) -> str:
-    """What a pull of a new secret would set."""
-    tags = value.tags or {}
-    custom = merge_fields({}, {}, tags, local_wins=False)
-    return json.dumps(
-        {
-            "tags": list(flatten(tags, transform)),
-            "owner": None,
-            "description": None,
-            "custom": dict(sorted(custom.items())),
-        },
-        separators=(",", ":"),
-    )
-
-
-def _unreachable(path: LocalPath, way: Through) -> BackendUnreachableError:
-    return BackendUnreachableError(
-        f"{path} is read through {way.backend}, which cannot be reached: try again",
-        operation="read",
-    )
-
-
-def _denied(path: LocalPath, way: Through) -> DeniedError:
-    return DeniedError(
-        f"{path} is read through {way.backend}, which denies it to svsync:"
-        f" `svsync backends test {way.backend}` says what is missing",
-        operation="read",
-    )
-
-
-def _unreadable(path: LocalPath, way: Through, reason: str) -> BackendError:
-    return BackendError(
-        f"{path} is read through {way.backend}, and what that holds cannot be read ({reason}):"
-        " correct it there",
-        operation="read",
-        code="remote_unreadable",
-    )
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from svsync.domain.ids import RunId, TenantId
 from svsync.domain.runs import Skipped, SkipReason
 from svsync.services.run_rows import run_of
 from svsync.store import federation, queue, reports
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Row, Transaction
 
 _RUN_ID: Final = re.compile(r"run_[0-9a-f]{32}")
 
@@ -30,11 +30,14 @@ class Reports:
         Raises:
             NotFoundError: there is no such backend.
         """
-        async with self._db.transaction(tenant, read_only=True) as tx:
+
+        async def look(tx: Transaction) -> list[Row]:
             stored = await federation.get(tx, backend)
-            rows = await reports.page(
+            return await reports.page(
                 tx, stored.spec.id, before=RunId(before) if before else None, limit=limit + 1
             )
+
+        rows = await self._db.read(tenant, look)
         runs = [_brief(row) for row in rows[:limit]]
         return runs, rows[limit - 1]["run_id"] if len(rows) > limit else None
 
@@ -44,12 +47,15 @@ class Reports:
         Raises:
             NotFoundError: there is no such backend, or no such run of it.
         """
-        async with self._db.transaction(tenant, read_only=True) as tx:
+
+        async def look(tx: Transaction) -> tuple[Row, list[Row]]:
             stored = await federation.get(tx, backend)
             row = await queue.get(tx, RunId(run)) if _RUN_ID.fullmatch(run) else None
             if row is None or row["backend_id"] != stored.spec.id:
                 raise NotFoundError("there is no such run of this backend", code="run_not_found")
-            skips = await queue.skips(tx, RunId(run))
+            return row, await queue.skips(tx, RunId(run))
+
+        row, skips = await self._db.read(tenant, look)
         return run_of(
             row,
             [Skipped(s["remote_path"], SkipReason.of(s["reason"]), s["detail"]) for s in skips],

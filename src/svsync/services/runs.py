@@ -34,6 +34,7 @@ from svsync.observe.logs import log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend
+from svsync.services import call_budgets
 from svsync.services.lost_runs import measure, tell_lost
 from svsync.services.run_ends import Ended, RunEnds
 from svsync.services.run_rows import record_of, run_of
@@ -59,6 +60,14 @@ class OpenBackend(Protocol):
     def calls(self) -> dict[str, int]: ...
 
     def throttled(self) -> int: ...
+
+    def calls_left(self) -> int | None:
+        """How many may still go out; None: as many as are made."""
+        ...
+
+    def allow(self, calls: int) -> None:
+        """Let so many more go out."""
+        ...
 
 
 class Backends(Protocol):
@@ -321,9 +330,9 @@ class Runs:
         for row in lost:
             await tell_lost(tx, stored.spec, row, ids=self._ids)
         calls_left = None
-        per_day = stored.spec.call_budget.get("per_day")
-        if isinstance(per_day, int):
-            calls_left = max(0, per_day - await queue.calls_of_last_day(tx, backend))
+        per_day = call_budgets.per_day_of(stored.spec)
+        if per_day is not None:
+            calls_left = max(0, per_day - await call_budgets.made(tx, backend))
         named = {} if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
         targets = None
         if claimed.kind == RunKind.TARGETED or claimed.paths is not None:

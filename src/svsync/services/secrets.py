@@ -11,7 +11,7 @@ from svsync.domain.federation import BackendSpec, PathSettings, RuleSpec, from_j
 from svsync.domain.ids import LocalPath, SecretId, TenantId
 from svsync.services.sealing import Sealed, Sealing
 from svsync.store import secrets as store
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Row, Transaction
 
 MAX_PAGE: Final = 1000
 
@@ -73,10 +73,14 @@ class Secrets:
         self, tenant: TenantId, path: LocalPath, *, limit: int = 100, before: int = 2**31 - 1
     ) -> dict[str, object]:
         """Versions, newest first; a deleted secret keeps its history."""
-        async with self._db.transaction(tenant, read_only=True) as tx:
+
+        async def look(tx: Transaction) -> list[Row]:
             rows = await store.history(tx, path, before, limit + 1)
-        if not rows:
-            raise NotFoundError(f"there is no secret at {path}", code="secret_not_found")
+            if not rows:
+                raise NotFoundError(f"there is no secret at {path}", code="secret_not_found")
+            return rows
+
+        rows = await self._db.read(tenant, look)
         versions = [
             {
                 "version": row["version"],

@@ -11,12 +11,12 @@ pool with nothing to reset. A pooler in between has to know prepared statements.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import asyncpg
 
@@ -30,6 +30,7 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, Fence, TenantId
 
 Row = asyncpg.Record
+T = TypeVar("T")
 NO_TENANT = TenantId(0)
 """Under which stand the leases of tasks that only one process does at a time."""
 _BEGIN = "BEGIN {mode}; SELECT set_config('svsync.tenants', '{tenants}', true), {idle}"
@@ -129,13 +130,26 @@ class Transaction:
             await self.execute("database.analyze")
 
 
+class ReadElsewhere(Protocol):
+    """A replica; see `store.replica`."""
+
+    async def read(
+        self, tenant: TenantId, work: Callable[[Transaction], Awaitable[T]]
+    ) -> tuple[T] | None: ...
+
+
 class Database:
     """Connections to one Postgres, as one ordinary role.
 
     Renewals of leases have connections of their own: a run that uses up the pool must
     not keep itself, or another run, from renewing. So has the read path: no run delays a
     read.
+
+    Attributes:
+        replica: what may be a moment old is read there; None: there is none.
     """
+
+    replica: ReadElsewhere | None = None
 
     def __init__(self, pool: "Pool", renewals: "Pool", accesses: "Pool") -> None:
         self._pool = pool
@@ -171,6 +185,21 @@ class Database:
             if held is not None:
                 await _enter(connection, held, lookups=lookups, scratch=scratch)
             yield Transaction(connection, tenant, bound)
+
+    async def read(self, tenant: TenantId, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """What `work` finds, which may be a moment old: from a replica, where there is one that
+        is near enough, and has it. Nothing may be decided by it.
+
+        `work` changes nothing, and may be called twice.
+
+        Raises: as `transaction`, and what `work` raises.
+        """
+        if self.replica is not None:
+            found = await self.replica.read(tenant, work)
+            if found is not None:
+                return found[0]
+        async with self.transaction(tenant, read_only=True) as tx:
+            return await work(tx)
 
     @asynccontextmanager
     async def transaction_of(
@@ -329,6 +358,17 @@ async def open_database(dsn: str, *, size: int = 8) -> AsyncIterator[Database]:
     ):
         await _refuse_powerful_role(pool)
         yield Database(pool, renewals, accesses)
+
+
+@asynccontextmanager
+async def open_spare(dsn: str, *, size: int) -> AsyncIterator[Database]:
+    """Connections to another server of the same database, made when they are first needed, for
+    looks that need not succeed.
+
+    Raises StoreUnavailableError: the address is none.
+    """
+    async with _pool(dsn, 0, size) as pool:
+        yield Database(pool, pool, pool)
 
 
 @asynccontextmanager
