@@ -108,10 +108,11 @@ def _show(out: Output, about: dict[str, Any], data: bytes) -> None:
     from svsync.domain.values import slice_members
 
     metadata, federation = about["metadata"], about["federation"]
+    made = (about["version"], about["created_at"])  # a backend may not tell when
     out.heading(about["path"])
     out.facts(
         [
-            ("version", f"{about['version']} of {about['created_at']}"),
+            ("version", " of ".join(map(str, filter(None, made)))),
             ("type", about["secret_type"]),
             ("tags", ", ".join(metadata["tags"]) or None),
             ("owner", metadata["owner"]),
@@ -126,28 +127,31 @@ def _show(out: Output, about: dict[str, Any], data: bytes) -> None:
 
 async def list_secrets(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
+    from svsync.domain.policies import ADMIN
     from svsync.services.secrets import MAX_PAGE
 
     found: list[Any] = []
+    incomplete = False
     async with opened(args) as (app, tenant):
         await record(app, tenant, "secret.list", path=args.prefix or None)
         cursor = ""
         while True:
-            page: Any = await app.secrets.list_secrets(
-                tenant, args.prefix, limit=MAX_PAGE, cursor=cursor
+            page: Any = await app.listing.page(
+                tenant, ADMIN, args.prefix, limit=MAX_PAGE, cursor=cursor
             )
             found += page["secrets"]
+            incomplete |= page["incomplete"]
             cursor = page["next_cursor"]
             if cursor is None:
                 break
-    tell_list(args, found)
+    tell_list(args, found, incomplete=incomplete)
     return 0
 
 
 def tell_list(
     args: argparse.Namespace, found: Sequence[Mapping[str, Any]], *, incomplete: bool = False
 ) -> None:
-    """Secrets without values. `incomplete`: some are read through a backend, and not listed."""
+    """Secrets without values. `incomplete`: a backend did not tell all that is read through."""
     out: Output = args.out
     if out.json:
         out.document({"secrets": found, "next_cursor": None, "incomplete": incomplete})
@@ -163,13 +167,13 @@ def tell_list(
                 s["secret_type"],
                 s["status"],
                 ", ".join(s["metadata"]["tags"]),
-                s["updated_at"][:19].replace("T", " "),
+                (s["updated_at"] or "")[:19].replace("T", " "),
             )
             for s in found
         ]
         out.table(("path", "version", "type", "status", "tags", "updated (UTC)"), rows)
     if incomplete:
-        say("some of what lies there is read through its backend, and is not listed")
+        say("some of what is read through may be missing: a backend did not list it")
 
 
 async def history(args: argparse.Namespace) -> int:

@@ -72,3 +72,7 @@ class Client:
     async def close(self) -> None:
         """Close the connections. No call can be made any more."""
         await self._calls.close()
+
+    def abandon(self) -> None:
+        """Leave the connections to the process that this one was forked from."""
+        self._calls.abandon()

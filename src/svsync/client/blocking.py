@@ -11,7 +11,7 @@ import ssl
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from threading import Thread
+from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
@@ -34,8 +34,12 @@ class _Thread:
         self.pid = os.getpid()
         self.client = make()
         self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="svsync-client", daemon=True)
+        self._thread = Thread(target=self._run, name="svsync-client", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()
 
     def wait(self, call: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
@@ -46,12 +50,15 @@ class _Thread:
             raise
 
     def close(self) -> None:
-        if self.pid != os.getpid() or self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self.client.close(), self._loop).result(_CLOSING_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSING_S)
-        self._loop.close()
+        if self.pid != os.getpid():
+            return  # it is the process that forked which has the connections
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        if current_thread() is not self._thread:  # where the collector may come by
+            self._thread.join(_CLOSING_S)
+
+    async def _end(self) -> None:
+        await self.client.close()
+        self._loop.stop()
 
 
 class _Waiting(Generic[Noun]):
@@ -190,7 +197,6 @@ class SyncClient:
 
         self._make = make
         self._closed = False
-        self._left: list[_Thread] = []
         self._thread = _Thread(make)
         self._at_end = weakref.finalize(self, self._thread.close)
         self.secrets = SyncSecrets(lambda: self._client.secrets, self._wait)
@@ -225,8 +231,8 @@ class SyncClient:
             raise SvsyncError("the client is closed: make another", code="client_closed")
         if self._thread.pid != os.getpid():
             # The thread stayed behind in the process that forked, and the connections are
-            # that one's: kept, so that nothing is said over them from here.
-            self._left.append(self._thread)
+            # that one's: nothing is said over them from here.
+            self._thread.client.abandon()
             self._at_end.detach()
             self._thread = _Thread(self._make)
             self._at_end = weakref.finalize(self, self._thread.close)

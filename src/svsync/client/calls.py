@@ -21,6 +21,7 @@ import random
 import re
 import ssl
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -71,6 +72,18 @@ class _UnansweredError(Exception):
         self.message = message
         self.sent = sent
         self.again = again
+
+
+class _Connector(aiohttp.TCPConnector):
+    """One that a forked process forgets without a word: its connections are not that one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made_by = os.getpid()
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        if self._made_by == os.getpid():
+            super().__del__(_warnings)
 
 
 class Calls:
@@ -224,12 +237,18 @@ class Calls:
             raise SvsyncError("the client is closed: make another", code="client_closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+                connector=_Connector(), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
             )
             # It would send a DELETE again whose answer did not come. What is sent again is
             # decided above, and nowhere else.
             self._session._retry_connection = False
         return self._session
+
+    def abandon(self) -> None:
+        """Leave the connections to the process that this one was forked from."""
+        if self._session is not None:
+            self._session.detach()
+            self._session = None
 
     async def close(self) -> None:
         """Close the connections. No call can be made any more."""

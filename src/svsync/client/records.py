@@ -56,10 +56,10 @@ class DeletedSecret(TypedDict):
 
 class SecretInBrief(TypedDict):
     path: str
-    version: int
-    secret_type: str
+    version: int | None
+    secret_type: str | None
     metadata: SecretMetadata
-    updated_at: str
+    updated_at: str | None
     status: str
 
 

@@ -64,7 +64,7 @@ class Listing:
 
     Attributes:
         secrets: those that the caller may list.
-        incomplete: some of what lies there is read through its backend, and is not listed.
+        incomplete: some of what is read through may be missing, for a backend did not list it.
     """
 
     secrets: tuple[SecretInBrief, ...]

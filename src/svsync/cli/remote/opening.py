@@ -39,6 +39,10 @@ VALUES: Final = frozenset(
 """Codes of 422 that are about what was to be done, and not about how it was asked for."""
 
 
+_OPTIONS: Final = (("base_url", "--url"), ("`ca`", "--ca"), ("ca is", "--ca is"))
+"""What the client calls its arguments, and how they are called here."""
+
+
 @asynccontextmanager
 async def asked(args: argparse.Namespace) -> AsyncIterator[Client]:
     """The service of `--url`. What it answers as an error is raised as the commands on the
@@ -72,9 +76,8 @@ def told(error: Answered) -> SvsyncError:
     """What the service, or the way to it, said: as the house says it."""
     message, code = error.message, error.code
     if error.status is None:
-        message = (
-            message.replace("base_url", "--url").replace("`ca`", "--ca").replace("ca is", "--ca is")
-        )
+        for theirs, ours in _OPTIONS:
+            message = message.replace(theirs, ours)
     match code:
         case "backend_unreachable":
             return BackendUnreachableError(message, operation="connect")
