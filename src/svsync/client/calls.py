@@ -41,6 +41,9 @@ Token = str | Callable[[], str]
 TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 0.1
+_CONNECTING: Final = 0.75
+"""How much of its time a call waits for a connection. It is less than all, so that a
+connection that never came is told from an answer that did not."""
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _AGAIN_IN_DOUBT: Final = frozenset({"idempotency_in_progress"})
@@ -205,7 +208,7 @@ class Calls:
                 headers={**self._headers(body is not None), **headers},
                 allow_redirects=False,
                 ssl=self._ssl,
-                timeout=aiohttp.ClientTimeout(total=left),
+                timeout=aiohttp.ClientTimeout(total=left, sock_connect=left * _CONNECTING),
             ) as response:
                 text = (await response.read()).decode()
                 return Answer(response.status, response.headers, text)
@@ -214,7 +217,7 @@ class Calls:
                 "the service's certificate is not trusted, or is another's: give the CA that"
                 " signed it as `ca`", sent=False, again=False,
             ) from None  # fmt: skip
-        except aiohttp.ClientConnectorError:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _UnansweredError("the service cannot be reached", sent=False) from None
         except TimeoutError:
             raise _UnansweredError("the service has not answered in time", sent=True) from None

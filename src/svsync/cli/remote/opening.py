@@ -10,6 +10,7 @@ from svsync.cli.arguments import TOKEN, URL, token_of
 from svsync.client import Client
 from svsync.client import SvsyncError as Answered
 from svsync.domain.errors import (
+    BackendBusyError,
     BackendUnreachableError,
     ConfigError,
     ConflictChangedError,
@@ -79,6 +80,8 @@ def told(error: Answered) -> SvsyncError:
         for theirs, ours in _OPTIONS:
             message = message.replace(theirs, ours)
     match code:
+        case "backend_busy":
+            return BackendBusyError(message, holder="", expires_at=None)
         case "backend_unreachable":
             return BackendUnreachableError(message, operation="connect")
         case "write_outcome_unknown" if error.push_id:
