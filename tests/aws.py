@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -21,11 +21,20 @@ import pytest_asyncio
 from aiohttp import web
 from tests.servers import Front
 
+from svsync.backends.aws import AwsDriver
+from svsync.domain.changes import RemoteRead
+from svsync.domain.federation import BackendSpec, RuleSpec
+from svsync.domain.ids import BackendId, RemotePath
+from svsync.domain.values import Credential
 from svsync.embedded.processes import end_process, free_port
+from svsync.network import NetworkPolicy
+from svsync.ports import Backend
+from svsync.testing.conformance import CountingGuard, Listed, list_all
 
 REGION: Final = "us-east-1"
 ACCOUNT: Final = "123456789012"
 KEYS: Final = '{"access_key_id": "AKIAEXAMPLE", "secret_access_key": "of-nobody"}'
+LOOPBACK: Final = NetworkPolicy(allow_loopback=True)
 _NUMBERS = count(1)
 
 
@@ -230,3 +239,59 @@ def moto(moto_server: Aws) -> Aws:
 async def aws_front(roto: Aws) -> AsyncIterator[AwsFront]:
     async with AwsFront(roto.url) as found:
         yield found
+
+
+def aws_spec(url: str, prefix: str, **settings: Any) -> BackendSpec:
+    """A backend onto everything below a prefix; `config` is merged into its own."""
+    config = {
+        "region": REGION,
+        "endpoint_url": url,
+        "credentials_path": "env:AWS_KEYS",
+        **settings.pop("config", {}),
+    }
+    given = {
+        "id": BackendId("fed_aws"),
+        "name": "aws",
+        "rules": (RuleSpec("ext/**", f"{prefix}**"),),
+        **settings,
+    }
+    kept = {key: value for key, value in config.items() if value is not None}
+    return BackendSpec(type="aws-secrets-manager", config=kept, **given)
+
+
+@dataclass
+class Opened:
+    """A backend, and the guard that its calls passed."""
+
+    backend: Backend
+    guard: CountingGuard
+    prefix: str
+
+    def path(self, name: str) -> RemotePath:
+        return RemotePath(self.prefix + name)
+
+    async def read(self, *names: str) -> list[RemoteRead]:
+        return list(await self.backend.read([self.path(name) for name in names]))
+
+    async def listed(self, *prefixes: str) -> Listed:
+        return await list_all(self.backend, prefixes or [self.prefix])
+
+
+@asynccontextmanager
+async def open_aws(
+    url: str,
+    prefix: str,
+    *,
+    keys: Callable[[], str] = lambda: KEYS,
+    policy: NetworkPolicy = LOOPBACK,
+    **settings: Any,
+) -> AsyncIterator[Opened]:
+    """A backend of one's own; `keys` gives what stands at its credential's path."""
+
+    async def credential() -> Credential:
+        return Credential.parse(keys(), "env:AWS_KEYS")
+
+    guard = CountingGuard()
+    spec = aws_spec(url, prefix, **settings)
+    async with AwsDriver(policy).open(spec, credential, guard) as backend:
+        yield Opened(backend, guard, prefix)

@@ -163,7 +163,8 @@ class Backend(Protocol):
     async def read(self, paths: Sequence[RemotePath]) -> Sequence[RemoteRead]:
         """Point reads, one answer a path, in order; at most `batch_read` paths.
 
-        Value and tokens of one answer are of one moment.
+        Value and tokens of one answer are of one moment. A batch may leave tags out
+        (None): those that the listing told beside the same value token count then.
         """
         ...
 

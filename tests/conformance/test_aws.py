@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import pytest
-from tests.aws import KEYS, REGION, Aws, AwsFront
+from tests.aws import Aws, AwsFront, open_aws
 
-from svsync.backends.aws import AwsDriver
-from svsync.domain.federation import BackendSpec, RuleSpec
-from svsync.domain.ids import BackendId
-from svsync.domain.values import Credential
-from svsync.network import NetworkPolicy
 from svsync.ports import Backend
 from svsync.testing.conformance import Ability, BackendConformance, CountingGuard, Scene
 from svsync.testing.conformance_writes import WriteConformance
@@ -74,26 +69,11 @@ class AwsScene:
 
 @asynccontextmanager
 async def opened(aws: Aws) -> AsyncIterator[AwsScene]:
-    async def credential() -> Credential:
-        return Credential.parse(KEYS, "test")
-
-    async with AwsFront(aws.url) as front:
-        spec = BackendSpec(
-            BackendId("fed_aws"),
-            "aws",
-            "aws-secrets-manager",
-            (RuleSpec("external/**", f"{aws.prefix}**"),),
-            config={
-                "region": REGION,
-                "endpoint_url": front.url,
-                "credentials_path": "env:AWS_KEYS",
-            },
-            max_value_bytes=MAX_VALUE,
-        )
-        guard = CountingGuard()
-        driver = AwsDriver(NetworkPolicy(allow_loopback=True))
-        async with driver.open(spec, credential, guard) as backend:
-            yield AwsScene(aws, front, backend, guard)
+    async with (
+        AwsFront(aws.url) as front,
+        open_aws(front.url, aws.prefix, max_value_bytes=MAX_VALUE) as made,
+    ):
+        yield AwsScene(aws, front, made.backend, made.guard)
 
 
 class TestRoto(BackendConformance):

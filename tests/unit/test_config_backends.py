@@ -574,10 +574,10 @@ def test_a_bad_feed_is_one_sentence_with_its_key(event: Mapping[str, Any], expec
     assert expected in refusal(backend(events=[event]))
 
 
-def test_a_feed_of_a_backend_that_comes_later_is_refused_with_that_reason() -> None:
+def test_a_feed_that_comes_later_is_refused_with_that_reason() -> None:
     events = [{"feed": "aws-sqs", "queue_url": "https://sqs.us-east-1.amazonaws.com/1/svsync"}]
     assert refusal(typed("aws-secrets-manager", AWS, events=events)).endswith(
-        "events[0].feed: comes with aws-secrets-manager, to which this svsync does not speak yet;"
+        "events[0].feed: is for aws-secrets-manager, and this svsync does not listen to it yet;"
         " remove it"
     )
 

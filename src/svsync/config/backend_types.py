@@ -114,10 +114,13 @@ VAULT = (
     ),
 )
 
+_AWS_REGION = text(r"[a-z]{2}(-[a-z]+)+-[0-9]+", "a region such as us-east-1", max_length=64)
+_AWS_REGIONS = sequence(_AWS_REGION, "a list of regions", max_items=50)
+
 AWS = (
     Key(
         "region",
-        text(r"[a-z]{2}(-[a-z]+)+-[0-9]+", "a region such as us-east-1", max_length=64),
+        _AWS_REGION,
         "Region of the secrets.",
         required=True,
     ),
@@ -145,6 +148,19 @@ AWS = (
         "endpoint_url",
         ORIGIN,
         "Address to call in place of AWS's own; no other address of AWS is called then.",
+    ),
+    Key(
+        "kms_key_id",
+        text(r"[A-Za-z0-9:/_-]+", "a key's id, ARN or alias", max_length=2048),
+        "Key in KMS that secrets made by svsync are encrypted with.",
+        default_words="`aws/secretsmanager`",
+    ),
+    Key(
+        "replica_regions",
+        # As JSON has it, so that a stored spec equals the one that was read.
+        Kind(lambda node: list(_AWS_REGIONS.read(node)), _AWS_REGIONS.schema, "a list of regions"),
+        "Regions to which secrets made by svsync are replicated.",
+        default_words="none",
     ),
 )
 
@@ -268,7 +284,7 @@ LATER_FEEDS: Mapping[str, str] = {
     "azure-eventgrid": "azure-key-vault",
     "gcp-pubsub": "gcp-secret-manager",
 }
-"""Feeds that come with a type of backend that this version does not speak to yet."""
+"""Feeds that this version does not listen to yet, and the type of backend that each is for."""
 
 
 # --- the types ----------------------------------------------------------------------

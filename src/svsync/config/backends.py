@@ -249,7 +249,7 @@ def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[st
         raise feed_node.error(f"is for {wanted}, not for {type_name}")
     if feed_node.value in LATER_FEEDS:
         raise feed_node.error(
-            f"comes with {wanted}, to which this svsync does not speak yet; remove it"
+            f"is for {wanted}, and this svsync does not listen to it yet; remove it"
         )
     return read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
 

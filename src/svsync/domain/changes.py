@@ -212,6 +212,9 @@ class RemoteValue:
     created_at: datetime | None = None
     dropped_fields: tuple[str, ...] = ()
     """Provider-specific fields that do not travel, for the report's count."""
+    made_by: tuple[str, ...] = ()
+    """Ids that the writers of this version, and of those before it that are still told,
+    gave to them; newest first. Where a store keeps such, those of our pushes are theirs."""
 
 
 @dataclass(frozen=True, slots=True)

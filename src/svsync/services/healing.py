@@ -196,6 +196,8 @@ class _Asking:
                 return self._again_or_withdrawn()
         elif push.kind is PushKind.CREATE and self._as_expected(read):
             return self._again_or_withdrawn()
+        if isinstance(read, RemoteValue) and push.push_id in read.made_by[1:]:
+            return Made(push, PushState.LANDED, landed=Landed())
         if await self._is_below(read):
             number = (push.expected_order or 0) + 1
             return Made(push, PushState.LANDED, landed=Landed(order=number))

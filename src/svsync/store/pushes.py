@@ -181,12 +181,24 @@ async def recent(
     return {LocalPath(r["path"]) for r in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class LateCall:
+    """What a push that was given up may yet bring: a value, under a number where the store
+    numbers its versions."""
+
+    push_id: PushId
+    fingerprint: bytes
+    order: int | None
+
+
 async def late(
     tx: Transaction, backend: BackendId, paths: Sequence[LocalPath]
-) -> dict[LocalPath, set[tuple[bytes | None, int | None]]]:
-    """Fingerprint and remote version that a late call of ours may yet bring, by path."""
-    found: dict[LocalPath, set[tuple[bytes | None, int | None]]] = {}
+) -> dict[LocalPath, list[LateCall]]:
+    """What late calls of ours may yet bring, by path."""
+    found: dict[LocalPath, list[LateCall]] = {}
     for row in await tx.fetch("pushes.late", tx.tenant, backend, list(paths)):
-        known = found.setdefault(LocalPath(row["path"]), set())
-        known.add((row["target_fp"], row["expected_order"] + 1))
+        expected = row["expected_order"]
+        order = None if expected is None else expected + 1
+        call = LateCall(PushId(row["push_id"]), row["target_fp"], order)
+        found.setdefault(LocalPath(row["path"]), []).append(call)
     return found

@@ -5,7 +5,7 @@ from typing import Final
 
 from svsync.backends.aws.calls import AwsCalls
 from svsync.backends.aws.connection import ConnectionTest
-from svsync.backends.aws.entries import MAX_NAME, MAX_VALUE, SEGMENT
+from svsync.backends.aws.entries import MAX_NAME, MAX_VALUE, SEGMENT, creation_parameters
 from svsync.backends.aws.listing import AwsListing
 from svsync.backends.aws.reading import BATCH, AwsReading
 from svsync.backends.aws.writing import AwsWriting
@@ -53,6 +53,7 @@ class AwsBackend:
             region=str(spec.config["region"]),
             max_bytes=spec.max_value_bytes,
             blind=spec.extra.get("allow_blind_push") is True,
+            creation=creation_parameters(spec.config),
         )
 
     @property

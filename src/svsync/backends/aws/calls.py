@@ -1,13 +1,27 @@
 """The calls of one AWS backend: through the guard, to Secrets Manager and STS."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
-from svsync.clients.aws import AwsSession
+from svsync.clients.aws import AwsSession, no_answer
 from svsync.ports import CallGuard, Operation
 
 T = TypeVar("T")
+
+_TOLD: Final[Mapping[str, tuple[str, ...]]] = {
+    "list_secrets": ("SecretList",),
+    "describe_secret": ("Name",),
+    "get_secret_value": ("VersionId",),
+    "batch_get_secret_value": ("SecretValues", "Errors"),
+    "create_secret": ("ARN",),
+    "put_secret_value": ("VersionId",),
+    "update_secret_version_stage": ("ARN",),
+    "delete_secret": ("ARN",),
+    "restore_secret": ("ARN",),
+}
+"""What an answer holds, whatever else. The SDK takes any page for an answer that says
+nothing, and that is neither an empty listing nor a write that was made."""
 
 
 async def run_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -31,13 +45,20 @@ class AwsCalls:
     async def request(
         self, operation: Operation, method: str, shown: str | None = None, **parameters: Any
     ) -> dict[str, Any]:
-        """One call to Secrets Manager, such as `("metadata", "describe_secret", …)`."""
-        return await self._guard.call(
-            operation,
-            lambda: self.session.call(
+        """One call to Secrets Manager, such as `("metadata", "describe_secret", …)`.
+
+        Raises ProtocolError, too, for an answer that lacks what such a call is answered.
+        """
+
+        async def attempt() -> dict[str, Any]:
+            answer = await self.session.call(
                 "secretsmanager", method, parameters, operation=operation, shown=shown
-            ),
-        )
+            )
+            if not any(name in answer for name in _TOLD.get(method, answer)):
+                raise no_answer(operation, shown)
+            return answer
+
+        return await self._guard.call(operation, attempt)
 
     async def describe(self, path: str) -> dict[str, Any]:
         return await self.request("metadata", "describe_secret", path, SecretId=path)

@@ -16,7 +16,15 @@ from svsync.domain.mapping import RuleSet
 from svsync.network import NetworkPolicy
 from svsync.ports import Backend, CallGuard, CredentialSource, Features
 
-_KEYS: Final = ("region", "credentials_path", "role_arn", "external_id", "endpoint_url")
+_KEYS: Final = (
+    "region",
+    "credentials_path",
+    "role_arn",
+    "external_id",
+    "endpoint_url",
+    "kms_key_id",
+    "replica_regions",
+)
 
 
 class AwsDriver:

@@ -19,6 +19,7 @@ from svsync.domain.ids import RemotePath
 from svsync.domain.values import Encoding, Payload, check_limits
 
 CURRENT: Final = "AWSCURRENT"
+PREVIOUS: Final = "AWSPREVIOUS"
 PENDING: Final = "SVSYNC_PENDING"
 """Our own label, under which a version waits until it may become the current one."""
 ROTATING: Final = "AWSPENDING"
@@ -65,6 +66,11 @@ def stages_of(info: Mapping[str, Any]) -> Mapping[str, list[str]]:
     return info.get("VersionIdsToStages") or info.get("SecretVersionsToStages") or {}
 
 
+def made_before(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The version that was current before this one."""
+    return tuple(version for version, labels in stages_of(info).items() if PREVIOUS in labels)
+
+
 def tags_of(info: Mapping[str, Any]) -> dict[str, str]:
     return {str(tag.get("Key")): str(tag.get("Value", "")) for tag in info.get("Tags") or ()}
 
@@ -95,9 +101,11 @@ def value_of(answer: Mapping[str, Any], max_bytes: int) -> RemoteValue | RemoteU
     if reason := check_limits(payload.reveal(), max_bytes):
         return RemoteUnknown(reason)
     created = answer.get("CreatedDate")
+    version = str(answer.get("VersionId"))
     return RemoteValue(
         payload,
-        value_token(str(answer.get("VersionId"))),
+        value_token(version),
+        made_by=(version,),
         created_at=created.astimezone(UTC) if isinstance(created, datetime) else None,
     )
 
@@ -110,6 +118,17 @@ def value_parameters(payload: Payload) -> dict[str, str | bytes]:
     if payload.encoding is Encoding.BINARY:
         return {"SecretBinary": payload.reveal()}
     return {"SecretString": payload.reveal().decode()}
+
+
+def creation_parameters(config: Mapping[str, object]) -> dict[str, Any]:
+    """What the configuration says of secrets that are made; those that are there keep theirs."""
+    made: dict[str, Any] = {}
+    if key := config.get("kms_key_id"):
+        made["KmsKeyId"] = key
+    regions = config.get("replica_regions")
+    if isinstance(regions, list | tuple) and regions:
+        made["AddReplicaRegions"] = [{"Region": region} for region in regions]
+    return made
 
 
 def account_of(info: Mapping[str, Any]) -> str:

@@ -10,7 +10,15 @@ from dataclasses import replace
 from typing import Any, Final
 
 from svsync.backends.aws.calls import AwsCalls, run_all
-from svsync.backends.aws.entries import CURRENT, entry_of, gone_of, meta_token, tags_of, value_of
+from svsync.backends.aws.entries import (
+    CURRENT,
+    entry_of,
+    gone_of,
+    made_before,
+    meta_token,
+    tags_of,
+    value_of,
+)
 from svsync.clients.aws import AwsRefusedError
 from svsync.domain.changes import Entry, RemoteGone, RemoteRead, RemoteUnknown, RemoteValue
 from svsync.domain.errors import DeniedError
@@ -49,7 +57,8 @@ class AwsReading:
         if not isinstance(read, RemoteValue) or not isinstance(described, dict):
             return read
         tags = tags_of(described)
-        return replace(read, tags=tags, meta_token=meta_token(tags))
+        made_by = (*read.made_by, *made_before(described))
+        return replace(read, tags=tags, meta_token=meta_token(tags), made_by=made_by)
 
     async def read_many(self, paths: Sequence[RemotePath]) -> list[RemoteRead]:
         """Several values in one call, as far as that goes; their tags are for a listing to

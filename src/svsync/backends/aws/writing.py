@@ -53,16 +53,25 @@ class AwsWriting:
         region: a replica of a secret of another one is written there, not here.
         max_bytes: largest value, below AWS's own limit.
         blind: write also where AWSCURRENT may not be moved, and so without a condition.
+        creation: what a new secret is given beside its value.
     """
 
     def __init__(
-        self, calls: AwsCalls, reading: AwsReading, *, region: str, max_bytes: int, blind: bool
+        self,
+        calls: AwsCalls,
+        reading: AwsReading,
+        *,
+        region: str,
+        max_bytes: int,
+        blind: bool,
+        creation: Mapping[str, Any],
     ) -> None:
         self._calls = calls
         self._reading = reading
         self._region = region
         self._max_bytes = min(MAX_VALUE, max_bytes)
         self._blind = blind
+        self._creation = creation
 
     async def check(self, order: RemoteWrite) -> Ready | Refused:
         """One look at the secret. Raises what speaks of the backend as a whole."""
@@ -120,6 +129,7 @@ class AwsWriting:
             "Name": order.path,
             "ClientRequestToken": order.push_id,
             **value_parameters(order.payload),
+            **self._creation,
         }
         wanted = dict(tags or {})
         refused: Refused | None = None

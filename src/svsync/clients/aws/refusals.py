@@ -131,12 +131,19 @@ def of_answer(error: ClientError, operation: str, shown: str | None) -> BackendE
     if code in FAILED or (isinstance(status, int) and status >= 500):
         return BackendUnreachableError(f"AWS failed ({status}, {where})", **about)
     if isinstance(status, int) and (status < 400 or code == str(status)):
-        return ProtocolError(
-            f"the endpoint answers {operation} with something that is no answer of AWS", **about
-        )
+        return no_answer(operation, shown, status=status)
     reason = code if code in REASONS else ""
     return AwsRefusedError(
         f"AWS refuses {where} with status {status}", reason=reason, sent=False, **about
+    )
+
+
+def no_answer(operation: str, shown: str | None, **about: Any) -> ProtocolError:
+    return ProtocolError(
+        f"the endpoint answers {operation} with something that is no answer of AWS",
+        operation=operation,
+        path=shown,
+        **about,
     )
 
 
@@ -159,9 +166,7 @@ def of_failure(error: Exception, operation: str, shown: str | None) -> BackendEr
             **about,
         )
     if isinstance(error, ResponseParserError):
-        return ProtocolError(
-            f"the endpoint answers {operation} with something that is no answer of AWS", **about
-        )
+        return no_answer(operation, shown)
     if isinstance(inner, aiohttp.ClientConnectorCertificateError):
         return BackendUnreachableError(
             "the endpoint's certificate is not trusted: set AWS_CA_BUNDLE to its authority",

@@ -27,7 +27,12 @@ from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from yarl import URL
 
-from svsync.clients.aws.refusals import KeysRefusedError, of_answer, of_failure, of_identity
+from svsync.clients.aws.refusals import (
+    KeysRefusedError,
+    of_answer,
+    of_failure,
+    of_identity,
+)
 from svsync.clients.aws.settings import AwsSettings
 from svsync.clients.aws.transport import Sockets, config
 from svsync.domain.errors import BackendError, BackendUnreachableError, LoginError, ThrottledError

@@ -32,6 +32,7 @@ from svsync.services.sync.intake import reload
 from svsync.services.sync.judge import Outcome, judge, unpushed, unstorable
 from svsync.store import pairs, pushes
 from svsync.store.pairs import SkipRow
+from svsync.store.pushes import LateCall
 
 TRIES: Final = 3
 """How often an overtaken path is decided again within one run."""
@@ -106,10 +107,18 @@ async def _knowing_late_calls(run: Run, outcomes: list[Outcome]) -> list[Outcome
     ours = {
         id(o)
         for o in suspects
-        if isinstance(o.fetched.remote, RemoteValue)
-        and (o.fingerprint, o.fetched.remote.order) in late.get(o.pair.local_path, ())
+        if any(_is_late(call, o) for call in late.get(o.pair.local_path, ()))
     }
     return [_as_ours(run, o) if id(o) in ours else o for o in outcomes]
+
+
+def _is_late(call: LateCall, o: Outcome) -> bool:
+    """Told by the id that the version has, or by its number and value."""
+    remote = o.fetched.remote
+    if not isinstance(remote, RemoteValue):
+        return False
+    numbered = remote.order is not None and remote.order == call.order
+    return remote.made_by[:1] == (call.push_id,) or (numbered and o.fingerprint == call.fingerprint)
 
 
 def _may_be_ours(run: Run, o: Outcome) -> bool:

@@ -131,8 +131,8 @@ SELECT DISTINCT path FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND pa
 
 -- name: late
 -- What pushes of these paths would have written that nobody could say the end of (somebody took them over, and asked): should
--- it appear after all, it is our own late call and nobody else's write. Told by the number of the remote version it would have made: a store that
--- numbers nothing has no such mark.
-SELECT path, target_fp, expected_order FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[])
-  AND state IN ('withdrawn', 'refused') AND sent_at IS NOT NULL AND attempts > 1 AND target_fp IS NOT NULL AND expected_order IS NOT NULL
+-- it appear after all, it is our own late call and nobody else's write. Told by the number of the remote version it would have made, or by its id
+-- where a store takes that for the version's: one that does neither has no such mark.
+SELECT path, push_id, target_fp, expected_order FROM pushes WHERE tenant_id = $1 AND backend_id = $2 AND path = ANY ($3::text[])
+  AND state IN ('withdrawn', 'refused') AND sent_at IS NOT NULL AND attempts > 1 AND target_fp IS NOT NULL
   AND ended_at > clock_timestamp() - interval '7 days';
