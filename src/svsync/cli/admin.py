@@ -7,7 +7,7 @@ from svsync.cli.arguments import add_command, add_group
 from svsync.cli.output import Output
 
 _SHELLS: Final = ("bash", "zsh", "tcsh")
-_FILES: Final = ("config", "ca", "json_file", "use_value")
+_FILES: Final = ("config", "ca", "json_file", "use_value", "file")
 
 
 def add_commands(subparsers: Any) -> None:

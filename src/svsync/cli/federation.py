@@ -8,7 +8,7 @@ from svsync.cli.arguments import add_command, add_group, backend_option
 from svsync.cli.lifecycle import add_verbs
 from svsync.cli.output import Output
 from svsync.cli.standing import said_there_are_none
-from svsync.domain.errors import DeniedError, NotFoundError
+from svsync.domain.errors import DeniedError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from svsync.cli.opening import Compiled
@@ -23,6 +23,13 @@ def add_commands(subparsers: Any) -> None:
     tested = add_command(backends, "test", "sign in and look what is granted", test)
     for parser in (shown, tested):
         parser.add_argument("backend", metavar="ID", help="a backend's id or name")
+    added = add_command(backends, "add", "let a service make a backend, and try it", add)
+    added.add_argument(
+        "file", metavar="FILE", help="the keys of one backend, in YAML or JSON; - is stdin"
+    )
+    added.add_argument(
+        "--require-healthy", action="store_true", help="make it only if it is healthy"
+    )
     add_verbs(backends)
     mapping = add_group(subparsers, "map", "the path mapping, looked at without any store")
     tried = add_command(mapping, "test", "what becomes of some paths, both ways", map_test)
@@ -87,6 +94,29 @@ def tell_backend(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     out.table(columns, [_rule_row(n, rule) for n, rule in enumerate(found["path_mapping"])])
 
 
+async def add(_args: argparse.Namespace) -> int:
+    raise UsageError(
+        "a backend is added under `backends:` in the configuration file; with --url a service"
+        " makes one"
+    )
+
+
+def tell_added(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """A backend that is new, and what a connection to it showed."""
+    out: Output = args.out
+    if out.json:
+        out.document(made)
+        return
+    out.facts(
+        [
+            ("backend", f"{made['id']} ({made['name']})"),
+            ("status", made["status"]),
+            *(("warning", warning) for warning in made["warnings"]),
+        ]
+    )
+    _show_checks(out, made)
+
+
 async def test(args: argparse.Namespace) -> int:
     """Exit 0 also where a part is denied: `degraded` is told, and the rest works."""
     from svsync.cli.opening import opened
@@ -132,6 +162,10 @@ def _show_test(out: Output, document: Mapping[str, Any]) -> None:
             *(("warning", warning) for warning in document["warnings"]),
         ]
     )
+    _show_checks(out, document)
+
+
+def _show_checks(out: Output, document: Mapping[str, Any]) -> None:
     out.line()
     rows = [(c["name"], c["state"], c["hint"]) for c in document["checks"]]
     out.table(("permission", "state", "granted by"), rows)

@@ -70,7 +70,7 @@ def payload_of(fields: Sequence[str], json_file: str | None) -> "Payload":
     if json_file is not None and fields:
         raise UsageError("give either K=V fields or --json-file, not both")
     if json_file is not None:
-        raw = _read(json_file, "--json-file").strip(b" \t\r\n")
+        raw = read_file(json_file, "--json-file").strip(b" \t\r\n")
         _refuse_bad_json(raw)
         return Payload.from_json_text(raw)
     if not fields:
@@ -84,7 +84,7 @@ def payload_of(fields: Sequence[str], json_file: str | None) -> "Payload":
         if name in held:
             raise UsageError(f"the field {name!r} is given twice")
         if text.startswith("@"):
-            held[name] = _as_text(_read(text[1:], name), name)
+            held[name] = _as_text(read_file(text[1:], name), name)
         else:
             held[name] = text.removeprefix("\\") if text.startswith("\\@") else text
             in_the_open = True
@@ -113,7 +113,7 @@ def tags_of(given: Iterable[str]) -> tuple[str, ...]:
     return tags
 
 
-def _read(name: str, where: str) -> bytes:
+def read_file(name: str, where: str) -> bytes:
     """A file, or stdin for `-`, up to a byte more than may be written."""
     try:
         if name == "-":

@@ -1,12 +1,15 @@
 """Backends as they are configured, by a service."""
 
 import argparse
+from typing import Any
 
 from svsync.cli import federation as here
 from svsync.cli.remote.opening import asked
+from svsync.cli.values import read_file
 from svsync.client import Client
 from svsync.client import SvsyncError as Answered
-from svsync.domain.errors import BackendUnreachableError
+from svsync.config.document import Node, read_yaml
+from svsync.domain.errors import BackendUnreachableError, UsageError
 
 
 async def list_backends(args: argparse.Namespace) -> int:
@@ -21,6 +24,29 @@ async def show(args: argparse.Namespace) -> int:
         found = await client.federation.backends.get(await id_of(client, args.backend))
     here.tell_backend(args, found)
     return 0
+
+
+async def add(args: argparse.Namespace) -> int:
+    document = _plain(read_yaml(read_file(args.file, "FILE"), args.file))
+    if not isinstance(document, dict):
+        raise UsageError("FILE: it is no mapping: give the keys of one backend")
+    async with asked(args) as client:
+        made = await client.federation.backends.create(
+            document, require_healthy=args.require_healthy
+        )
+    here.tell_added(args, made)
+    return 0
+
+
+def _plain(node: Node) -> Any:
+    """A document without its places."""
+    match node.value:
+        case dict():
+            return {name: _plain(member) for name, member in node.value.items()}
+        case list():
+            return [_plain(member) for member in node.value]
+        case scalar:
+            return scalar
 
 
 async def test(args: argparse.Namespace) -> int:
