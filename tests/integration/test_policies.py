@@ -1,17 +1,21 @@
 """Policies as rows: limits, changes that come together, and the epoch of each of them."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.house import TENANT, House
 
-from svsync.domain.access import Identity
+from svsync.domain.access import Identity, Scope
 from svsync.domain.bindings import Bound
 from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError
 from svsync.domain.ids import LocalPath
-from svsync.domain.policies import Permission, PolicyExistsError
+from svsync.domain.patterns import Pattern
+from svsync.domain.policies import Permission, PolicyExistsError, pattern_of
 from svsync.services import policies as service
+from svsync.services.authority import Authority
 from svsync.services.policies import NewRule
 from svsync.services.policy_tests import Question
 
@@ -99,6 +103,44 @@ async def test_policies_and_bindings_are_limited(
         assert refused.value.code == "too_many_bindings"
     await bind(house, policy, "user:ada")  # it is there already
     assert len(await house.rows("bindings")) == 3
+
+
+async def test_rules_of_all_policies_are_limited(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MOST_RULES", 3)
+    policies, two = house.app.policies, [NewRule(f"app/{n}", [Permission.READ]) for n in range(2)]
+    one = await policies.create(TENANT, "one", two, by="cli:test")
+    with pytest.raises(ConfigError) as refused:
+        await policies.create(TENANT, "two", two, by="cli:test")
+    assert (refused.value.code, refused.value.where) == ("too_many_policies", "rules")
+    with pytest.raises(ConfigError):
+        await policies.change(TENANT, str(one["id"]), {"rules": two * 2})
+    assert len(await house.rows("policy_rules")) == 2
+    await policies.create(TENANT, "three", two[:1], by="cli:test")
+
+
+async def test_other_work_goes_on_while_many_rules_are_compiled(house: House) -> None:
+    rules = [NewRule(f"app/{n}/**", [Permission.READ]) for n in range(200)]
+    for name in "abcde":
+        await house.app.policies.create(TENANT, name, rules, by="cli:test")
+        await bind(house, name, "sa:robot")
+    made = await house.app.access.create(
+        TENANT, Identity.parse("sa:robot"), [Scope.SECRETS_READ], expires_in=60, by="cli:test"
+    )
+    authority = Authority(house.app.db, house.app.access, clock=time.monotonic)
+    threads: set[int] = set()
+
+    def noted(text: str) -> Pattern:
+        threads.add(threading.get_ident())
+        return pattern_of(text)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("svsync.services.authority.pattern_of", noted)
+        rights = await authority.verify(made.text.reveal())
+    assert rights.permissions.decide("app/7/x", Permission.READ) is not None
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_fewer_rules_leave_none_of_those_before(house: House) -> None:

@@ -109,6 +109,28 @@ async def test_backend_that_the_file_names_is_not_removed(house: House) -> None:
     assert (await house.row("backends"))["state"] == "active"
 
 
+async def test_removal_that_is_overtaken_leaves_the_next_backend_of_that_id_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    late, other = removal(house), removal(house)
+    close = late._close_conflicts
+
+    async def overtaken(*args: Any) -> int:
+        closed = await close(*args)
+        await other.remove(TENANT, BACKEND)
+        await house.configure()
+        await house.run()
+        return closed
+
+    monkeypatch.setattr(late, "_close_conflicts", overtaken)
+    with pytest.raises(NotFoundError):
+        await late.remove(TENANT, BACKEND, purge=True)
+    assert await house.paths() == ["ext/a"]
+    assert (await house.row("backends"))["state"] == "active"
+
+
 async def test_run_under_way_is_superseded(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     pause = Pause(house.there, "read")

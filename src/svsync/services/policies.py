@@ -28,6 +28,8 @@ from svsync.store.database import Database, Row, Transaction
 
 MOST_POLICIES: Final = 10_000
 """Of one tenant."""
+MOST_RULES: Final = 100_000
+"""Of all policies of one tenant: who is in enough groups has them all, in every process."""
 MOST_BINDINGS: Final = 10_000
 """Of one policy."""
 MOST_OF_IDENTITY: Final = 1_000
@@ -87,7 +89,7 @@ class Policies:
                 )
             if not await store.add(tx, policy, name, description, by):
                 raise _taken(name)
-            await store.set_rules(tx, policy, checked)
+            await _set_rules(tx, policy, checked)
             return await _show(tx, policy)
 
     async def list_policies(
@@ -130,7 +132,7 @@ class Policies:
             if not await store.change(tx, row["policy_id"], name, description):
                 raise _taken(name)
             if checked is not None:
-                await store.set_rules(tx, row["policy_id"], checked)
+                await _set_rules(tx, row["policy_id"], checked)
             return await _show(tx, row["policy_id"])
 
     async def delete(self, tenant: TenantId, policy: str, *, rev: int | None = None) -> None:
@@ -235,6 +237,17 @@ def _check_revision(row: Row, rev: int | None) -> None:
     if rev is not None and row["rev"] != rev:
         raise VersionConflictError(
             f"the policy {row['name']} is at revision {row['rev']}, not {rev}: look at it again"
+        )
+
+
+async def _set_rules(tx: Transaction, policy: str, rules: Sequence[store.RuleRow]) -> None:
+    await store.set_rules(tx, policy, rules)
+    if await store.count_rules(tx) > MOST_RULES:
+        raise ConfigError(
+            f"all policies together have more than {MOST_RULES:,} rules: put some together with"
+            " wildcards",
+            where="rules",
+            code="too_many_policies",
         )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from svsync.domain.errors import ConfigError, SvsyncError, VersionConflictError
+from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError, VersionConflictError
 from svsync.domain.federation import ManagedBy
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.services.healing import heal
@@ -28,7 +28,7 @@ from svsync.services.sealing import Sealing
 from svsync.services.withdrawal import withdraw
 from svsync.services.write_through import WriteThrough
 from svsync.store import federation, flips, pairs, queue
-from svsync.store.database import Database
+from svsync.store.database import Database, Transaction
 from svsync.store.federation import StoredBackend
 
 _PAGE: Final = 1_000
@@ -140,12 +140,13 @@ class Removal:
         stored = await self._begin(tenant, backend, rev)
         removed = Removed(stored.spec.id)
         removed.withdrawn = await self._settle_pushes(tenant, stored)
-        removed.conflicts = await self._close_conflicts(tenant, stored.spec.id)
-        await self._detach(tenant, removed, doomed)
-        await self._settle_hidden(tenant, removed, doomed)
+        removed.conflicts = await self._close_conflicts(tenant, stored)
+        await self._detach(tenant, stored, removed, doomed)
+        await self._settle_hidden(tenant, stored, removed, doomed)
         async with self._db.transaction(tenant) as tx:
             await queue.lock_lease(tx, stored.spec.id)
             await federation.lock(tx, stored.spec.id)
+            await _still(tx, stored)
             if await federation.any_left(tx, stored.spec.id):
                 raise _in_progress(stored.spec.id)
             await federation.remove(tx, stored.spec.id)
@@ -174,7 +175,7 @@ class Removal:
                 )
             await federation.set_state(tx, backend_id, "deleting", ("active", "paused"))
             await queue.raise_fence(tx, backend_id)
-        return stored
+            return await federation.get(tx, backend_id)
 
     async def _settle_pushes(self, tenant: TenantId, stored: StoredBackend) -> int:
         """Ask what became of unfinished pushes; how many had to be withdrawn unasked."""
@@ -214,19 +215,23 @@ class Removal:
         except SvsyncError:
             return  # it cannot be asked; what is left is withdrawn
 
-    async def _close_conflicts(self, tenant: TenantId, backend: BackendId) -> int:
+    async def _close_conflicts(self, tenant: TenantId, stored: StoredBackend) -> int:
         closed, batch = 0, _PAGE
         while batch == _PAGE:
             async with self._db.transaction(tenant) as tx:
-                batch = await federation.close_conflicts(tx, backend, _PAGE)
+                await _still(tx, stored)
+                batch = await federation.close_conflicts(tx, stored.spec.id, _PAGE)
             closed += batch
         return closed
 
-    async def _detach(self, tenant: TenantId, removed: Removed, doomed: MayDelete) -> None:
+    async def _detach(
+        self, tenant: TenantId, stored: StoredBackend, removed: Removed, doomed: MayDelete
+    ) -> None:
         """Pairs are let go of a page at a time; their copies are destroyed where they may be."""
         backend, after = removed.backend, ""
         while True:
             async with self._db.transaction(tenant) as tx:
+                await _still(tx, stored)
                 page = await flips.paired_below(tx, backend, after, "", _PAGE)
                 await pairs.lock_secrets(tx, [p.path for p in page])
                 alone = {
@@ -244,11 +249,14 @@ class Removal:
                 return
             after = page[-1].path
 
-    async def _settle_hidden(self, tenant: TenantId, removed: Removed, doomed: MayDelete) -> None:
+    async def _settle_hidden(
+        self, tenant: TenantId, stored: StoredBackend, removed: Removed, doomed: MayDelete
+    ) -> None:
         """Copies that a flip to proxy hid are secrets again, or go with the others."""
         batch = _PAGE
         while batch == _PAGE:
             async with self._db.transaction(tenant) as tx:
+                await _still(tx, stored)
                 rows = await flips.hidden(tx, removed.backend, "", _PAGE)
                 await flips.lock_secrets(tx, [row["secret_id"] for row in rows])
                 copies = [row["secret_id"] for row in rows if doomed(row["path"])]
@@ -258,6 +266,16 @@ class Removal:
             removed.destroyed += len(copies)
             removed.kept += len(kept)
             batch = len(rows)
+
+
+async def _still(tx: Transaction, stored: StoredBackend) -> None:
+    """Until the transaction ends it is the backend whose removal began. Where two remove it,
+    another one of its id may be there once the first is through.
+
+    Raises NotFoundError.
+    """
+    if await federation.stand_by(tx, stored.spec.id) != stored.rev:
+        raise NotFoundError("there is no such backend any more", code="backend_not_found")
 
 
 def _nothing(path: LocalPath) -> bool:

@@ -56,6 +56,11 @@ async def count(tx: Transaction) -> int:
     return int(await tx.fetchval("policies.count", tx.tenant))
 
 
+async def count_rules(tx: Transaction) -> int:
+    """Of all policies."""
+    return int(await tx.fetchval("policies.count_rules", tx.tenant))
+
+
 # --- bindings ---------------------------------------------------------------------
 
 

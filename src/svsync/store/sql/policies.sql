@@ -42,6 +42,9 @@ DELETE FROM policies WHERE tenant_id = $1 AND policy_id = $2;
 -- name: count
 SELECT count(*) FROM policies WHERE tenant_id = $1;
 
+-- name: count_rules
+SELECT count(*) FROM policy_rules WHERE tenant_id = $1;
+
 -- name: bind
 -- No row: it is bound so already.
 INSERT INTO bindings (tenant_id, policy_id, identity_type, identity_id, created_by) VALUES ($1, $2, $3, $4, $5)
