@@ -148,10 +148,15 @@ def _quoted(name: str) -> str:
 
 
 async def new_mount(
-    server: OpenBaoServer, *, version: int = 2, prefix: str = "kv", namespace: str = ""
+    server: OpenBaoServer,
+    *,
+    version: int = 2,
+    prefix: str = "kv",
+    namespace: str = "",
+    name: str | None = None,
 ) -> Bao:
-    """A fresh KV mount with a name that no other test has."""
-    mount = f"{prefix}{next(_NUMBERS)}"
+    """A fresh KV mount, with a name that no other test has, or `name` on a server of one's own."""
+    mount = name or f"{prefix}{next(_NUMBERS)}"
     options = {"type": "kv", "options": {"version": str(version)}}
     await server.request("POST", f"sys/mounts/{mount}", options, namespace=namespace)
     bao = Bao(server, mount, version, namespace)

@@ -1,12 +1,17 @@
 """The walk of the README, command by command, against a real OpenBao."""
 
 import asyncio
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
+from tests.acceptance.serving import serving
 from tests.docs.test_docs import code_blocks
 from tests.openbao import Bao, credential_json
+from tests.program import Program
 
 SVSYNC = Path(sys.executable).with_name("svsync")
 
@@ -74,3 +79,24 @@ async def test_the_commands_of_the_readme_do_what_it_says(
     assert landed["data"] == {"host": "smtp.internal", "user": "orders"}
     assert landed["metadata"]["version"] == 1, "the run after the write wrote nothing"
     assert landed["metadata"]["custom_metadata"] == {"team": "pay", "svsync-managed": "true"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the read is by curl, which is not here")
+async def test_first_read_by_curl_is_that_of_the_readme(database_url: str, state_dir: Path) -> None:
+    [commands] = [block for block in code_blocks("README.md", "sh") if "TOKEN=" in block]
+    (state_dir / "svsync.yaml").write_text("log_level: warn\n")
+    environ = {"SVSYNC_STATE_DIR": str(state_dir), "DATABASE_URL": database_url}
+    program = Program(environ, state_dir)
+    await program("secrets", "write", "external/vault/apps/db", "password=walked")
+    async with serving(program) as served:
+        shell = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            commands.replace("http://127.0.0.1:8443", served.url),
+            cwd=state_dir,
+            env={**environ, "PATH": f"{SVSYNC.parent}:{os.environ['PATH']}"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await shell.communicate()
+        assert json.loads(out)["data"] == {"password": "walked"}
+        assert await served.stopped() == 0
