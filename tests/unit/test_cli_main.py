@@ -84,9 +84,35 @@ def test_common_options_are_taken_before_and_after_the_verb(words: str) -> None:
     assert (args.config, args.tenant, args.json, args.no_migrate) == ("f", "t", True, True)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--url u --token env:T --ca c auth whoami",
+        "auth --url u --ca c whoami --token env:T",
+        "auth whoami --ca c --url=u --token env:T",
+    ],
+)
+def test_service_is_named_before_and_after_the_verb(words: str) -> None:
+    args = build_parser().parse_args(words.split())
+    assert (args.service, args.token, args.ca, args.tenant_named) == ("u", "env:T", "c", False)
+
+
+def test_codes_that_end_as_of_a_wrong_configuration_are_those_of_the_api() -> None:
+    from svsync.cli.remote.opening import STATES, VALUES
+    from svsync.domain.runs import SkipReason
+    from svsync.http import server
+
+    assert STATES == server._STATES
+    values = {code for code, status in server._OF_CODES.items() if status == 422}
+    asked_wrongly = {"illegal_path"}
+    assert {str(code) for code in values} - asked_wrongly == VALUES - {"backend_not_healthy"}
+    assert values <= set(SkipReason)
+
+
 def test_common_options_have_defaults() -> None:
     args = build_parser().parse_args(["migrate"])
     assert (args.config, args.tenant, args.json, args.no_migrate) == (None, "default", False, False)
+    assert (args.service, args.token, args.ca, args.tenant_named) == (None, None, None, False)
 
 
 def _fail_with(

@@ -75,7 +75,7 @@ def _waiting(
     """The same method, which waits."""
 
     @wraps(method)
-    def call(noun: _Waiting[Noun], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(noun: _Waiting[Noun], /, *args: P.args, **kwargs: P.kwargs) -> T:
         done: T = noun._wait(method(noun._of(), *args, **kwargs))
         return done
 

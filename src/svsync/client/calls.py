@@ -121,7 +121,7 @@ class Calls:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def get(self, path: str, **query: object) -> Any:
+    async def get(self, path: str, /, **query: object) -> Any:
         """The document at a path; parameters that are None are left out."""
         return (await self.call("GET", path, query=query)).document()
 
@@ -130,6 +130,7 @@ class Calls:
         method: str,
         path: str,
         body: Mapping[str, Any] | None = None,
+        /,
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,

@@ -30,6 +30,7 @@ STATES: Final = frozenset(
         "authorisation_changed",
         "hides_local_secrets",
         "unpushed_local_changes",
+        "endpoint_disabled",
     }
 )
 """Codes with which a command on the store itself ends as of a wrong configuration."""
