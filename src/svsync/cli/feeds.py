@@ -1,6 +1,7 @@
 """Secrets of change feeds that arrive over HTTP: shown once, listed, revoked."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svsync.cli.arguments import acting_user, add_command, add_group, backend_option
@@ -29,35 +30,46 @@ def add_commands(subparsers: Any) -> None:
 async def add(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         asked = {"feed": args.feed, "backend": args.backend}
         await record(app, tenant, "feed_secret.create", about=asked)
         made: dict[str, Any] = await app.feed_secrets.create(
             tenant, args.backend, args.feed, by=f"cli:{acting_user()}"
         )
+    tell_made(args, made)
+    return 0
+
+
+def tell_made(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """A secret that is new, with its text."""
+    out: Output = args.out
     if out.json:
         out.document(made)
-        return 0
+        return
     out.line(made["secret"])  # on a line of its own, which no table folds
     out.line()
     out.facts([("id", made["id"]), ("good for", f"POST {made['path']}")])
     out.line("Keep the secret now: it is shown this once.")
-    return 0
 
 
 async def list_secrets(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         found: list[dict[str, Any]] = await app.feed_secrets.list_secrets(tenant, args.backend)
+    tell_secrets(args, found)
+    return 0
+
+
+def tell_secrets(args: argparse.Namespace, found: Sequence[Mapping[str, Any]]) -> None:
+    """Secrets of feeds, without their text."""
+    out: Output = args.out
     if out.json:
         out.document({"feed_secrets": found})
-        return 0
+        return
     if not found:
         out.line("There are no secrets of feeds: `svsync feeds add --backend ID` makes one.")
-        return 0
+        return
     out.table(
         ("id", "backend", "feed", "made", "last used"),
         [
@@ -66,20 +78,24 @@ async def list_secrets(args: argparse.Namespace) -> int:
             for one in found
         ],
     )  # fmt: skip
-    return 0
 
 
 async def revoke(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     # What is no id may be the secret's own text.
     named = {"feed_secret": args.secret_id} if is_secret_id(args.secret_id) else None
     async with opened(args) as (app, tenant):
         await record(app, tenant, "feed_secret.revoke", about=named)
         await app.feed_secrets.revoke(tenant, args.secret_id)
+    tell_revoked(args)
+    return 0
+
+
+def tell_revoked(args: argparse.Namespace) -> None:
+    """A secret that counts no more."""
+    out: Output = args.out
     if out.json:
         out.document({"id": args.secret_id, "state": "revoked"})
     else:
         out.line(f"{args.secret_id} is revoked.")
-    return 0

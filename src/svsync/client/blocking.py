@@ -15,7 +15,7 @@ from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
-from svsync.client import access, federation, policies, secrets, webhooks
+from svsync.client import access, federation, feeds, policies, secrets, webhooks
 from svsync.client.asynchronous import Client
 from svsync.client.calls import TIMEOUT_S, Token
 from svsync.client.errors import SvsyncError
@@ -107,6 +107,14 @@ class SyncBackends(_Waiting[federation.Backends]):
     resume = _waiting(federation.Backends.resume)
 
 
+class SyncFeedSecrets(_Waiting[feeds.FeedSecrets]):
+    """`client.federation.feed_secrets`."""
+
+    list = _waiting(feeds.FeedSecrets.list)
+    create = _waiting(feeds.FeedSecrets.create)
+    revoke = _waiting(feeds.FeedSecrets.revoke)
+
+
 class SyncFederation(_Waiting[federation.Federation]):
     """`client.federation`."""
 
@@ -117,6 +125,7 @@ class SyncFederation(_Waiting[federation.Federation]):
     ) -> None:
         super().__init__(of, wait)
         self.backends = SyncBackends(lambda: of().backends, wait)
+        self.feed_secrets = SyncFeedSecrets(lambda: of().feed_secrets, wait)
 
     status = _waiting(federation.Federation.status)
     sync = _waiting(federation.Federation.sync)

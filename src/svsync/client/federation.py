@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 from svsync.client.calls import Calls, at_revision, body_text, new_key, segment
 from svsync.client.errors import SvsyncError, unusable
 from svsync.client.exact import encode
+from svsync.client.feeds import FeedSecrets
 from svsync.client.records import (
     Backend,
     BackendInBrief,
@@ -116,6 +117,7 @@ class Federation:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self.backends = Backends(calls)
+        self.feed_secrets = FeedSecrets(calls)
 
     async def status(self, backend: str) -> Status:
         """How a backend is now; cheap enough to be asked every second."""

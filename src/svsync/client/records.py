@@ -215,6 +215,25 @@ class FederatedSecret(TypedDict):
     moved_to: str | None
 
 
+class FeedSecret(TypedDict):
+    id: str
+    backend_id: str
+    feed: Literal["http", "azure-eventgrid"]
+    created_by: str
+    created_at: str
+    last_used_on: str | None
+
+
+class MadeFeedSecret(TypedDict):
+    id: str
+    backend_id: str
+    feed: Literal["http", "azure-eventgrid"]
+    path: str
+    created_by: str
+    created_at: str
+    secret: str
+
+
 # --- conflicts ------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ _MODULES: Final = frozenset(
         "auth",
         "conflicts",
         "federation",
+        "feeds",
         "lifecycle",
         "policies",
         "run",
