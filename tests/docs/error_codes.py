@@ -15,15 +15,6 @@ PAGE: Final = _REPOSITORY / "docs/reference/errors.md"
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]*")
 _ROW: Final = re.compile(r"^\| `([a-z0-9_]+)` \|([0-9, ]*)\|", re.MULTILINE)
 _STATUSES: Final = range(400, 600)
-_NUMBERS: Final = frozenset(
-    {"exit_code(known)", "128 + interrupted.signal", "error", "str(status)"}
-)
-"""What else bears the name: exit codes, and the label of a metric."""
-
-PASSED_ON: Final = frozenset(
-    {"code", "reason", "error.code", "moved.code", "problem.code", "ended.reason"}
-)
-"""What stands for a code that was made elsewhere."""
 
 
 @cache
@@ -36,7 +27,8 @@ def told() -> dict[str, frozenset[int]]:
 
 
 def in_source() -> tuple[set[str], set[tuple[int, str]], set[str]]:
-    """Codes; those that stand beside a status, with it; and what could not be understood."""
+    """Codes; those that stand beside a status, with it; and what could not be understood: a code
+    that is put together, or a name for one that is not found."""
     trees = [ast.parse(file.read_text("utf-8")) for file in sorted(_SOURCE.rglob("*.py"))]
     named = {
         name: value for tree in trees for node in tree.body for name, value in _constants(node)
@@ -49,10 +41,9 @@ def in_source() -> tuple[set[str], set[tuple[int, str]], set[str]]:
         for node in ast.walk(tree):
             for value in _codes_of(node, at):
                 found = _texts(value, named)
-                if found is None:
-                    others |= {ast.unparse(value)} - _NUMBERS - PASSED_ON
-                    continue
                 codes |= found
+                if isinstance(value, ast.JoinedStr) or (_is_constant(value) and not found):
+                    others.add(ast.unparse(value))
                 pairs |= {(status, code) for status in _status_of(node) for code in found}
     return codes, pairs, others
 
@@ -95,6 +86,8 @@ def _codes_of(node: ast.AST, at: dict[str, int]) -> Iterator[ast.expr]:
                     yield value
         case ast.Assign([ast.Name("code")], value):
             yield value
+        case ast.Assign([ast.Name("told")], ast.Tuple([ast.Constant(str()) as value, _])):
+            yield value
         # An answer that is made where there is no error: status, code, sentence.
         case ast.Tuple([ast.Constant(int(status)), ast.Constant(str()) as code, _]):
             if status in _STATUSES:
@@ -115,18 +108,17 @@ def _status_of(node: ast.AST) -> Iterator[int]:
             yield status
 
 
-def _texts(value: ast.expr, named: dict[str, str]) -> set[str] | None:
-    """The codes that an expression may be; None where it is one that was made elsewhere."""
+def _is_constant(value: ast.expr) -> bool:
+    return isinstance(value, ast.Name) and value.id.isupper()
+
+
+def _texts(value: ast.expr, named: dict[str, str]) -> set[str]:
+    """The codes that an expression may be; none where it is one that was made elsewhere."""
     match value:
-        case ast.Constant(str(text)):
-            return {text} if _CODE.fullmatch(text) else set()
-        case ast.Constant():
-            return set()
+        case ast.Constant(str(text)) if _CODE.fullmatch(text):
+            return {text}
         case ast.Name(name) if name in named:
             return {named[name]}
-        case ast.Attribute(ast.Name("SkipReason")):
-            return set()
         case ast.IfExp(body=body, orelse=orelse):
-            parts = [_texts(body, named), _texts(orelse, named)]
-            return set().union(*(part for part in parts if part is not None))
-    return None
+            return _texts(body, named) | _texts(orelse, named)
+    return set()

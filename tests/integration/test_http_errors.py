@@ -5,11 +5,13 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.api import BACKENDS, Front, open_front
 from tests.house import BACKEND, House
 
+from svsync.domain.errors import BackendError, KeyServiceError
 from svsync.domain.ids import TenantId
 
 SYNC = f"{BACKENDS}/{BACKEND}/sync"
@@ -146,3 +148,27 @@ async def test_a_mistake_of_ours_tells_nothing_but_that(
         answer = await front.client.get(BACKENDS)
     assert answer.told == (500, "internal")
     assert "value" not in json.dumps(answer.body)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        # A backend of somebody else's may have codes of its own; the list is closed all the same.
+        (BackendError("m", operation="read", code="odd_vendor_code"), (502, "backend_error")),
+        # What no wait mends is no 503.
+        (KeyServiceError("m", code="value_unreadable"), (500, "value_unreadable")),
+        (KeyServiceError("m"), (503, "key_unavailable")),
+        (web.HTTPGone(), (500, "internal")),
+    ],
+)
+async def test_a_code_is_one_of_the_list_whatever_was_raised(
+    house: House, monkeypatch: pytest.MonkeyPatch, error: Exception, told: tuple[int, str]
+) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(house.app.reading, "read", broken)
+    async with open_front(house) as front:
+        answer = await front.client.get("/v1/secrets/app/a")
+    assert answer.told == told
+    assert ("Retry-After" in answer.headers) == (answer.status == 503)

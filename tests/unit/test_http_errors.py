@@ -52,6 +52,8 @@ def test_what_may_reach_a_caller_is_no_mistake_of_ours() -> None:
         (errors.DeniedError("m", operation="read"), 502),
         (errors.WriteOutcomeUnknownError("m", push_id="p"), 504),
         (errors.StoreUnavailableError("m"), 503),
+        (errors.KeyServiceError("m"), 503),
+        (errors.KeyServiceError("m", code="value_unreadable"), 500),
         (errors.StoreError("m"), 500),
         (SvsyncError("m"), 500),
     ],
