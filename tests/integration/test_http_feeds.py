@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ async def named(front: Front) -> set[str]:
 
 async def recorded(front: Front, action: str) -> list[Any]:
     rows = await front.house.admin.fetch(
-        "SELECT * FROM audit WHERE action = $1 ORDER BY chain_id, seq", action
+        "SELECT * FROM audit WHERE action = $1 ORDER BY at, chain_id, seq", action
     )
     return [{**row, "detail": json.loads(row["detail"] or "null")} for row in rows]
 
@@ -341,8 +341,8 @@ async def test_what_is_no_notice_is_refused_without_a_word_of_it(
 async def test_a_notice_is_limited_in_size(fed: Front) -> None:
     client = await sender(fed)
     just = b'{"paths": ["kv/a"]}'.ljust(1024 * 1024)
-    assert (await client.post(DOOR, data=just)).status == 202
-    assert (await client.post(DOOR, data=just + b" ")).told == (413, "body_too_large")
+    assert (await client.post(DOOR, data=BytesIO(just))).status == 202
+    assert (await client.post(DOOR, data=BytesIO(just + b" "))).told == (413, "body_too_large")
 
 
 # --- Event Grid -----------------------------------------------------------------------

@@ -58,7 +58,7 @@ async def writer(front: Front, *, lists: str | None = None) -> Client:
 
 async def recorded(front: Front, action: str) -> list[Any]:
     rows = await front.house.admin.fetch(
-        "SELECT * FROM audit WHERE action = $1 ORDER BY chain_id, seq", action
+        "SELECT * FROM audit WHERE action = $1 ORDER BY at, chain_id, seq", action
     )
     return [{**row, "detail": json.loads(row["detail"] or "null")} for row in rows]
 
@@ -210,7 +210,9 @@ async def test_one_message_is_sent_for_a_test_and_what_came_of_it_is_told(inner:
 
 
 async def test_a_message_never_goes_to_the_api_itself(inner: Front) -> None:
-    webhook = (await made(inner, f"{inner.listener.url}/v1/webhooks"))["id"]
+    itself = f"{inner.listener.url}/v1/webhooks"
+    assert (await inner.client.post(WEBHOOKS, json={"url": itself})).code == "target_refused"
+    webhook = (await made(inner, itself.replace("127.0.0.1", "localhost")))["id"]
     told = (await inner.client.post(f"{WEBHOOKS}/{webhook}/test")).body
     assert (told["delivered"], told["error_code"]) == (False, "target_refused")
 
