@@ -40,7 +40,7 @@ class ConnectionTest:
     async def run(self, prefixes: Sequence[str], *, probe: bool) -> Connection:
         await self._calls.session.sign_in("secretsmanager")
         started = time.monotonic()
-        may_list = await self._may_list(prefixes)
+        may_list = await self._may_list(prefixes, probe=probe)
         latency_ms = (time.monotonic() - started) * 1000
         self._account = self._listing.account or await self._caller_account()
         identity = f"aws:{self._account}:{self._region}" if self._account else ""
@@ -53,10 +53,10 @@ class ConnectionTest:
             identity, self._status(prefixes), "", latency_ms, tuple(self._checks.values())
         )
 
-    async def _may_list(self, prefixes: Sequence[str]) -> bool:
-        """The first page of the next listing, which is not asked for twice."""
+    async def _may_list(self, prefixes: Sequence[str], *, probe: bool) -> bool:
+        """A run lists next, and does not ask for its first page twice."""
         try:
-            await self._listing.look(prefixes)
+            await self._listing.look(prefixes, keep=not probe)
         except DeniedError:
             return False
         return True

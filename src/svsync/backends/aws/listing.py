@@ -4,7 +4,8 @@ AWS has one listing of a whole region, and no permission that would hide some of
 there is no folder that fails by itself: a prefix is listed to its end, denied or failed.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from svsync.domain.errors import DeniedError, ListingError
 from svsync.domain.paths import remote_problem
 
 PAGE: Final = 100
+_FRESH_S: Final = 60.0
+"""Seconds for which a page that was asked for ahead may begin a listing."""
 _MOST_NAMES: Final = 10
 """Values that one filter of a listing takes."""
 
@@ -28,21 +31,23 @@ class AwsListing:
         filters: the backend's own, sent along as they are.
         max_secrets: more names than this in one folder are not listed.
         account: whose secrets these are, once one was seen.
+        clock: monotonic seconds.
     """
 
     calls: AwsCalls
     filters: Mapping[str, Sequence[str]]
     max_secrets: int
     account: str = ""
-    _ahead: tuple[dict[str, Any], dict[str, Any]] | None = field(default=None, repr=False)
+    clock: Callable[[], float] = time.monotonic
+    _ahead: tuple[dict[str, Any], dict[str, Any], float] | None = field(default=None, repr=False)
 
-    async def look(self, prefixes: Sequence[str]) -> None:
-        """Ask for the first page of the listing that comes next, which takes it from here.
-
-        It tells the account, without a call of its own. Raises DeniedError, too.
+    async def look(self, prefixes: Sequence[str], *, keep: bool) -> None:
+        """Ask for the first page of a listing: it tells the account. With `keep` the
+        listing that comes next takes it from here. Raises DeniedError, too.
         """
         asked = self._parameters(prefixes[:_MOST_NAMES])
-        self._ahead = (asked, await self._request(asked))
+        answer = await self._request(asked)
+        self._ahead = (asked, answer, self.clock()) if keep else None
 
     async def pages(self, prefixes: Sequence[str]) -> AsyncGenerator[ListingPage]:
         """The pages, in no order; each prefix ends in one scope."""
@@ -124,8 +129,10 @@ class AwsListing:
 
     async def _page(self, asked: dict[str, Any]) -> dict[str, Any]:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == asked:
-            return ahead[1]
+        if ahead is not None:
+            for_this, answer, since = ahead
+            if for_this == asked and self.clock() - since < _FRESH_S:
+                return answer
         return await self._request(asked)
 
     async def _request(self, asked: Mapping[str, Any]) -> dict[str, Any]:
