@@ -30,6 +30,7 @@ from svsync.http.limits import Limits
 from svsync.http.listening import Listener, listening
 from svsync.http.openapi import document
 from svsync.http.server import Api, make_server
+from svsync.observe.meter import SILENT, Meter
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority, Voucher
@@ -214,6 +215,7 @@ async def open_front(
     *,
     voucher: Voucher | None = None,
     rates: ApiRates = UNLIMITED,
+    meter: Meter = SILENT,
     **settings: Any,
 ) -> AsyncIterator[Front]:
     """The API on a free port; `settings` as the configuration names them. `voucher` vouches
@@ -234,6 +236,7 @@ async def open_front(
                 trusted_proxies=made.trusted_proxies,
                 clock=lambda: now[0],
                 limits=Limits(rates, clock=lambda: now[0]),
+                meter=meter,
             ),
             made,
             grace=5,

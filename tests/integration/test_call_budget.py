@@ -4,14 +4,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.house import BACKEND, TENANT, House, backend, failure, open_house
+import pytest
+from tests.api import ROBOT, Front, front
+from tests.house import BACKEND, TENANT, House, backend, failure, house, open_house
 from tests.openbao import Bao
 
-from svsync.domain.errors import BackendUnreachableError
-from svsync.domain.federation import RuleSpec
-from svsync.domain.ids import RunId
+from svsync.app import new_id
+from svsync.domain.access import Call, Caller, Scope
+from svsync.domain.errors import BackendError, BackendUnreachableError
+from svsync.domain.federation import Mode, RuleSpec
+from svsync.domain.ids import LocalPath, RunId
+from svsync.domain.policies import ADMIN
+from svsync.services.authority import Rights
+from svsync.services.call_budgets import CallBudgets
+from svsync.services.proxying import open_proxying
+from svsync.services.reading import Reading
 from svsync.store import queue
 from svsync.store.queue import Wanted
+
+__all__ = ["front", "house"]
 
 
 async def budget(house: House, calls: int) -> None:
@@ -164,6 +175,87 @@ async def test_spent_budget_ends_no_outage(house: House) -> None:
     after = await house.app.federation.status(TENANT, BACKEND)
     assert after["status"] == before["status"] == "unreachable"
     assert after["unreachable_since"] == before["unreachable_since"]
+
+
+# --- reads that pass through ----------------------------------------------------------
+
+
+async def read_as_admin(reading: Reading) -> None:
+    caller = Caller(TENANT, "default", ROBOT, "tok_1", frozenset(Scope))
+    call = Call(caller, new_id("req"), "127.0.0.1")
+    rights = Rights(caller, ADMIN, until=0)
+    await reading.read(call, rights, LocalPath("ext/a"), None, fresh=True)
+
+
+async def read_through(front: Front, many: int) -> list[int]:
+    """Statuses of so many reads, one after another."""
+    return [(await front.client.get("/v1/secrets/ext/a")).status for _ in range(many)]
+
+
+async def proxied(front: Front, per_day: int) -> None:
+    house = front.house
+    house.there.put("kv/a", {"k": "1"})
+    await house.configure(mode=Mode.PROXY, call_budget={"per_day": per_day})
+
+
+async def test_reads_stop_at_the_call_that_is_too_many(front: Front) -> None:
+    await proxied(front, 20)
+    assert await read_through(front, 25) == [200] * 20 + [502] * 5
+    answer = await front.client.get("/v1/secrets/ext/a")
+    assert answer.told == (502, "call_budget_spent")
+    assert "call_budget.per_day" in answer.body["error"]["message"]
+    assert answer.headers["Retry-After"] == "60"
+    assert made(front.house) == 20
+
+
+async def test_lists_are_calls_too_and_incomplete_where_none_is_left(front: Front) -> None:
+    await proxied(front, 8)
+    pages = [(await front.client.get("/v1/secrets")).body for _ in range(10)]
+    assert [page["incomplete"] for page in pages] == [False] * 8 + [True] * 2
+    assert made(front.house) == 8
+
+
+async def test_what_runs_called_is_taken_off_what_reads_may_and_the_reverse(front: Front) -> None:
+    house = front.house
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    called = made(house)
+    await proxied(front, called + 10)
+    assert await read_through(front, 12) == [200] * 10 + [502] * 2
+    await house.configure(mode=Mode.SYNC)
+    assert failure(await house.run()) == "call_budget_spent"
+    assert made(house) == called + 10
+
+
+async def test_processes_share_a_budget(front: Front) -> None:
+    house, app = front.house, front.house.app
+    await proxied(front, 12)
+    async with open_proxying(app.db, app.recorder, app.registry, ids=new_id) as other:
+        second = Reading(app.db, app.recorder, app.sealing, other)
+        assert await read_through(front, 1) == [200]
+        for _ in range(4):
+            await read_as_admin(second)
+        with pytest.raises(BackendError) as spent:
+            await read_as_admin(second)
+        assert spent.value.code == "call_budget_spent"
+        assert await read_through(front, 10) == [200] * 7 + [502] * 3
+    assert made(house) == 12
+
+
+async def test_calls_of_reads_come_free_after_a_day(front: Front) -> None:
+    house = front.house
+    await proxied(front, 8)
+    await read_through(front, 10)
+    budgets = CallBudgets(house.app.db)
+    older = "UPDATE proxied_calls SET hour = hour - $1::text::interval"
+    await house.admin.execute(older, "24 hours")
+    assert await budgets.take(TENANT, house.spec) == 0
+    await house.admin.execute("DELETE FROM proxied_calls WHERE made = 0")
+    await house.admin.execute(older, "1 hour")
+    assert await budgets.take(TENANT, house.spec) == 8
+    await house.admin.execute(older, "2 days")
+    assert await budgets.take(TENANT, house.spec) == 8
+    assert len(await house.rows("proxied_calls")) == 1, "what counts no more is gone"
 
 
 # --- a real store, whose calls come one within another ---------------------------------

@@ -10,7 +10,6 @@ from tests.house import TENANT, House, house
 from tests.integration.test_reading import allow
 
 from svsync.domain.access import Scope
-from svsync.domain.federation import Mode, Overrides, RuleSpec
 from svsync.domain.patterns import Pattern
 from svsync.services.listing import Listing
 
@@ -200,20 +199,3 @@ async def test_a_list_is_what_may_be_listed_and_all_of_it(
         assert wanted == []
     else:
         assert await listed(client, f"prefix={prefix}", limit=limit) == wanted
-
-
-# --- what is read through -------------------------------------------------------------
-
-
-async def test_what_is_read_through_its_backend_makes_a_list_incomplete(house: House) -> None:
-    proxied = Overrides(mode=Mode.PROXY)
-    rules = (RuleSpec("ext/a/**", "kv/a/**"), RuleSpec("ext/b/**", "kv/b/**", overrides=proxied))
-    await house.configure(rules=rules)
-    async with open_front(house) as front:
-        for prefix, incomplete in (
-            ("", True), ("ext/", True), ("ext/b/x", True), ("ext/a/", False), ("own/", False),
-        ):  # fmt: skip
-            page = (await front.client.get(f"{SECRETS}?prefix={prefix}")).body
-            assert (page["secrets"], page["incomplete"]) == ([], incomplete)
-        client = await lister(front, "own/**", "ext/a/**")
-        assert (await client.get(SECRETS)).body["incomplete"] is False

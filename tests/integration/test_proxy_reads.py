@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.api import ROBOT, Answer, Front, front
+from tests.api import ROBOT, Answer, Front, front, open_front
 from tests.canary import Canary
 from tests.house import BACKEND, TENANT, House, Pause, backend, house
 from tests.waiting import queued, try_once, until
@@ -21,14 +21,16 @@ from svsync.domain.errors import (
     NotFoundError,
     StoreUnavailableError,
     SvsyncError,
+    ThrottledError,
 )
 from svsync.domain.federation import Mode, Overrides, RuleSpec, TagTransform
 from svsync.domain.ids import BackendId, LocalPath, TenantId
-from svsync.domain.patterns import Pattern
-from svsync.domain.policies import ADMIN, Permission, Permissions, Rule
+from svsync.domain.policies import ADMIN, Permissions
 from svsync.domain.values import Payload
+from svsync.observe.meter import Meter
 from svsync.services.answers import Secret, Source
 from svsync.services.authority import Rights
+from svsync.services.call_budgets import CallBudgets
 from svsync.services.open_backends import OpenBackends
 from svsync.services.proxying import open_proxying
 from svsync.services.reading import Reading
@@ -291,6 +293,62 @@ async def test_probe_that_waits_for_its_time_is_not_hurried(proxied: House) -> N
     assert await code_of(proxied) == "backend_unreachable"
     [run] = await proxied.rows("runs", state="queued")
     assert run["not_before"] > run["queued_at"]
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, "1"), (0.2, "1"), (6.5, "7")])
+async def test_backend_that_asks_for_fewer_calls_is_told_with_when_to_come_again(
+    front: Front, asked: float | None, told: str
+) -> None:
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.fail("read", ThrottledError("inner text", operation="read", retry_after=asked))
+    answer = await front.client.get(URL)
+    assert (answer.told, answer.headers["Retry-After"]) == ((502, "throttled"), told)
+
+
+class Heard(Meter):
+    """Takes down what reads are told as."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[str, str, str]] = []
+
+    def read_served(self, tenant: str, mode: str, status: str, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        self.reads.append((tenant, mode, status))
+
+
+async def test_each_read_of_a_value_is_counted_by_what_came_of_it(house: House) -> None:
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    await house.write("own/a", {"k": "1"})
+    heard = Heard()
+    async with open_front(house, meter=heard) as front:
+        nobody = front.client.with_token(await front.token(Scope.SECRETS_READ))
+        secrets = "/v1/secrets"
+        for path in ("own/a", "own/none", "ext/a", "ext/none", "ext/a?version=1"):
+            await front.client.get(f"{secrets}/{path}")
+        await nobody.get(f"{secrets}/own/a")
+        writer = front.client.with_token(await front.token(Scope.SECRETS_WRITE))
+        await writer.get(f"{secrets}/own/a")
+        house.there.fail("read", BackendUnreachableError("away", operation="read"))
+        await front.client.get(URL)
+        house.there.denied.add("kv/")
+        await front.client.get(URL)
+        house.there.fail("read", ValueError("a bug"))
+        await front.client.get(URL)
+        await house.app.removal.pause(TENANT, BACKEND)
+        await front.client.get(URL)
+        await front.client.get(f"{secrets}/own/a?versions=true")
+        await front.client.get(secrets)
+    assert heard.reads == [
+        ("default", mode, status)
+        for mode, status in (
+            ("local", "ok"), ("local", "not_found"),
+            ("proxy", "ok"), ("proxy", "not_found"), ("proxy", "not_found"),
+            ("local", "not_found"), ("local", "denied"),
+            ("proxy", "unreachable"), ("proxy", "error"), ("local", "error"), ("proxy", "error"),
+        )
+    ]  # fmt: skip
 
 
 # --- policy before anything -----------------------------------------------------------
@@ -621,68 +679,6 @@ async def test_standby_of_a_paused_backend_is_not_asked(house: House) -> None:
     assert not house.there.calls["read"]
 
 
-# --- a folder at a time ---------------------------------------------------------------
-
-
-async def test_folder_is_listed_alone_by_one_call(proxied: House) -> None:
-    for name in ("b", "app/c", "app/deep/d", "ill egal/e", "gone"):
-        proxied.there.put(f"kv/{name}", {"k": "1"})
-    proxied.there.delete("kv/gone")
-    proxied.there.tag("kv/b", {"team": "x"})
-    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "ext/")
-    assert sorted(found.secrets) == ["ext/a", "ext/b"]
-    assert found.secrets["ext/b"]["metadata"]["tags"] == ["team=x"]  # type: ignore[index]
-    assert (found.folders, found.incomplete) == ({"ext/app/"}, False)
-    assert proxied.there.calls == {"list": 1}
-    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "ext/app/")
-    assert (sorted(found.secrets), found.folders) == (["ext/app/c"], {"ext/app/deep/"})
-
-
-async def test_folder_above_a_rule_is_told_without_a_call(proxied: House) -> None:
-    found = await proxied.app.proxying.list_folder(TENANT, ADMIN, "")
-    assert (found.secrets, found.folders, found.incomplete) == ({}, {"ext/"}, False)
-    assert not proxied.there.calls
-
-
-async def test_nobody_is_asked_for_what_may_not_be_listed(proxied: House) -> None:
-    through = proxied.app.proxying
-    assert not (await through.list_folder(TENANT, NOBODY, "ext/")).folders
-    one = Rule("pol_1", "one", 0, Pattern.parse("ext/b*"), frozenset({Permission.LIST}))
-    assert not (await through.list_folder(TENANT, Permissions([one]), "ext/app/")).secrets
-    assert not proxied.there.calls
-    proxied.there.put("kv/b1", {"k": "1"})
-    found = await through.list_folder(TENANT, Permissions([one]), "ext/")
-    assert list(found.secrets) == ["ext/b1"]
-
-
-@pytest.mark.parametrize("why", ["denied", "away", "late", "paused", "broken"])
-async def test_folder_that_could_not_be_asked_is_incomplete(proxied: House, why: str) -> None:
-    through = proxied.app.proxying
-    if why == "denied":
-        proxied.there.denied.add("kv/")
-    elif why == "away":
-        proxied.there.fail("list", BackendUnreachableError("away", operation="list"))
-    elif why == "late":
-        Pause(proxied.there, "list")
-        through.patience = 0.0
-    elif why == "paused":
-        await proxied.app.removal.pause(TENANT, BACKEND)
-    else:
-        proxied.there.failed.add("kv/")
-    found = await through.list_folder(TENANT, ADMIN, "ext/")
-    assert (found.secrets, found.incomplete) == ({}, True)
-    probed = [("probe", "probe")] if why in ("away", "late") else []
-    assert await queued(proxied) == probed
-
-
-async def test_rule_that_rewrites_paths_is_not_listed_and_that_is_told(house: House) -> None:
-    rules = (RuleSpec("ext/*/{name}", "kv/{name}/*"),)
-    await house.configure(mode=Mode.PROXY, rules=rules)
-    house.there.put("kv/a/b", {"k": "1"})
-    found = await house.app.proxying.list_folder(TENANT, ADMIN, "ext/b/")
-    assert (found.secrets, found.incomplete) == ({}, True)
-
-
 # --- backends that stay open ----------------------------------------------------------
 
 
@@ -703,7 +699,8 @@ async def test_backend_stays_open_and_is_opened_anew_when_it_was_configured_anew
 
 async def test_idle_backend_is_closed_and_one_in_hand_is_not(proxied: House) -> None:
     now = [0.0]
-    opened = OpenBackends(proxied.app.registry, clock=lambda: now[0], idle_s=10)
+    budgets = CallBudgets(proxied.app.db)
+    opened = OpenBackends(proxied.app.registry, budgets, clock=lambda: now[0], idle_s=10)
     async with proxied.app.db.transaction(TENANT) as tx:
         stored = await stored_backends.get(tx, BACKEND)
     async with opened.use(TENANT, stored) as first:

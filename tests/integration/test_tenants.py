@@ -33,6 +33,7 @@ OF_RIGHTS_AND_THE_LOG = (
     "INSERT INTO audit_anchors (tenant_id, place, first_n, last_n) VALUES (1, 'file', 1, 1)",
     "INSERT INTO idempotency (tenant_id, identity_id, key, attempt, request)"
     " VALUES (1, 'user:u', 'k', 'a', '')",
+    "INSERT INTO proxied_calls VALUES (1, 'fed_house', now(), 1)",
     "INSERT INTO backend_authorisations (tenant_id, backend_id, credential, origin, mapping,"
     " authorised_by) VALUES (1, 'fed_house', '', '', '', 'user:u')",
     "INSERT INTO feed_secrets (tenant_id, secret_id, backend_id, feed, hash, created_by)"
