@@ -367,7 +367,7 @@ async def test_places_are_opened_as_configured(house: House, tmp_path: Path) -> 
         {"anchor": "file", "path": str(tmp_path / "a")},
         {"anchor": "syslog", "address": "udp:siem:514"},
     )
-    opened = anchors(replace(house.app.settings, audit_anchors=entries))
+    opened = anchors(replace(house.app.settings, audit_anchors=entries), {})
     assert [type(anchor) for anchor in opened] == [FileAnchor, SyslogAnchor]
     assert [a.place for a in opened] == [
         f"file:{tmp_path}/a",

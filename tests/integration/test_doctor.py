@@ -267,7 +267,7 @@ async def test_checkpoints_that_nobody_outside_keeps_are_told(
     late = await clinic.only("audit log", **kept)
     assert late.state is State.WRONG
     assert str(tmp_path / "kept") in late.says
-    await Checkpoints(app.db, app.signing, anchors(replace(app.settings, **kept))).run()
+    await Checkpoints(app.db, app.signing, anchors(replace(app.settings, **kept), {})).run()
     assert (await clinic.only("audit log", **kept)).state is State.OK
 
 

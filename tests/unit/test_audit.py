@@ -157,6 +157,9 @@ def test_the_first_misfit_is_the_oldest_row() -> None:
         "{anchor: syslog, address: 'unix:/dev/log'}",
         "{anchor: syslog, address: 'udp:siem.internal:514'}",
         "{anchor: syslog, address: 'udp:[::1]:514'}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1}",
+        "{anchor: s3, bucket: acme-audit, prefix: a/b, endpoint_url: 'https://minio.internal:9000',"
+        " ca_file: /ca.pem, credentials_path: 'env:KEYS', lock: compliance, retain: 400d}",
     ],
 )
 def test_place_outside_is_configured(tmp_path: Path, entry: str) -> None:
@@ -176,6 +179,16 @@ def test_place_outside_is_configured(tmp_path: Path, entry: str) -> None:
         "{anchor: syslog, address: 'tcp:x:1'}",
         "{anchor: syslog, address: 'udp:x:99999'}",
         "{anchor: s3, path: /x}",
+        "{anchor: s3, bucket: acme-audit}",
+        "{anchor: s3, bucket: Acme, region: eu-central-1}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, path: /x}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, prefix: a/../b}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, prefix: /a}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, lock: compliance}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, retain: 400d}",
+        "{anchor: s3, bucket: acme-audit, region: eu-central-1, credentials_path: infra/aws/audit}",
+        "{anchor: s3, bucket: acme-audit, endpoint_url: 'https://minio.internal/path'}",
+        "{anchor: file, path: /x, bucket: acme-audit}",
         "{path: /x}",
         "{anchor: file, path: /x}, {anchor: file, path: /x}",
     ],
@@ -184,4 +197,17 @@ def test_place_that_cannot_be_one_is_refused_with_its_line(tmp_path: Path, entry
     file = tmp_path / "svsync.yaml"
     file.write_text(f"audit_anchors: [{entry}]")
     with pytest.raises(ConfigError, match=r"svsync.yaml:1: audit_anchors\["):
+        load(str(file), {})
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://minio.internal:9000", "https://127.0.0.1:9000", "https://169.254.169.254"]
+)
+def test_store_that_may_not_be_called_is_refused_with_its_line(
+    tmp_path: Path, endpoint: str
+) -> None:
+    file = tmp_path / "svsync.yaml"
+    entry = f"{{anchor: s3, bucket: acme-audit, endpoint_url: '{endpoint}'}}"
+    file.write_text(f"audit_anchors: [{entry}]")
+    with pytest.raises(ConfigError, match=r"svsync.yaml:1: audit_anchors: endpoint_url "):
         load(str(file), {})

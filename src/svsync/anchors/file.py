@@ -8,7 +8,9 @@ what was signed there; together they hold all.
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from svsync.config.model import Settings
 from svsync.domain.errors import AnchorError
 from svsync.ports import Anchor
 
@@ -16,7 +18,9 @@ KEPT_S = 10.0
 """Seconds in which lines are on the disk, or nobody knows."""
 
 
-def open_anchor(entry: Mapping[str, str]) -> Anchor:
+def open_anchor(
+    entry: Mapping[str, Any], _settings: Settings, _environ: Mapping[str, str]
+) -> Anchor:
     return FileAnchor(entry["path"])
 
 

@@ -11,8 +11,9 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
+from svsync.config.model import Settings
 from svsync.domain.errors import AnchorError
 from svsync.ports import Anchor
 
@@ -20,7 +21,9 @@ SENT_S: Final = 5.0
 _PRIORITY: Final = 13 * 8 + 5  # log audit, notice
 
 
-def open_anchor(entry: Mapping[str, str]) -> Anchor:
+def open_anchor(
+    entry: Mapping[str, Any], _settings: Settings, _environ: Mapping[str, str]
+) -> Anchor:
     return SyslogAnchor(entry["address"])
 
 

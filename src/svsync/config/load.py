@@ -188,5 +188,10 @@ def _refuse_contradictions(settings: Settings, members: Mapping[str, Node]) -> N
         problem = url and endpoint_problem(url, allow_loopback=settings.allow_loopback)
         if problem:
             raise error(name, problem)
+    for entry in settings.audit_anchors:
+        url = entry.get("endpoint_url")
+        problem = url and endpoint_problem(url, allow_loopback=settings.allow_loopback)
+        if problem:
+            raise error("audit_anchors", f"endpoint_url {problem}")
     if settings.database_url_read and not settings.database_url:
         raise error("database_url_read", "needs database_url (DATABASE_URL) beside it")

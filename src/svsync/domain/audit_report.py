@@ -17,7 +17,7 @@ class Misfit:
         what: a sentence.
         chain, seq, at: the row that it is about, where it is about one.
         checkpoint: the number of the one that it is about, likewise.
-        line: of an anchor, from 1 on.
+        line: of an anchor, from 1 on; None for one whose checkpoints have names.
     """
 
     kind: str

@@ -10,14 +10,14 @@ What was recorded after the last checkpoint rests on its chain alone: it could b
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from svsync.domain.audit import FIRST, Checkpoint, anchor_text, heads_text, root_of
 from svsync.domain.errors import AnchorError, KeyServiceError, SvsyncError
 from svsync.domain.ids import TenantId
 from svsync.observe.logs import get_logger
-from svsync.ports import Anchor
+from svsync.ports import Anchor, ReadableAnchor
 from svsync.services.recording import Recorder
 from svsync.services.signing import Signer, Signing
 from svsync.services.singletons import turn_at
@@ -57,6 +57,11 @@ class Checkpoints:
     @property
     def places(self) -> list[str]:
         return [anchor.place for anchor in self._anchors]
+
+    @property
+    def readable(self) -> Mapping[str, ReadableAnchor]:
+        """Those places that can be read back, by what they are called."""
+        return {a.place: a for a in self._anchors if isinstance(a, ReadableAnchor)}
 
     async def run(self) -> int:
         """Write the checkpoints that are due now, and anchor what is not yet; how many were
@@ -150,7 +155,7 @@ class Checkpoints:
 
 
 def _line(tenant: TenantId, slug: str, row: Row) -> str:
-    made = Checkpoint(tenant, row["n"], row["at"], row["root"], row["prev_hash"])
+    made = store.checkpoint_of(tenant, row)
     return anchor_text(made, slug, row["key_id"], row["signature"])
 
 

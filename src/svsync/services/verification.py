@@ -19,11 +19,8 @@ from typing import Final
 
 from svsync.domain.audit import (
     FIRST,
-    Anchored,
-    Checkpoint,
     Entry,
     Head,
-    anchored_of,
     genesis,
     heads_of,
     link,
@@ -31,6 +28,8 @@ from svsync.domain.audit import (
 )
 from svsync.domain.audit_report import Misfit, Report
 from svsync.domain.ids import KeyId, TenantId
+from svsync.ports import ReadableAnchor
+from svsync.services.anchor_verification import AnchorLook
 from svsync.services.signing import PublicKey, Signing, is_signed
 from svsync.store import checkpoints, verification
 from svsync.store.database import Database, Row, Transaction
@@ -38,7 +37,6 @@ from svsync.store.database import Database, Row, Transaction
 _ROWS: Final = 2_000
 _CHECKPOINTS: Final = 500
 _CHAINS: Final = 5_000
-_LINES: Final = 1_000
 _ALWAYS: Final = datetime(1, 1, 1, tzinfo=UTC)
 _SLACK: Final = timedelta(days=1)
 """By which a row may have come under a checkpoint later than it was made."""
@@ -83,23 +81,29 @@ class Verification:
         tenant: TenantId,
         anchors: Sequence[Iterable[str]] = (),
         *,
+        places: Sequence[ReadableAnchor] = (),
         since: datetime | None = None,
     ) -> Report:
         """Look through the whole log of a tenant.
 
         Args:
             anchors: lines of what places outside have; lines about anything else are passed by.
+            places: those that are read from here.
             since: rows before, and checkpoints before the last one until then, are believed.
 
         Raises:
             StoreError: it cannot be looked at now.
+            AnchorError: a place cannot be read.
         """
         looked = _Look(self._db, tenant, await self._signing.public_keys(tenant), since)
         await looked.learn()
         await looked.follow_checkpoints()
         await looked.follow_rows()
+        outside = AnchorLook(self._db, tenant, looked.keys, since, looked.report)
         for lines in anchors:
-            await looked.compare(lines)
+            await outside.compare(lines)
+        for place in places:
+            await outside.compare_place(place)
         return looked.report
 
 
@@ -115,7 +119,7 @@ class _Look:
     ) -> None:
         self._db = db
         self._tenant = tenant
-        self._keys = keys
+        self.keys = keys
         self._since = since
         self._chains: dict[int, _Known] = {}
         self._newest = 0
@@ -179,8 +183,8 @@ class _Look:
     def _check(self, row: Row, before: datetime) -> list[Head]:
         """Look at one checkpoint by itself; the heads that it names."""
         self.report.checkpoints += 1
-        made = _checkpoint_of(self._tenant, row)
-        key = self._keys.get(KeyId(row["key_id"]))
+        made = checkpoints.checkpoint_of(self._tenant, row)
+        key = self.keys.get(KeyId(row["key_id"]))
         if key is None:
             self._checkpoint(made.n, "it is signed with a key that does not open here")
         elif not is_signed(key.key, made.signed_text(), row["signature"]):
@@ -343,47 +347,6 @@ class _Look:
             "the rows of its chain up to here were removed, and not by retention",
         )  # fmt: skip
 
-    # --- outside ----------------------------------------------------------------------
-
-    async def compare(self, lines: Iterable[str]) -> None:
-        """Are the checkpoints of an anchor still there, and the same?"""
-        page: list[tuple[int, Anchored]] = []
-        for number, line in enumerate(lines, 1):
-            try:
-                found = anchored_of(line)
-            except ValueError:
-                self._anchor(number, None, "it holds a checkpoint that cannot be read")
-                continue
-            if found is not None and found.checkpoint.tenant == self._tenant:
-                page.append((number, found))
-            if len(page) == _LINES:
-                await self._compare(page)
-                page = []
-        await self._compare(page)
-
-    async def _compare(self, page: Sequence[tuple[int, Anchored]]) -> None:
-        async with self._db.transaction(self._tenant, read_only=True) as tx:
-            there = await checkpoints.some(tx, [found.checkpoint.n for _, found in page])
-        for number, found in page:
-            self.report.anchored += 1
-            made, row = found.checkpoint, there.get(found.checkpoint.n)
-            key = self._keys.get(KeyId(found.key_id))
-            if key is None or not is_signed(key.key, made.signed_text(), found.signature):
-                self._anchor(number, made.n, "the line is not signed by a key that opens here")
-                continue
-            if row is None:
-                self._anchor(
-                    number,
-                    made.n,
-                    "the checkpoint was anchored, and is not there any more",
-                    made.at,
-                )
-            elif _checkpoint_of(self._tenant, row) != made:
-                self._anchor(number, made.n, "it is another one than was anchored", made.at)
-            else:
-                until = self.report.anchored_until
-                self.report.anchored_until = made.at if until is None else max(until, made.at)
-
     # --- what does not fit ------------------------------------------------------------
 
     def _row(
@@ -403,19 +366,12 @@ class _Look:
     def _checkpoint(self, n: int, what: str, *, chain: int | None = None) -> None:
         self.report.add(Misfit("checkpoint", what, chain, checkpoint=n))
 
-    def _anchor(self, line: int, n: int | None, what: str, at: datetime | None = None) -> None:
-        self.report.add(Misfit("anchor", what, at=at, checkpoint=n, line=line))
-
 
 def _known(row: Row) -> _Known:
     return _Known(
         row["writer"], row["started_at"], row["ended_seq"], row["ended_hash"], row["end_reason"],
         row["trimmed_seq"], row["trimmed_hash"], row["covered_seq"],
     )  # fmt: skip
-
-
-def _checkpoint_of(tenant: TenantId, row: Row) -> Checkpoint:
-    return Checkpoint(tenant, row["n"], row["at"], row["root"], row["prev_hash"])
 
 
 def _entry_of(tenant: TenantId, row: Row) -> Entry:

@@ -73,6 +73,10 @@ async def some(tx: Transaction, numbers: Sequence[int]) -> dict[int, Row]:
     return {row["n"]: row for row in rows}
 
 
+def checkpoint_of(tenant: TenantId, row: Row) -> Checkpoint:
+    return Checkpoint(tenant, row["n"], row["at"], row["root"], row["prev_hash"])
+
+
 async def before(tx: Transaction, moment: datetime) -> int:
     """The number of the last one that was made before a moment; 0 where none was."""
     return int(await tx.fetchval("checkpoints.before", tx.tenant, moment))
@@ -81,6 +85,12 @@ async def before(tx: Transaction, moment: datetime) -> int:
 async def anchored(tx: Transaction, place: str, first: int, last: int) -> None:
     """A place has the checkpoints from `first` to `last`."""
     await tx.execute("checkpoints.anchored", tx.tenant, place, first, last)
+
+
+async def span(tx: Transaction, place: str) -> tuple[int, int] | None:
+    """The first and the last that a place was given, with all between; None: it has none."""
+    row = await tx.fetchrow("checkpoints.span", tx.tenant, place)
+    return None if row is None else (row["first_n"], row["last_n"])
 
 
 async def late(

@@ -76,9 +76,14 @@ SELECT n, at, root, prev_hash, hash, key_id, signature FROM audit_checkpoints WH
 SELECT coalesce((SELECT n FROM audit_checkpoints WHERE tenant_id = $1 AND at <= $2 ORDER BY n DESC LIMIT 1), 0);
 
 -- name: anchored
+-- What a place has without a gap: one that was away for too long begins anew.
 INSERT INTO audit_anchors (tenant_id, place, first_n, last_n) VALUES ($1, $2, $3, $4)
-ON CONFLICT (tenant_id, place) DO UPDATE SET last_n = excluded.last_n, anchored_at = clock_timestamp()
+ON CONFLICT (tenant_id, place) DO UPDATE SET last_n = excluded.last_n, anchored_at = clock_timestamp(),
+  first_n = CASE WHEN excluded.first_n > audit_anchors.last_n + 1 THEN excluded.first_n ELSE audit_anchors.first_n END
 WHERE audit_anchors.last_n < excluded.last_n;
+
+-- name: span
+SELECT first_n, last_n FROM audit_anchors WHERE tenant_id = $1 AND place = $2;
 
 -- name: late
 -- Places outside of which one lacks a checkpoint that is older than so many seconds.
