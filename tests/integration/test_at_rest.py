@@ -212,6 +212,40 @@ async def test_writes_at_once_never_use_more_than_was_reserved(
     assert used == 20 <= reserved
 
 
+async def test_no_nonce_serves_twice_under_one_key_whichever_process_seals(
+    house: House,
+    database_url: str,
+    admin_url: str,
+    state_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sealing, "BLOCK", 7)
+    monkeypatch.setattr(sealing, "LIMIT", 28)
+    async with open_house(database_url, admin_url, state_dir) as other:
+        both = (house, other)
+        # The same text at the same paths, so that nothing but the nonce tells them apart.
+        await asyncio.gather(
+            *(one.write(f"ext/{n % 3}", {"k": "1"}) for one in both * 15 for n in (0, 1))
+        )
+    rows = await house.admin.fetch("SELECT key_id, nonce FROM versions")
+    assert len({(row["key_id"], row["nonce"]) for row in rows}) == len(rows)
+    assert len({row["nonce"] for row in rows}) == len(rows)
+    for key in {row["key_id"] for row in rows}:
+        used = sum(row["key_id"] == key for row in rows)
+        reserved = await house.admin.fetchval(
+            "SELECT reserved FROM data_keys WHERE tenant_id = 1 AND key_id = $1", key
+        )
+        assert used <= reserved <= 28
+
+
+async def test_nothing_is_sealed_beyond_what_was_reserved(house: House) -> None:
+    where = (Purpose.VALUE, SecretId(1), LocalPath("ext/a"), 1, b"x")
+    sealer = await (await house.app.sealing.for_tenant(TENANT)).reserve(2)
+    assert len({sealer.seal(*where).nonce for _ in range(2)}) == 2
+    with pytest.raises(AssertionError, match="not reserved"):
+        sealer.seal(*where)
+
+
 async def test_two_processes_at_first_boot_share_one_key(
     database_url: str, admin_url: str, state_dir: Path
 ) -> None:

@@ -154,10 +154,10 @@ class Sealing:
 
     async def data_key(self, tx: Transaction, purpose: KeyPurpose, sealings: int) -> "Reserved":
         """`sealings` of the tenant's active key of one purpose; a new key where it is worn out."""
+        # Before the key is looked at: a statement that waited for its row holds that row, also
+        # where it turned out to be worn out, and whoever makes the next one needs it.
+        await store.lock_tenant(tx)
         row = await store.reserve(tx, purpose, sealings, LIMIT, MAX_AGE_S)
-        if row is None:
-            await store.lock_tenant(tx)
-            row = await store.reserve(tx, purpose, sealings, LIMIT, MAX_AGE_S)
         if row is None:
             return await self._make_data_key(tx, purpose, sealings)
         return Reserved(KeyId(row["key_id"]), self.unwrap(tx.tenant, row, purpose), sealings)

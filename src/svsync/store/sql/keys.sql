@@ -22,7 +22,7 @@ WHERE tenant_id = $1 AND purpose = $2 AND state = 'active' AND reserved + $3 <= 
 RETURNING key_id, root_id, wrapped;
 
 -- name: lock_tenant
--- One process at a time makes a tenant's next data key.
+-- One at a time reserves sealings of a tenant, and makes its next data key.
 SELECT pg_advisory_xact_lock(1398165838, $1);
 
 -- name: next_key_id
