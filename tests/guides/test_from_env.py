@@ -1,0 +1,162 @@
+"""The guide from .env files, followed to its end: imported, granted, read, rolled back."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.acceptance.serving import ask
+from tests.guides.conftest import Site
+from tests.guides.programs import SCAIVAULT, Reader, needs_curl_and_jq
+
+pytestmark = needs_curl_and_jq
+
+BILLING = "environments/production/billing"
+ENV = {
+    "STRIPE_SECRET_KEY": "sk_live_1",
+    "SALESFORCE_CLIENT_ID": "3MVG9",
+    "SALESFORCE_CLIENT_SECRET": "s-1",
+    "DATABASE_URL": "postgresql://env@db.internal/billing",
+}
+NAMES = {
+    "scaivault ": "svsync ",
+    "scaivault_sdk": "svsync.client",
+    "SyncScaiVaultClient": "SyncClient",
+    "ScaiVaultClient": "SyncClient",
+    "ScaiVaultError": "SvsyncError",
+    "base_url=..., token=...": (
+        'base_url=os.environ["SCAIVAULT_URL"], token=os.environ["SCAIVAULT_TOKEN"]'
+    ),
+}
+
+
+@pytest.fixture
+async def reader(site: Site, state_dir: Path) -> Reader:
+    token = await site.token("user:migrator", "admin")
+    return Reader(
+        "from_env.md",
+        state_dir,
+        {
+            "SVSYNC_STATE_DIR": str(state_dir),
+            "SCAIVAULT_URL": site.url,
+            "SCAIVAULT_TOKEN": token,
+            "TOKEN": token,
+        },
+        {SCAIVAULT: site.url, **NAMES},
+    )
+
+
+async def imported(reader: Reader, site: Site) -> None:
+    """The third step, by the command line on the store itself."""
+    store = site.program.environment["DATABASE_URL"]
+    await reader.follow("import", **{**ENV, "DATABASE_URL": store})
+
+
+async def granted(reader: Reader, site: Site) -> str:
+    """The fourth step; a token of the service."""
+    policy, binding = reader.program("grant")[1].split("# Bind\n")
+    made = json.loads(await reader.run("bash", policy))
+    bound = json.loads(await reader.run("bash", binding.replace("pol_billing_prod", made["id"])))
+    assert bound["identity_id"] == "sa:billing-prod"
+    return await site.token("sa:billing-prod", "secrets:read")
+
+
+async def test_one_service_is_imported(reader: Reader, site: Site) -> None:
+    await imported(reader, site)
+    token = reader.environment["TOKEN"]
+    stripe = await site.get(f"/v1/secrets/{BILLING}/stripe", token)
+    assert (stripe["data"], stripe["secret_type"]) == ({"secret_key": "sk_live_1"}, "api_key")
+    assert stripe["metadata"]["tags"] == ["billing", "production", "stripe"]
+    salesforce = await site.get(f"/v1/secrets/{BILLING}/salesforce", token)
+    assert salesforce["data"] == {"client_id": "3MVG9", "client_secret": "s-1"}
+    database = await site.get(f"/v1/secrets/{BILLING}/database", token)
+    assert database["data"]["port"] == 5432
+    listed = await reader.follow("list", DATABASE_URL=site.program.environment["DATABASE_URL"])
+    for name in ("stripe", "salesforce", "database"):
+        assert f"{BILLING}/{name} " in listed
+
+
+async def test_service_reads_its_own_credentials_and_nothing_else(
+    reader: Reader, site: Site
+) -> None:
+    await imported(reader, site)
+    service = await granted(reader, site)
+    assert (await site.get(f"/v1/secrets/{BILLING}/stripe", service))["version"] == 1
+    other = "environments/production/reporting/stripe"
+    await site.program("secrets", "write", other, "k=v")
+    refused = await ask(site.url, f"/v1/secrets/{other}", token=service)
+    assert (refused.status, refused.json["error"]["code"]) == (404, "secret_not_found")
+
+
+async def test_log_shows_the_service_on_the_imported_paths(reader: Reader, site: Site) -> None:
+    await imported(reader, site)
+    service = await granted(reader, site)
+    await site.get(f"/v1/secrets/{BILLING}/stripe", service)
+    [line] = (
+        await reader.follow("audit", DATABASE_URL=site.program.environment["DATABASE_URL"])
+    ).splitlines()
+    moment, action, path = line.split()
+    assert moment.endswith("Z")
+    assert (action, path) == ("secret.read", f"{BILLING}/stripe")
+
+
+SHOW = "\nimport json\nprint(json.dumps(load_config()))\n"
+
+
+async def test_service_takes_its_configuration_where_it_is_told_to(
+    reader: Reader, site: Site
+) -> None:
+    await imported(reader, site)
+    reader.environment["SCAIVAULT_TOKEN"] = await granted(reader, site)
+    _, service = reader.program("service")
+    by_env = {
+        "stripe_secret_key": "sk_live_1",
+        "salesforce_client_id": "3MVG9",
+        "salesforce_client_secret": "s-1",
+        "database_url": ENV["DATABASE_URL"],
+    }
+    assert json.loads(await reader.run("python", service + SHOW, **ENV)) == by_env
+    # Nothing of the environment is needed any more.
+    found = json.loads(await reader.run("python", service + SHOW, USE_SCAIVAULT="true"))
+    assert found == {
+        **by_env,
+        "database_url": "postgresql://billing_app:...@db.internal:5432/billing",
+    }
+
+
+async def test_service_falls_back_to_its_environment_where_that_is_allowed(
+    reader: Reader, site: Site
+) -> None:
+    _, service = reader.program("service")
+    allowed = {"USE_SCAIVAULT": "true", "SCAIVAULT_FALLBACK_ALLOWED": "true"}
+    missing = (await reader.run("python", service + SHOW, **ENV, **allowed)).splitlines()
+    assert missing[0] == "WARN: ScaiVault failed (secret_not_found); falling back to env"
+    assert json.loads(missing[1])["database_url"] == ENV["DATABASE_URL"]
+    gone = {**allowed, "SCAIVAULT_URL": "http://127.0.0.1:9"}
+    away = (await reader.run("python", service + SHOW, **ENV, **gone)).splitlines()
+    assert away[0].startswith("WARN: ScaiVault failed (")
+    assert json.loads(away[1])["stripe_secret_key"] == "sk_live_1"
+    probe = (
+        service + "\ntry:\n    load_config()\nexcept SvsyncError as error:\n    print(error.code)\n"
+    )
+    hard = await reader.run("python", probe, **ENV, USE_SCAIVAULT="true")
+    assert hard == "secret_not_found\n", "without the fallback it fails"
+
+
+async def test_fleet_is_imported_and_again(reader: Reader, site: Site, state_dir: Path) -> None:
+    for service in ("billing", "reporting", "scheduler"):
+        folder = state_dir / "deploy" / service
+        folder.mkdir(parents=True)
+        lines = [f"{name}={service}-{value}" for name, value in ENV.items()]
+        (folder / ".env.production").write_text("\n".join([*lines, "SENTRY_DSN=https://x", ""]))
+    told = (await reader.follow("fleet")).splitlines()
+    assert told == [
+        f"imported environments/production/{service}/{name}"
+        for service in ("billing", "reporting", "scheduler")
+        for name in ("stripe", "salesforce", "database")
+    ]
+    assert (await reader.follow("fleet")).splitlines() == told
+    path = "/v1/secrets/environments/production/reporting/salesforce"
+    found = await site.get(path, reader.environment["TOKEN"])
+    assert found["data"] == {"client_id": "reporting-3MVG9", "client_secret": "reporting-s-1"}
+    assert found["metadata"]["tags"] == ["production", "reporting", "salesforce"]
+    assert (found["metadata"]["owner"], found["version"]) == ("team:reporting", 2)
