@@ -345,7 +345,9 @@ async def test_a_page_that_does_not_get_to_a_backend_does_not_ask_it(front: Fron
     assert await listed(front.client, limit=2) == ["app/1", "app/2", "app/3", "ext/a"]
 
 
-async def test_a_backend_that_is_configured_anew_meanwhile_is_told(front: Front) -> None:
+async def test_a_backend_that_is_configured_anew_meanwhile_is_told(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = front.house
     await house.configure(mode=Mode.PROXY)
     put(house, "kv/a")
@@ -356,7 +358,7 @@ async def test_a_backend_that_is_configured_anew_meanwhile_is_told(front: Front)
         await house.configure(rules=(RuleSpec("elsewhere/**", "kv/**"),))
         return walk
 
-    house.app.proxying.walk = late  # type: ignore[method-assign]
+    monkeypatch.setattr(house.app.proxying, "walk", late)
     assert (await front.client.get(SECRETS)).body["incomplete"] is True
 
 

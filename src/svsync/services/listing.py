@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from svsync.domain.access import Call
 from svsync.domain.changes import PairStatus
 from svsync.domain.envelope import NONCE_SIZE, Purpose
 from svsync.domain.errors import KeyServiceError, UsageError
@@ -109,7 +108,13 @@ class Listing:
         self._looked_at = looked_at
 
     async def page(
-        self, call: Call, permissions: Permissions, prefix: str, *, limit: int, cursor: str = ""
+        self,
+        tenant: TenantId,
+        permissions: Permissions,
+        prefix: str,
+        *,
+        limit: int,
+        cursor: str = "",
     ) -> dict[str, object]:
         """Live secrets whose paths begin with a string and that the caller may list, by path;
         what is read through among them. Who asks was recorded before.
@@ -121,19 +126,19 @@ class Listing:
             UsageError: `bad_cursor`: the cursor is none of this tenant's.
             StoreError, KeyServiceError: the store or its keys cannot be used.
         """
-        after = await self._opened(call.tenant, cursor)
+        after = await self._opened(tenant, cursor)
         given = list(_narrowed(permissions.prefixes(Permission.LIST), prefix))
         page = _Page(min(max(1, limit), MAX_PAGE), after)
-        stored = _Stored(self._db, call.tenant, given, after, self._looked_at)
+        stored = _Stored(self._db, tenant, given, after, self._looked_at)
         # Before what is stored is looked at: what is hidden for being read through is so under
         # this epoch, or another one was met meanwhile.
-        walk = await self._proxying.walk(call.tenant, permissions, given, after)
+        walk = await self._proxying.walk(tenant, permissions, given, after)
         await _join(page, permissions, stored, walk)
         following = None
         if page.more:
             last = page.shown[-1]["path"] if page.shown else None
             shows_last = last == page.after or len(page.shown) == page.limit
-            following = str(last) if shows_last else await self._seal(call.tenant, page.after)
+            following = str(last) if shows_last else await self._seal(tenant, page.after)
         incomplete = walk.incomplete or bool(stored.epochs - {walk.epoch})
         return {"secrets": page.shown, "next_cursor": following, "incomplete": incomplete}
 
@@ -185,11 +190,12 @@ async def _join(page: _Page, permissions: Permissions, stored: _Stored, walk: Pr
         if walk.stopped is not None:
             page.after, page.more = max(page.after, walk.stopped), True
             return
-        if row is None and entry is None:
+        first = row if entry is None else entry
+        if first is None:
             if stored.stopped is not None:
                 page.after, page.more = max(page.after, stored.stopped), True
             return
-        path = str(row["path"] if entry is None else entry["path"])
+        path = str(first["path"])
         here = row if row is not None and row["path"] == path else None
         found = _found(permissions, here, entry)
         if found is not None:

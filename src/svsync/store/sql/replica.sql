@@ -1,6 +1,6 @@
 -- name: written
--- How far the primary's log of changes is.
-SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS written;
+-- How far the primary's log of changes is, with what is seen there and not written to its disk yet.
+SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS written;
 
 -- name: standing
 -- How far a replica has come, and whether it is one; and would it show our role the rows of all tenants?
