@@ -1,6 +1,7 @@
 """The guide from .env files, followed to its end: imported, granted, read, rolled back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,14 @@ NAMES = {
 
 @pytest.fixture
 async def reader(site: Site, state_dir: Path) -> Reader:
+    """Their commands ask the service, as their programs do."""
     token = await site.token("user:migrator", "admin")
     return Reader(
         "from_env.md",
         state_dir,
         {
-            "SVSYNC_STATE_DIR": str(state_dir),
+            "SVSYNC_URL": site.url,
+            "SVSYNC_TOKEN": token,
             "SCAIVAULT_URL": site.url,
             "SCAIVAULT_TOKEN": token,
             "TOKEN": token,
@@ -45,10 +48,17 @@ async def reader(site: Site, state_dir: Path) -> Reader:
     )
 
 
-async def imported(reader: Reader, site: Site) -> None:
-    """The third step, by the command line on the store itself."""
-    store = site.program.environment["DATABASE_URL"]
-    await reader.follow("import", **{**ENV, "DATABASE_URL": store})
+@pytest.fixture
+def operator(reader: Reader, site: Site, state_dir: Path) -> Reader:
+    """The same guide, by commands on the store itself."""
+    own = ("SVSYNC_URL", "SVSYNC_TOKEN")
+    kept = {name: text for name, text in reader.environment.items() if name not in own}
+    return replace(reader, environment={**kept, **site.program.environment})
+
+
+async def imported(reader: Reader) -> None:
+    """The third step. The store's address has the name of one of the variables."""
+    await reader.follow("import", **{**ENV, **reader.environment})
 
 
 async def granted(reader: Reader, site: Site) -> str:
@@ -61,7 +71,7 @@ async def granted(reader: Reader, site: Site) -> str:
 
 
 async def test_one_service_is_imported(reader: Reader, site: Site) -> None:
-    await imported(reader, site)
+    await imported(reader)
     token = reader.environment["TOKEN"]
     stripe = await site.get(f"/v1/secrets/{BILLING}/stripe", token)
     assert (stripe["data"], stripe["secret_type"]) == ({"secret_key": "sk_live_1"}, "api_key")
@@ -70,7 +80,7 @@ async def test_one_service_is_imported(reader: Reader, site: Site) -> None:
     assert salesforce["data"] == {"client_id": "3MVG9", "client_secret": "s-1"}
     database = await site.get(f"/v1/secrets/{BILLING}/database", token)
     assert database["data"]["port"] == 5432
-    listed = await reader.follow("list", DATABASE_URL=site.program.environment["DATABASE_URL"])
+    listed = await reader.follow("list")
     for name in ("stripe", "salesforce", "database"):
         assert f"{BILLING}/{name} " in listed
 
@@ -78,25 +88,38 @@ async def test_one_service_is_imported(reader: Reader, site: Site) -> None:
 async def test_service_reads_its_own_credentials_and_nothing_else(
     reader: Reader, site: Site
 ) -> None:
-    await imported(reader, site)
+    await imported(reader)
     service = await granted(reader, site)
     assert (await site.get(f"/v1/secrets/{BILLING}/stripe", service))["version"] == 1
     other = "environments/production/reporting/stripe"
     await site.program("secrets", "write", other, "k=v")
     refused = await ask(site.url, f"/v1/secrets/{other}", token=service)
     assert (refused.status, refused.json["error"]["code"]) == (404, "secret_not_found")
+    # What the guide tells people to look at then.
+    whoami = await reader.run("bash", "svsync auth whoami", SVSYNC_TOKEN=service)
+    assert "sa:billing-prod" in whoami
+    test = f"svsync policies test {BILLING}/stripe read --identity sa:billing-prod"
+    assert "billing-prod-reader" in await reader.run("bash", test)
 
 
 async def test_log_shows_the_service_on_the_imported_paths(reader: Reader, site: Site) -> None:
-    await imported(reader, site)
+    await imported(reader)
     service = await granted(reader, site)
     await site.get(f"/v1/secrets/{BILLING}/stripe", service)
-    [line] = (
-        await reader.follow("audit", DATABASE_URL=site.program.environment["DATABASE_URL"])
-    ).splitlines()
+    [line] = (await reader.follow("audit")).splitlines()
     moment, action, path = line.split()
     assert moment.endswith("Z")
     assert (action, path) == ("secret.read", f"{BILLING}/stripe")
+
+
+async def test_commands_do_the_same_on_the_store_itself(
+    operator: Reader, reader: Reader, site: Site
+) -> None:
+    await imported(operator)
+    assert await operator.follow("list") == await reader.follow("list")
+    await site.get(f"/v1/secrets/{BILLING}/stripe", await granted(operator, site))
+    [line] = (await operator.follow("audit")).splitlines()
+    assert line.endswith(f"Z secret.read {BILLING}/stripe")
 
 
 SHOW = "\nimport json\nprint(json.dumps(load_config()))\n"
@@ -105,7 +128,7 @@ SHOW = "\nimport json\nprint(json.dumps(load_config()))\n"
 async def test_service_takes_its_configuration_where_it_is_told_to(
     reader: Reader, site: Site
 ) -> None:
-    await imported(reader, site)
+    await imported(reader)
     reader.environment["SCAIVAULT_TOKEN"] = await granted(reader, site)
     _, service = reader.program("service")
     by_env = {
