@@ -18,6 +18,7 @@ from svsync.config.model import LogFormat, LogLevel
 from svsync.domain.access import Scope
 from svsync.domain.federation import Mode, Overrides, RuleSpec
 from svsync.domain.feeds import MOST_PATHS
+from svsync.domain.ids import BackendId
 from svsync.observe.logs import configure
 
 SECRETS = f"{BACKENDS}/{BACKEND}/feed-secrets"
@@ -134,7 +135,9 @@ async def test_a_secret_of_another_backend_is_not_revoked_in_passing(fed: Front)
     first = await made(fed)
     answer = await stranger.call("DELETE", f"{SECRETS}/{first['id']}")
     assert answer.told == (404, "backend_not_found")
-    other = replace(fed.house.spec, id="fed_other", name="other", rules=(RuleSpec("o/**", "o/**"),))
+    other = replace(
+        fed.house.spec, id=BackendId("fed_other"), name="other", rules=(RuleSpec("o/**", "o/**"),)
+    )
     await fed.house.app.federation.apply([fed.house.spec, other])
     at = f"{BACKENDS}/fed_other/feed-secrets/{first['id']}"
     assert (await fed.client.call("DELETE", at)).told == (404, "feed_secret_not_found")

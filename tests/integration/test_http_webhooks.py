@@ -19,7 +19,7 @@ from svsync.services.webhook_rights import WebhookRights
 
 WEBHOOKS = "/v1/webhooks"
 NOBODYS = "whk_" + "0" * 32
-CYCLES = {"types": ["federation.sync.completed", "federation.sync.failed"]}
+CYCLES: dict[str, Any] = {"types": ["federation.sync.completed", "federation.sync.failed"]}
 
 
 @pytest_asyncio.fixture
