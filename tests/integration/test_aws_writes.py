@@ -222,6 +222,15 @@ async def test_new_secret_has_the_key_and_the_replicas_that_are_configured(
     assert not changed.keys() & {"KmsKeyId", "AddReplicaRegions"}
 
 
+async def test_key_that_is_not_there_is_no_change_by_somebody(
+    roto: Aws, aws_front: AwsFront
+) -> None:
+    aws_front.refuse_as("^CreateSecret", "ResourceNotFoundException")
+    async with open_aws(aws_front.url, roto.prefix, config={"kms_key_id": "alias/none"}) as aws:
+        refused = await write(aws, await order(aws, kind=PushKind.CREATE))
+    assert refused == Refused("push_refused", "ResourceNotFoundException")
+
+
 async def test_tags_that_are_denied_keep_no_value_back(roto: Aws, aws_front: AwsFront) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if b'"Tags"' in await request.read():

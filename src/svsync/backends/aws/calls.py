@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from svsync.clients.aws import AwsSession, no_answer
+from svsync.clients.aws import AwsRefusedError, AwsSession, no_answer
+from svsync.domain.errors import DeniedError
+from svsync.domain.pushes import REMOTE_CHANGED, Refused
 from svsync.ports import CallGuard, Operation
 
 T = TypeVar("T")
@@ -22,6 +24,13 @@ _TOLD: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What an answer holds, whatever else. The SDK takes any page for an answer that says
 nothing, and that is neither an empty listing nor a write that was made."""
+
+_CHANGED: Final = (
+    "ResourceExistsException",
+    "ResourceNotFoundException",
+    "InvalidRequestException",
+)
+"""Somebody made, removed, deleted or restored it meanwhile."""
 
 
 async def run_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -59,6 +68,26 @@ class AwsCalls:
             return answer
 
         return await self._guard.call(operation, attempt)
+
+    async def send(
+        self, operation: Operation, method: str, path: str, **parameters: Any
+    ) -> Refused | None:
+        """One call that writes; None: it was done. Refused: AWS says that nothing was.
+
+        Raises what leaves that open, or speaks of the backend as a whole.
+        """
+        try:
+            await self.request(operation, method, path, **parameters)
+        except DeniedError:
+            action = "".join(word.capitalize() for word in method.split("_"))
+            return Refused("denied", f"secretsmanager:{action} is not granted")
+        except AwsRefusedError as error:
+            # Of a secret that is only made now, what is not found is its key in KMS.
+            of_key = method == "create_secret" and error.reason == "ResourceNotFoundException"
+            if error.reason in _CHANGED and not of_key:
+                return Refused(REMOTE_CHANGED)
+            return Refused("push_refused", error.reason or f"status {error.status}")
+        return None
 
     async def describe(self, path: str) -> dict[str, Any]:
         return await self.request("metadata", "describe_secret", path, SecretId=path)

@@ -49,8 +49,8 @@ class AwsDriver:
             raise ConfigError("is missing", where="config.region")
         if spec.history is HistoryMode.FULL:
             raise ConfigError(
-                "cannot be full for aws-secrets-manager: AWS promises to keep the current and the"
-                " previous version only; set current, or leave it out",
+                "cannot be full for aws-secrets-manager, whose versions have no numbers: what is"
+                " current is synced; set current, or leave it out",
                 where="history",
             )
         _settings(spec).check(self._policy(spec))

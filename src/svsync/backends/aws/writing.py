@@ -18,7 +18,6 @@ from typing import Any, Final
 from svsync.backends.aws.calls import AwsCalls
 from svsync.backends.aws.entries import (
     CURRENT,
-    MAX_TAGS,
     MAX_VALUE,
     NO_VALUE,
     PENDING,
@@ -32,13 +31,13 @@ from svsync.backends.aws.entries import (
     value_token,
 )
 from svsync.backends.aws.reading import AwsReading
+from svsync.backends.aws.tagging import AwsTags
 from svsync.clients.aws import AwsRefusedError
 from svsync.domain.changes import Entry, RemoteValue, Tags
 from svsync.domain.decide import PushKind
-from svsync.domain.errors import BackendError, DeniedError, SvsyncError, ThrottledError
+from svsync.domain.errors import BackendError, DeniedError
 from svsync.domain.ids import RemotePath
 from svsync.domain.pushes import REMOTE_CHANGED, Landed, Ready, Refused, RemoteWrite
-from svsync.ports import Operation
 
 RECOVERY_DAYS: Final = 30
 _MOVE_DENIED: Final = "secretsmanager:UpdateSecretVersionStage is not granted"
@@ -118,7 +117,7 @@ class AwsWriting:
         if tags is None:
             return replace(landed, tags=None)
         there = dict(ready.tags or {})
-        return await self._describe(order, landed, there, dict(tags))
+        return await AwsTags(self._calls).set_beside(order, landed, there, dict(tags))
 
     # --- the value ----------------------------------------------------------------
 
@@ -134,12 +133,12 @@ class AwsWriting:
         wanted = dict(tags or {})
         refused: Refused | None = None
         if wanted:
-            refused = await self._send(
+            refused = await self._calls.send(
                 "write", "create_secret", order.path, **parameters, Tags=listed_tags(wanted)
             )
         if not wanted or (refused is not None and refused.reason in ("denied", "push_refused")):
             tags_refused, refused = refused, None
-            refused = await self._send("write", "create_secret", order.path, **parameters)
+            refused = await self._calls.send("write", "create_secret", order.path, **parameters)
             if refused is None and tags_refused is not None:
                 return Landed(
                     value_token(order.push_id),
@@ -159,7 +158,7 @@ class AwsWriting:
         assert order.payload is not None
         assert order.expected_token is not None
         expected, _ = split_token(order.expected_token)
-        refused = await self._send(
+        refused = await self._calls.send(
             "write",
             "put_secret_value",
             order.path,
@@ -205,7 +204,7 @@ class AwsWriting:
         found = await self._look_after(order, sent=False)
         if found is None or found.value_token != order.expected_token:
             return Refused(REMOTE_CHANGED)
-        refused = await self._send("write", "restore_secret", order.path, SecretId=order.path)
+        refused = await self._calls.send("write", "restore_secret", order.path, SecretId=order.path)
         if refused is not None:
             return refused
         assert order.expected_token is not None
@@ -219,7 +218,7 @@ class AwsWriting:
 
     async def _put_blindly(self, order: RemoteWrite) -> Landed | Refused:
         assert order.payload is not None
-        refused = await self._send(
+        refused = await self._calls.send(
             "write",
             "put_secret_value",
             order.path,
@@ -269,7 +268,9 @@ class AwsWriting:
         if found.value_token == value_token(expected, deleted=True):
             return Landed(found.value_token, tags=found.tags)
         try:
-            undone = await self._send("write", "restore_secret", order.path, SecretId=order.path)
+            undone = await self._calls.send(
+                "write", "restore_secret", order.path, SecretId=order.path
+            )
         except BackendError as error:
             error.sent = True  # the delete was
             raise
@@ -277,7 +278,7 @@ class AwsWriting:
         return Refused(REMOTE_CHANGED, left)
 
     async def _schedule(self, path: RemotePath) -> Refused | None:
-        return await self._send(
+        return await self._calls.send(
             "delete", "delete_secret", path, SecretId=path, RecoveryWindowInDays=RECOVERY_DAYS
         )
 
@@ -293,82 +294,6 @@ class AwsWriting:
         except BackendError as error:
             error.sent = sent
             raise
-
-    # --- the tags -----------------------------------------------------------------
-
-    async def _describe(
-        self, order: RemoteWrite, landed: Landed, there: dict[str, str], wanted: dict[str, str]
-    ) -> Landed | Refused:
-        """Set and take away what differs; what is refused undoes nothing."""
-        alone = order.kind is PushKind.METADATA
-        refused: Refused | None = None
-        if len(wanted) > MAX_TAGS:
-            refused = Refused("push_refused", f"a secret holds at most {MAX_TAGS} tags")
-        else:
-            try:
-                refused = await self._set_tags(order.path, there, wanted)
-            except SvsyncError as error:  # of the credential's source, too
-                if alone:
-                    raise
-                if isinstance(error, BackendError) and error.sent:
-                    return replace(landed, tags=None, tags_refused="write_outcome_unknown")
-                throttled = isinstance(error, ThrottledError)
-                refused = Refused("push_throttled" if throttled else "push_refused")
-        if refused is None:
-            return replace(landed, meta_token=meta_token(wanted), tags=wanted)
-        if alone:
-            return refused
-        return replace(
-            landed, meta_token=meta_token(there), tags=there, tags_refused=refused.reason
-        )
-
-    async def _set_tags(
-        self, path: RemotePath, there: dict[str, str], wanted: Mapping[str, str]
-    ) -> Refused | None:
-        """`there` follows each call that was made."""
-        changed = {key: text for key, text in wanted.items() if there.get(key) != text}
-        if changed:
-            refused = await self._send(
-                "write", "tag_resource", path, SecretId=path, Tags=listed_tags(changed)
-            )
-            if refused is not None:
-                return refused
-            there.update(changed)
-        gone = [key for key in there if key not in wanted]
-        if gone:
-            refused = await self._send("write", "untag_resource", path, SecretId=path, TagKeys=gone)
-            if refused is not None:
-                return refused
-            for key in gone:
-                del there[key]
-        return None
-
-    # --- calls --------------------------------------------------------------------
-
-    async def _send(
-        self, operation: Operation, method: str, path: RemotePath, **parameters: Any
-    ) -> Refused | None:
-        """One call that writes; None: it was done. Refused: AWS says that nothing was.
-
-        Raises what leaves that open, or speaks of the backend as a whole.
-        """
-        try:
-            await self._calls.request(operation, method, path, **parameters)
-        except DeniedError:
-            return Refused("denied", f"secretsmanager:{_action(method)} is not granted")
-        except AwsRefusedError as error:
-            if error.reason in (
-                "ResourceExistsException",
-                "ResourceNotFoundException",
-                "InvalidRequestException",
-            ):
-                return Refused(REMOTE_CHANGED)
-            return Refused("push_refused", error.reason or f"status {error.status}")
-        return None
-
-
-def _action(method: str) -> str:
-    return "".join(word.capitalize() for word in method.split("_"))
 
 
 def _size(order: RemoteWrite) -> int:
