@@ -10,9 +10,9 @@ or, with CloudEvents, by OPTIONS. The URL that comes along, for a person who wou
 open it, is never opened here.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from svsync.domain.errors import ConfigError
 from svsync.domain.ids import RemotePath
@@ -21,6 +21,7 @@ from svsync.ports import Arrived
 
 _VALIDATION: Final = "microsoft.eventgrid.subscriptionvalidationevent"
 _NEW_VERSION: Final = "microsoft.keyvault.secretnewversioncreated"
+_VAULT: Final = re.compile(r"https://([A-Za-z0-9-]+)\.")
 _MAX_CODE: Final = 512
 _MAX_NAME: Final = 127
 _FORM: Final = "must be an event of Event Grid, or an array of them"
@@ -65,9 +66,9 @@ def _events(said: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _name(data: Mapping[str, Any], config: Mapping[str, object]) -> RemotePath | None:
     """The secret that an event names; None: it is of another vault, or no name of one."""
-    vault = urlsplit(str(config.get("vault_url", ""))).hostname or ""
-    told, ours = _text(data, "vaultname").lower(), vault.partition(".")[0]
-    if ours and told and told != ours:
+    ours = _VAULT.match(str(config.get("vault_url", "")))
+    told = _text(data, "vaultname").lower()
+    if ours and told and told != ours[1].lower():
         return None
     if _text(data, "objecttype").lower() not in ("", "secret"):
         return None
