@@ -66,6 +66,7 @@ async def test_role_is_assumed_within_the_region_and_under_its_external_id(
         assert aws.guard.calls.count("login") == 1
     [form] = asked.forms
     assert (form["RoleArn"], form["ExternalId"]) == (ROLE, "acme-1")
+    assert form["RoleSessionName"] == "svsync-fed_aws", "so AWS's own log tells which backend"
     assert asked.keys == ["ASIA1", "ASIA1"]
 
 

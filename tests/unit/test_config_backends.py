@@ -232,7 +232,7 @@ def test_a_mapping_written_as_an_object_keeps_its_textual_order() -> None:
         backend(mode="sync", max_staleness=90),
         typed(
             "aws-secrets-manager",
-            {"region": "us-east-1"},
+            {"region": "us-east-1", "replica_regions": ["eu-west-1"]},
             filters={"name": ["prod/"], "tag-key": ["env"]},
         ),
     ],
@@ -279,6 +279,10 @@ ROLE = "arn:aws:iam::123456789012:role/svsync"
         ("aws-secrets-manager", AWS),
         ("aws-secrets-manager", {"region": "us-gov-west-1", "role_arn": ROLE, "external_id": "xy"}),
         ("aws-secrets-manager", {"region": "cn-north-1"}),
+        (
+            "aws-secrets-manager",
+            {**AWS, "kms_key_id": "alias/acme", "replica_regions": ["eu-west-1"]},
+        ),
         ("azure-key-vault", AZURE),
         ("azure-key-vault", {**AZURE, "auth_method": "certificate", "credentials_path": "a/b"}),
         ("gcp-secret-manager", GCP),

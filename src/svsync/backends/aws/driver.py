@@ -97,6 +97,7 @@ def _settings(spec: BackendSpec) -> AwsSettings:
         static=bool(spec.config.get("credentials_path")),
         role_arn=role,
         external_id=external,
+        role_session=f"svsync-{spec.id}"[:64],
     )
 
 
