@@ -170,3 +170,12 @@ def reads(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
         True,
         rounds=tuple(r["many"]["per_second"] / r["few"]["per_second"] for r in rounds),
     )
+    yield Figure(
+        "reads that pass through a second, 16 at a time",
+        f"{rate('through'):,.0f}/s",
+        f"{rate('own'):,.0f}/s OpenBao's own GET",
+        rate("through") / rate("own"),
+        0.5,
+        True,
+        rounds=tuple(r["through"]["per_second"] / r["own"]["per_second"] for r in rounds),
+    )

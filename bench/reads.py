@@ -1,5 +1,5 @@
 """Audited reads a second: svsync, a handler that does nothing, and OpenBao's own GET, asked
-by the same client in turn."""
+by the same client in turn; and reads that pass through to that OpenBao."""
 
 import json
 from collections.abc import AsyncIterator
@@ -16,6 +16,8 @@ CONNECTIONS: Final = 64
 _BYTES: Final = 420
 """Of an answer of svsync to a read of such a secret."""
 _FLOOR: Final = "bench.floors.nothing_server"
+_THROUGH: Final = 16
+"""Connections of those who read through, and of those who ask OpenBao beside them."""
 
 
 async def read_rounds(
@@ -28,7 +30,7 @@ async def read_rounds(
     count: int,
 ) -> list[Result]:
     """Each of them in turn: one policy and one token, many of each, nothing, OpenBao as root
-    and by an AppRole with the default policy."""
+    and by an AppRole with the default policy; through to OpenBao, and that by the same token."""
     few = {"policies": 1, "tokens": 1, "groups": 1, "count": 20}
     many = {"policies": count, "tokens": count, "groups": max(2, count // 10), "count": count}
     made = []
@@ -36,6 +38,7 @@ async def read_rounds(
     async with (
         _prepared(server, state, "reads_few", few) as one,
         _prepared(server, state, "reads_many", many) as thousands,
+        _proxied(server, state, source) as through,
         _nothing() as url,
     ):
         nothing = {"url": url, "paths": ["/v1/x"], "tokens": ["x"]}
@@ -47,16 +50,23 @@ async def read_rounds(
             for name, token in (("root", source.root_token), ("approle", source.default_token)):
                 bao = {"url": source.url, "paths": paths, "tokens": [token]}
                 seen[name] = await _asked(bao, "X-Vault-Token", "", seconds)
+            seen["through"] = await _asked(through, "Authorization", "Bearer ", seconds, _THROUGH)
+            # All of them, so that few who read through meet at one.
+            every = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(source.count)]
+            bao = {"url": source.url, "paths": every, "tokens": [source.token]}
+            seen["own"] = await _asked(bao, "X-Vault-Token", "", seconds, _THROUGH)
             made.append(seen)
     return made
 
 
-async def _asked(place: Result, header: str, scheme: str, seconds: float) -> Result:
+async def _asked(
+    place: Result, header: str, scheme: str, seconds: float, connections: int = CONNECTIONS
+) -> Result:
     return await run_program(
         "bench.load",
         header=header,
         scheme=scheme,
-        connections=CONNECTIONS,
+        connections=connections,
         seconds=seconds,
         **place,
     )
@@ -70,6 +80,32 @@ async def _prepared(
         made = await run_program("bench.svsync_reads", dsn=dsn, state_dir=str(state), **given)
         paths = [f"/v1/secrets/{path}" for path in made["paths"]]
         async with serving(dsn, state, "--role", "api") as service:
+            yield {"url": service.url, "paths": paths, "tokens": made["tokens"]}
+
+
+@asynccontextmanager
+async def _proxied(server: EmbeddedPostgres, state: Path, source: Source) -> AsyncIterator[Result]:
+    """A service that reads all of OpenBao's secrets through, by the narrow token."""
+    backend = {
+        "id": "fed_bench",
+        "name": "bench",
+        "type": "hashicorp-vault",
+        "mode": "proxy",
+        "config": {
+            "endpoint": source.url,
+            "auth_method": "token",
+            "auth_config_path": "env:BENCH_TOKEN",
+        },
+        "path_mapping": [{"local": "apps/**", "remote": f"{MOUNT}/data/apps/**"}],
+    }
+    config = state / "through.yaml"
+    config.write_text(json.dumps({"allow_loopback": True, "backends": [backend]}))  # it is YAML
+    given = {"policies": 1, "tokens": 1, "groups": 1, "count": 0}
+    async with fresh_database(server, "reads_through") as dsn:
+        made = await run_program("bench.svsync_reads", dsn=dsn, state_dir=str(state), **given)
+        paths = [f"/v1/secrets/{name_of(n)}" for n in range(source.count)]
+        arguments = ("--role", "api", "--config", str(config))
+        async with serving(dsn, state, *arguments, BENCH_TOKEN=source.token) as service:
             yield {"url": service.url, "paths": paths, "tokens": made["tokens"]}
 
 

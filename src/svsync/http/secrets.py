@@ -168,7 +168,7 @@ class SecretRoutes:
             )
         try:
             page = await self._listing.page(
-                call, permissions, prefix,
+                call.tenant, permissions, prefix,
                 limit=asked.get("limit", _PAGE), cursor=asked.get("cursor", ""),
             )  # fmt: skip
         except UsageError as error:
