@@ -19,14 +19,21 @@ class Addresses:
 
     def __init__(self, trusted_proxies: Sequence[str]) -> None:
         self._trusted = [ipaddress.ip_network(text) for text in trusted_proxies]
+        # One connection asks many times.
+        self._told = lru_cache(maxsize=4096)(self._believed)
 
     def of(self, request: web.Request) -> str:
         """The address, `unknown` where there is none (a unix socket)."""
         peer = request.transport and request.transport.get_extra_info("peername")
-        at = _parsed(str(peer[0])) if isinstance(peer, tuple) else None
+        if not isinstance(peer, tuple):
+            return "unknown"
+        told = ",".join(request.headers.getall("X-Forwarded-For", ())) if self._trusted else ""
+        return self._told(str(peer[0]), told)
+
+    def _believed(self, peer: str, told: str) -> str:
+        at = _parsed(peer)
         if at is None:
             return "unknown"
-        told = ",".join(request.headers.getall("X-Forwarded-For", []))
         for entry in reversed(told.split(",") if told else []):
             before = _parsed(entry.strip())
             if before is None or not any(at in network for network in self._trusted):

@@ -131,7 +131,7 @@ def make_server(
     app = web.Application(
         client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
         middlewares=[
-            traced(tracer),
+            *([] if tracer is UNTRACED else [traced(tracer)]),
             _noted(Addresses(trusted_proxies), ids, clock),
             _answering_errors(),
             identify(
@@ -200,11 +200,12 @@ def _noted(
 def _marked(answer: web.StreamResponse, request_id: str) -> web.StreamResponse:
     """With the headers of every answer."""
     headers = answer.headers
-    headers.update(HEADERS)
+    headers.update(HEADERS if "Cache-Control" in headers else _HEADERS_NOT_KEPT)
     headers["X-Request-Id"] = request_id
-    for name, value in NOT_KEPT.items():
-        headers.setdefault(name, value)
     return answer
+
+
+_HEADERS_NOT_KEPT: Final = {**HEADERS, **NOT_KEPT}
 
 
 @dataclass(slots=True)

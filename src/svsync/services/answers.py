@@ -5,6 +5,7 @@ parsed, and no number changes on the way.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -64,26 +65,33 @@ class Federated:
         )
 
 
+def described(
+    secret_type: str,
+    version: int | None,
+    created_at: datetime | None,
+    metadata: Mapping[str, object],
+) -> bytes:
+    """What an answer says of a version after its `data`, up to who else has it."""
+    created = time_of(created_at)
+    at = "null" if created is None else f'"{created}"'
+    return (
+        f',"secret_type":{json.dumps(secret_type)}'
+        f',"version":{NO_NUMBER if version is None else version}'
+        f',"created_at":{at},"metadata":{json.dumps(metadata, separators=(",", ":"))}'
+        ',"federation":'
+    ).encode()
+
+
 def secret_of(
     path: str,
     data: bytes,
+    said: bytes,
     *,
     version: int | None,
-    secret_type: str,
-    created_at: datetime | None,
-    metadata: str,
     federated: Federated | None,
     in_conflict: bool = False,
     source: Source | None = None,
 ) -> Secret:
-    """The answer; `data` and `metadata` are JSON text already."""
-    created = time_of(created_at)
-    at = "null" if created is None else f'"{created}"'
-    after = (
-        f',"secret_type":{json.dumps(secret_type)}'
-        f',"version":{NO_NUMBER if version is None else version}'
-        f',"created_at":{at},"metadata":{metadata}'
-        f',"federation":{"null" if federated is None else federated.text}}}'
-    )
-    before = f'{{"path":"{path}","data":'
-    return Secret(version, before.encode(), data, after.encode(), in_conflict, source)
+    """The answer. `data`: JSON text; `said`: as `described` made it."""
+    after = said + (b"null}" if federated is None else f"{federated.text}}}".encode())
+    return Secret(version, f'{{"path":"{path}","data":'.encode(), data, after, in_conflict, source)

@@ -1,7 +1,5 @@
 """What a backend said of one path, in our own words: none of its text is passed on."""
 
-import json
-
 from svsync.domain.changes import RemoteGone, RemoteRead, RemoteUnknown, RemoteValue
 from svsync.domain.errors import (
     BackendError,
@@ -43,19 +41,16 @@ def taken(path: LocalPath, way: Through, read: RemoteRead) -> RemoteValue | Remo
     return read
 
 
-def metadata_text(value: RemoteValue, transform: TagTransform) -> str:
+def metadata(value: RemoteValue, transform: TagTransform) -> dict[str, object]:
     """What a pull of a new secret would set."""
     tags = value.tags or {}
     custom = merge_fields({}, {}, tags, local_wins=False)
-    return json.dumps(
-        {
-            "tags": list(flatten(tags, transform)),
-            "owner": None,
-            "description": None,
-            "custom": dict(sorted(custom.items())),
-        },
-        separators=(",", ":"),
-    )
+    return {
+        "tags": list(flatten(tags, transform)),
+        "owner": None,
+        "description": None,
+        "custom": dict(sorted(custom.items())),
+    }
 
 
 def unreachable(path: LocalPath, way: Through) -> BackendUnreachableError:

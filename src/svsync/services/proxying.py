@@ -38,14 +38,14 @@ from svsync.domain.errors import (
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.domain.policies import Permissions
 from svsync.observe.logs import get_logger
-from svsync.services.answers import Federated, Secret, Source, secret_of
+from svsync.services.answers import Federated, Secret, Source, described, secret_of
 from svsync.services.call_budgets import CallBudgets
 from svsync.services.open_backends import OpenBackends
 from svsync.services.proxied_answers import (
     NotThereError,
     denied,
     held_back,
-    metadata_text,
+    metadata,
     not_there,
     taken,
     unreachable,
@@ -163,10 +163,10 @@ class Proxying:
         return secret_of(
             path,
             found.payload.data_text(),
+            described(
+                str(found.payload.encoding), version, found.created_at, metadata(found, way.tags)
+            ),
             version=version,
-            secret_type=str(found.payload.encoding),
-            created_at=found.created_at,
-            metadata=metadata_text(found, way.tags),
             federated=Federated(
                 way.backend,
                 str(through.mode),

@@ -5,11 +5,10 @@ anything is recorded, so that an access has one row, which names the backend (`p
 
 The value that is kept sealed is the exact JSON text of `data`, so an answer is put
 together around it: nothing is parsed, and no number changes on the way. Ciphertexts that
-were read are kept, sealed as they are, up to a bound in bytes; a version never changes,
-and which one is the current one is looked up with every read.
+were read are kept, sealed as they are, with what is said of their secrets, up to a bound in
+bytes; a version never changes, and which one is the current one is looked up with every read.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from svsync.domain.errors import NotFoundError, StoreUnavailableError
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.policies import Permission, Permissions
-from svsync.services.answers import Federated, Secret, secret_of
+from svsync.services.answers import Federated, Secret, described, secret_of
 from svsync.services.authority import Rights
 from svsync.services.authorizing import absent, refused
 from svsync.services.proxying import READ, Proxying
@@ -34,9 +33,9 @@ from svsync.store import federation
 from svsync.store.database import Database, Row
 
 CACHED_BYTES: Final = 64 * 1024 * 1024
-"""Ciphertext that is kept for the next read of the same version."""
-_DESCRIBED: Final = 2_048
-"""Characters of metadata that are kept as text; it may be a hundred times as much."""
+"""Ciphertext, and what is said of it, that is kept for the next read of the same version."""
+DECIDED: Final = 100_000
+"""Decisions that are remembered; beyond it all are made anew."""
 _TRIES: Final = 5
 """Looks at a path while backends are configured anew all the time."""
 
@@ -48,7 +47,7 @@ class StaleRightsError(Exception):
 class _Read(Access):
     """One read, and what came of it."""
 
-    __slots__ = ("_call", "_fresh", "_permissions", "allowed", "row", "stale")
+    __slots__ = ("_allowed", "_call", "_fresh", "_permissions", "row", "stale")
 
     def __init__(
         self,
@@ -56,15 +55,16 @@ class _Read(Access):
         permissions: Permissions,
         path: LocalPath,
         version: int | None,
-        known: tuple[int, int] | None,
+        known: tuple[bytes, int] | None,
+        allowed: Callable[[Permissions, LocalPath], bool],
         fresh: bool,
     ) -> None:
         super().__init__(call.tenant, path, version, known)
         self._call = call
         self._permissions = permissions
+        self._allowed = allowed
         self._fresh = fresh
         self.stale = False
-        self.allowed = False
         self.row: Row | None = None
 
     def settle(self, row: Row) -> Entry | None:
@@ -74,12 +74,10 @@ class _Read(Access):
             return None
         if row["tenant_status"] != "active":
             raise ForbiddenError(f"the tenant is {row['tenant_status']}", code="tenant_shut")
-        allowed = caller.has(Scope.SECRETS_READ) and (
-            self._permissions.decide(self.path, Permission.READ) is not None
-        )
+        allowed = caller.has(Scope.SECRETS_READ) and self._allowed(self._permissions, self.path)
         if not allowed:
             return self._call.entry(READ, Decision.DENY, path=self.path)
-        self.allowed, self.row = True, row
+        self.row = row
         # Of what is not here it is not known yet who is asked for it.
         return self.entry(row) if row["state"] == "live" else None
 
@@ -96,9 +94,16 @@ class _Read(Access):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    """`rev` is that of the secret when `said` was made of it."""
+
     secret: SecretId
-    version: int
+    rev: int
     sealed: Sealed
+    said: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.sealed.sealed) + len(self.said)
 
 
 class Reading:
@@ -113,7 +118,7 @@ class Reading:
         *,
         room: int = CACHED_BYTES,
     ) -> None:
-        """`room`: bytes of ciphertext that are kept."""
+        """`room`: bytes that are kept of ciphertexts and what is said of them."""
         self._db = db
         self._recorder = recorder
         self._sealing = sealing
@@ -122,7 +127,7 @@ class Reading:
         self._kept: OrderedDict[tuple[TenantId, str], _Kept] = OrderedDict()
         self._bytes = 0
         self._modes: dict[tuple[TenantId, str, int], Callable[[int | None], str]] = {}
-        self._described: OrderedDict[tuple[int, int], str] = OrderedDict()
+        self._decided: dict[tuple[Permissions, str], bool] = {}
 
     async def read(
         self, call: Call, rights: Rights, path: LocalPath, version: int | None, *, fresh: bool
@@ -162,61 +167,61 @@ class Reading:
         self, call: Call, rights: Rights, path: LocalPath, version: int | None, fresh: bool
     ) -> tuple[_Read, _Kept | None]:
         kept = self._kept.get((call.tenant, path)) if version is None else None
-        known = None if kept is None else (int(kept.secret), kept.version)
-        asked = _Read(call, rights.permissions, path, version, known, fresh)
+        known = None if kept is None else (kept.sealed.nonce, kept.rev)
+        asked = _Read(call, rights.permissions, path, version, known, self._may, fresh)
         await self._recorder.submit(asked)
         if asked.stale:
             raise StaleRightsError
         return asked, kept
+
+    def _may(self, permissions: Permissions, path: LocalPath) -> bool:
+        """Whether they let somebody read a path; rules that changed are other permissions."""
+        allowed = self._decided.get((permissions, path))
+        if allowed is None:
+            if len(self._decided) >= DECIDED:
+                self._decided.clear()
+            allowed = permissions.decide(path, Permission.READ) is not None
+            self._decided[permissions, path] = allowed
+        return allowed
 
     async def _here(
         self, tenant: TenantId, path: LocalPath, version: int | None, row: Row, kept: _Kept | None
     ) -> Secret:
         """What is stored here, opened and answered."""
         check_readable(row, path, version)
-        if row["sealed"] is not None:
-            secret = SecretId(row["secret_id"])
-            sealed = Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"])
+        number: int = row["version"]
+        if row["nonce"] is not None or kept is None:
+            kept = _Kept(
+                SecretId(row["secret_id"]),
+                row["row_rev"],
+                Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"]),
+                described(row["secret_type"], number, row["created_at"], metadata_of(row)),
+            )
             if version is None:
-                self._keep(tenant, path, _Kept(secret, row["version"], sealed))
-        else:
-            assert kept is not None
-            secret, sealed = kept.secret, kept.sealed
-            if (tenant, path) in self._kept:  # it may have been dropped meanwhile
-                self._kept.move_to_end((tenant, path))
+                self._keep(tenant, path, kept)
+        elif (tenant, path) in self._kept:  # others may have driven it out meanwhile
+            self._kept.move_to_end((tenant, path))
         keys = await self._sealing.for_tenant(tenant)
-        data = await keys.open(Purpose.VALUE, secret, path, row["version"], sealed)
-        return await self._answer(tenant, path, row, data)
-
-    def _keep(self, tenant: TenantId, path: str, kept: _Kept) -> None:
-        size = len(kept.sealed.sealed)
-        if size > self._room // 16:
-            return
-        before = self._kept.pop((tenant, path), None)
-        self._bytes += size - (len(before.sealed.sealed) if before else 0)
-        self._kept[tenant, path] = kept
-        while self._bytes > self._room:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest.sealed.sealed)
-
-    async def _answer(self, tenant: TenantId, path: str, row: Row, data: bytes) -> Secret:
-        described = self._described.get((row["secret_id"], row["row_rev"]))
-        if described is None:
-            described = json.dumps(metadata_of(row), separators=(",", ":"))
-            if len(described) <= _DESCRIBED:
-                self._described[row["secret_id"], row["row_rev"]] = described
-            if len(self._described) > 10_000:
-                self._described.popitem(last=False)
+        data = await keys.open(Purpose.VALUE, kept.secret, path, number, kept.sealed)
         return secret_of(
             path,
             data,
-            version=row["version"],
-            secret_type=row["secret_type"],
-            created_at=row["created_at"],
-            metadata=described,
+            kept.said,
+            version=number,
             federated=await self._federated(tenant, row),
             in_conflict=row["pair_status"] == PairStatus.CONFLICT,
         )
+
+    def _keep(self, tenant: TenantId, path: str, kept: _Kept) -> None:
+        size = kept.size
+        if size > self._room // 16:
+            return
+        before = self._kept.pop((tenant, path), None)
+        self._bytes += size - (before.size if before else 0)
+        self._kept[tenant, path] = kept
+        while self._bytes > self._room:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= oldest.size
 
     async def _federated(self, tenant: TenantId, row: Row) -> Federated | None:
         backend = row["backend_id"]

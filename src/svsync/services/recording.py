@@ -27,7 +27,7 @@ from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.ids import TenantId
 from svsync.observe.logs import get_logger
 from svsync.store import audit as store
-from svsync.store.audit import Linked
+from svsync.store.audit import Linked, linked
 from svsync.store.database import Database, Row
 
 SLOTS: Final = 2
@@ -67,7 +67,8 @@ class Access(ABC):
         tenant: whose.
         path: what is looked up; empty: nothing is.
         version: of that, None for the current one.
-        known: number and version of a ciphertext that is at hand, which is left out then.
+        known: nonce of a ciphertext that is at hand, and `row_rev` of its secret: what has
+            these is left out then.
     """
 
     __slots__ = ("done", "known", "path", "tenant", "version")
@@ -77,7 +78,7 @@ class Access(ABC):
         tenant: TenantId,
         path: str = "",
         version: int | None = None,
-        known: tuple[int, int] | None = None,
+        known: tuple[bytes, int] | None = None,
     ) -> None:
         self.tenant = tenant
         self.path = path
@@ -129,7 +130,7 @@ class _Slot:
 
     async def append(self, entries: Sequence[Entry], at: datetime) -> None:
         """Raises AuditUnavailableError: whether the rows are there nobody knows."""
-        linked: list[Linked] = []
+        rows: list[Linked] = []
         touched = {entry.tenant for entry in entries}
         try:
             await self._leave_idle(touched, at)
@@ -143,8 +144,8 @@ class _Slot:
                 assert chain.at is not None
                 chain.seq += 1
                 chain.hash = audit.link(chain.hash, chain.id, chain.seq, chain.at, entry)
-                linked.append(Linked(entry, chain.id, chain.seq, chain.at, chain.hash))
-            await store.record(self._db, linked, self._timeout)
+                rows.append(linked(entry, chain.id, chain.seq, chain.at, chain.hash))
+            await store.record(self._db, rows, self._timeout)
         except BaseException as failed:
             self._give_up(touched)
             if isinstance(failed, SvsyncError):

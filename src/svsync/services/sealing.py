@@ -11,6 +11,7 @@ Plain keys exist in this module's objects only; those of a tenant that nobody us
 for 10 minutes are dropped when any tenant's keys are next asked for.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Sealing:
         self._roots: dict[int, AESGCM] = {}
         self._active_root: int | None = None
         self._tenants: dict[TenantId, TenantKeys] = {}
+        self._look_at = -math.inf
         self.warnings: list[str] = list(services.problems)
 
     async def open_root(self) -> None:
@@ -143,7 +145,9 @@ class Sealing:
         """The tenant's keys, made when it has none. Whoever holds them may use them on,
         also when they were idle meanwhile and others are given new ones."""
         now = self._clock()
-        self._tenants = {t: k for t, k in self._tenants.items() if now - k.used_at <= _IDLE_S}
+        if now >= self._look_at:  # not with each of thousands of reads a second
+            self._look_at = now + 1
+            self._tenants = {t: k for t, k in self._tenants.items() if now - k.used_at <= _IDLE_S}
         keys = self._tenants.get(tenant)
         if keys is None:
             keys = TenantKeys(self._db, self, tenant, self._clock)

@@ -1,12 +1,18 @@
 """The worker pool of one process: claims runs that wait, works them, gives them back.
 
 Several processes have one each. Which runs could begin is looked up for all tenants at
-once, best first; each is then claimed by itself, and whoever comes second finds nothing.
+once, best first, some more of them than there is room for; each is then claimed by itself,
+and whoever comes second finds nothing. Among equals each process takes them in an order of
+its own, so that they seldom meet; and it looks again when a signal comes, when it has come
+to the end of what it found, or after a second.
 """
 
 import asyncio
+import random
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 from typing import Final
 
 from svsync.domain.errors import (
@@ -23,9 +29,12 @@ from svsync.services.runs import Runs
 from svsync.services.scheduling import EVENTS, RUNS
 from svsync.store import federation, schedule
 from svsync.store.database import Database
+from svsync.store.schedule import Candidate
 
 POLL_S: Final = 1.0
 """Seconds between two looks when no signal comes."""
+AHEAD: Final = 4
+"""So many times as many runs are looked up as one process works at a time."""
 AGAIN_S: Final = 5.0
 """Seconds for which this process leaves a run alone that it could not begin."""
 LAST_S: Final = 5.0
@@ -43,6 +52,7 @@ class Workers:
         *,
         slots: int,
         clock: Callable[[], float] = time.monotonic,
+        shuffle: Callable[[list[Candidate]], None] = random.shuffle,
     ) -> None:
         self._db = db
         self._runs = runs
@@ -51,6 +61,9 @@ class Workers:
         self._clock = clock
         self._at_work: dict[RunId, asyncio.Task[None]] = {}
         self._left_alone: dict[RunId, float] = {}
+        self._shuffle = shuffle
+        self._found: deque[Candidate] = deque()
+        self._look_at = 0.0
         self._stopping = False
         self._changed = asyncio.Event()
 
@@ -79,7 +92,8 @@ class Workers:
                         if not away:
                             get_logger().warning("workers_wait", error_code=problem.code)
                         away = True
-                    await self._until_something(waker, wait)
+                    if await self._until_something(waker, wait):
+                        self._look_at = 0.0
             await self._finish(grace)
         finally:
             await self._cancel()
@@ -89,18 +103,29 @@ class Workers:
         room = self._slots - len(self._at_work)
         if room <= 0:
             return POLL_S
+        if not self._found or self._clock() >= self._look_at:
+            await self._look()
+        while room and self._found:
+            tenant, run, _ = self._found.popleft()
+            if run not in self._at_work and run not in self._left_alone:
+                task = asyncio.create_task(self._work(tenant, run), name=f"run {run}")
+                self._at_work[run] = task
+                room -= 1
+        return max(0.01, self._look_at - self._clock())
+
+    async def _look(self) -> None:
         now = self._clock()
         self._left_alone = {run: at for run, at in self._left_alone.items() if at > now}
         tenants = await federation.active(self._db)
         async with self._db.transaction_of(tenants, read_only=True) as tx:
-            found = await schedule.candidates(tx, self._slots + len(self._left_alone))
+            found = await schedule.candidates(tx, AHEAD * self._slots + len(self._left_alone))
             later = await schedule.next_begin(tx)
-        for tenant, run in found:
-            if room and run not in self._at_work and run not in self._left_alone:
-                task = asyncio.create_task(self._work(tenant, run), name=f"run {run}")
-                self._at_work[run] = task
-                room -= 1
-        return POLL_S if later is None else min(POLL_S, max(0.01, later))
+        self._found.clear()
+        for _, equals in groupby(found, lambda candidate: candidate.rank):
+            shuffled = list(equals)
+            self._shuffle(shuffled)
+            self._found.extend(shuffled)
+        self._look_at = now + (POLL_S if later is None else min(POLL_S, max(0.01, later)))
 
     async def _work(self, tenant: TenantId, run: RunId) -> None:
         try:
@@ -121,18 +146,19 @@ class Workers:
             self._changed.set()
             await self._signals.wake(EVENTS)
 
-    async def _until_something(self, waker: Waker, seconds: float) -> None:
-        """Until a run waits, or one here has ended, or the time is up."""
-        waits = [
-            asyncio.create_task(waker.wait(seconds)),
-            asyncio.create_task(self._changed.wait()),
-        ]
+    async def _until_something(self, waker: Waker, seconds: float) -> bool:
+        """Until a run waits, or one here has ended, or the time is up. Whether a signal came."""
+        signal = asyncio.create_task(waker.wait(seconds))
+        changed = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (signal, changed), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            return signal.done()
         finally:
-            for task in waits:
+            for task in (signal, changed):
                 task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await asyncio.gather(signal, changed, return_exceptions=True)
 
     async def _finish(self, grace: float) -> None:
         """Let what is at work come to the end of its batch, if that is soon."""

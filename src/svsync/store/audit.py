@@ -13,56 +13,30 @@ from svsync.domain.audit import Entry
 from svsync.domain.ids import TenantId
 from svsync.store.database import Database, Row, Transaction
 
-Asked = tuple[TenantId, str, int | None, int | None, int | None]
-"""Tenant, path (empty: none), version (None: the current one), and of a ciphertext that is
-known already the number of its secret and its version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A row of the log, in its place."""
-
-    entry: Entry
-    chain: int
-    seq: int
-    at: datetime
-    hash: bytes
+Asked = tuple[TenantId, str, int | None, bytes | None, int | None]
+"""Tenant, path (empty: none), version (None: the current one), and of what is known already
+the nonce and the `row_rev`. Rows are handed over as tuples: for a column of each the driver
+needs ten times as long."""
+Linked = tuple[TenantId, *tuple[object, ...]]
+"""A row of the log, as `linked` makes it."""
 
 
 async def look(db: Database, asked: Sequence[Asked], seconds: float) -> list[Row]:
     """For each asked, with `n` from 1 on: epoch, moment, and the secret as it is now. A
     tenant that is not there has no row."""
     named = _named({one[0] for one in asked})
-    return await db.call("audit.look", named, *zip(*asked, strict=True), seconds=seconds)
+    return await db.call("audit.look", named, asked, seconds=seconds)
+
+
+def linked(entry: Entry, chain: int, seq: int, at: datetime, digest: bytes) -> Linked:
+    """A row in its place, in the order of the table's columns."""
+    return entry[0], chain, seq, at, *entry[1:], digest
 
 
 async def record(db: Database, rows: Sequence[Linked], seconds: float) -> None:
     """Append rows; they are on disk when this returns."""
-    columns = zip(
-        *(
-            (
-                row.entry.tenant,
-                row.chain,
-                row.seq,
-                row.at,
-                row.entry.identity_type,
-                row.entry.identity_id,
-                row.entry.action,
-                row.entry.secret_path,
-                row.entry.decision,
-                row.entry.version,
-                row.entry.backend_id,
-                row.entry.request_id,
-                row.entry.source_ip,
-                row.entry.detail,
-                row.hash,
-            )
-            for row in rows
-        ),
-        strict=True,
-    )
-    named = _named({row.entry.tenant for row in rows})
-    await db.call("audit.record", named, *columns, seconds=seconds)
+    named = _named({row[0] for row in rows})
+    await db.call("audit.record", named, rows, seconds=seconds)
 
 
 async def open_chains(

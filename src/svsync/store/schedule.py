@@ -5,6 +5,7 @@ transaction has a tenant of its own. All times are the database's.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
@@ -39,10 +40,20 @@ async def enqueue_due(tx: Transaction, ids: Sequence[str], *, probe_every: float
     return len(await tx.fetch("schedule.enqueue_due", list(ids), probe_every))
 
 
-async def candidates(tx: Transaction, limit: int) -> list[tuple[TenantId, RunId]]:
-    """Runs that could begin now, best first."""
+class Candidate(NamedTuple):
+    """A run that could begin; those of one rank are as urgent as one another."""
+
+    tenant: TenantId
+    run: RunId
+    rank: int
+
+
+async def candidates(tx: Transaction, limit: int) -> list[Candidate]:
+    """Runs that could begin now, best first, and of one rank the longest waiting first."""
     rows = await tx.fetch("schedule.candidates", limit)
-    return [(TenantId(row["tenant_id"]), RunId(row["run_id"])) for row in rows]
+    return [
+        Candidate(TenantId(row["tenant_id"]), RunId(row["run_id"]), row["rank"]) for row in rows
+    ]
 
 
 async def next_begin(tx: Transaction) -> float | None:

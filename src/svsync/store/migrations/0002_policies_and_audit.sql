@@ -99,8 +99,8 @@ CREATE TABLE audit (
   identity_type text NOT NULL,
   identity_id   text COLLATE "C" NOT NULL,
   action        text NOT NULL,
-  secret_path   text COLLATE "C",
   decision      text NOT NULL CHECK (decision IN ('allow', 'deny')),
+  secret_path   text COLLATE "C",
   version       int,
   backend_id    text COLLATE "C",
   request_id    text,
@@ -299,27 +299,28 @@ CREATE CONSTRAINT TRIGGER changed AFTER UPDATE ON backends DEFERRABLE INITIALLY 
 
 -- What a batch of accesses looks up, in one round trip and without a transaction of the client's: for each asked path, in
 -- its order, the epoch of its tenant and the secret with its current version (or the one asked for, where that is not null).
--- The ciphertext is left out where the caller has it: the version known to it under the secret's number.
-CREATE FUNCTION svsync_look(tenants text, asked_tenant int[], asked_path text[], asked_version int[], known_secret bigint[],
-                            known_version int[])
-RETURNS TABLE (n bigint, at timestamptz, epoch bigint, federation_epoch bigint, tenant_status text, secret_id bigint, state text, secret_type text,
-               tags text[], owner text, description text, custom text, row_rev bigint, version int, version_state text,
-               key_id int, nonce bytea, sealed bytea, has_value boolean, created_at timestamptz, backend_id text,
-               pair_status text, synced_at timestamptz, rule_ord int, rev bigint)
+-- What the caller has is left out: the ciphertext with this nonce, and what is said of the secret at this `row_rev`. A nonce
+-- stands for one sealing, also where a restored database numbers its versions a second time.
+CREATE TYPE svsync_asked AS (tenant int, path text, version int, known_nonce bytea, known_rev bigint);
+CREATE FUNCTION svsync_look(tenants text, asked svsync_asked[])
+RETURNS TABLE (n bigint, at timestamptz, epoch bigint, federation_epoch bigint, tenant_status text, secret_id bigint, state text, row_rev bigint,
+               version int, version_state text, has_value boolean, key_id int, nonce bytea, sealed bytea, created_at timestamptz,
+               secret_type text, tags text[], owner text, description text, custom text,
+               backend_id text, pair_status text, synced_at timestamptz, rule_ord int, rev bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenants, true);
   RETURN QUERY
-    SELECT x.n, clock_timestamp(), t.auth_epoch, t.federation_epoch, t.status, s.secret_id, s.state, s.secret_type, s.tags, s.owner, s.description,
-           s.custom, s.row_rev, v.version, v.state, v.key_id, k.nonce, k.sealed, v.sealed IS NOT NULL, v.created_at,
+    SELECT x.n, clock_timestamp(), t.auth_epoch, t.federation_epoch, t.status, s.secret_id, s.state, s.row_rev,
+           v.version, v.state, v.sealed IS NOT NULL, k.key_id, k.nonce, k.sealed, k.created_at,
+           k.secret_type, k.tags, k.owner, k.description, k.custom,
            p.backend_id, p.status, p.synced_at, CASE WHEN p.mapping_hash = b.mapping_hash THEN p.rule_ord END, b.rev
-    FROM unnest(asked_tenant, asked_path, asked_version, known_secret, known_version) WITH ORDINALITY
-      AS x(tenant, path, version, known_secret, known_version, n)
+    FROM unnest(asked) WITH ORDINALITY AS x(tenant, path, version, known_nonce, known_rev, n)
     JOIN tenants t ON t.tenant_id = x.tenant
     LEFT JOIN secrets s ON s.tenant_id = x.tenant AND s.path = x.path
     LEFT JOIN versions v ON v.tenant_id = x.tenant AND v.secret_id = s.secret_id AND v.version = coalesce(x.version, s.current_version)
-    LEFT JOIN LATERAL (SELECT v.nonce, v.sealed
-                       WHERE x.known_secret IS DISTINCT FROM s.secret_id OR x.known_version IS DISTINCT FROM v.version) k ON true
+    LEFT JOIN LATERAL (SELECT v.key_id, v.nonce, v.sealed, v.created_at, s.secret_type, s.tags, s.owner, s.description, s.custom
+                       WHERE x.known_nonce IS DISTINCT FROM v.nonce OR x.known_rev IS DISTINCT FROM s.row_rev) k ON true
     LEFT JOIN sync_state p ON p.tenant_id = x.tenant AND p.path = x.path AND p.status NOT IN ('detached', 'standby')
     LEFT JOIN backends b ON b.tenant_id = x.tenant AND b.backend_id = p.backend_id
     ORDER BY x.n;
@@ -350,14 +351,10 @@ BEGIN
 END $$;
 
 -- Append a batch of rows to the log; committed when this is answered.
-CREATE FUNCTION svsync_record(tenants text, tenant int[], chain bigint[], seq bigint[], at timestamptz[], identity_type text[],
-                              identity_id text[], action text[], secret_path text[], decision text[], version int[],
-                              backend_id text[], request_id text[], source_ip text[], detail text[], hash bytea[])
-RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION svsync_record(tenants text, appended audit[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenants, true);
-  INSERT INTO audit SELECT * FROM unnest(tenant, chain, seq, at, identity_type, identity_id, action, secret_path, decision,
-                                         version, backend_id, request_id, source_ip, detail, hash);
+  INSERT INTO audit SELECT * FROM unnest(appended);
 END $$;
 
 -- Begin a chain for each of these tenants; its id, in their order.

@@ -39,21 +39,27 @@ RETURNING run_id;
 
 -- name: candidates
 -- Runs that could begin now, best first: what somebody named, what was never synced, and what has waited long; then what was
--- asked for; then the schedule. Between tenants the one that has fewest at work. None while a person has stopped all runs.
-WITH busy AS (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id)
-SELECT r.tenant_id, r.run_id FROM runs r
-JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
-JOIN backend_health h ON h.tenant_id = r.tenant_id AND h.backend_id = r.backend_id
-LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id
-  AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
-LEFT JOIN busy ON busy.tenant_id = r.tenant_id
-WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
-  AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)
-ORDER BY CASE WHEN r.kind IN ('targeted', 'probe') OR h.last_success_at IS NULL
-                OR r.queued_at < clock_timestamp() - interval '60 s' THEN 0
-              WHEN r.trigger <> 'schedule' THEN 1 ELSE 2 END,
-  coalesce(busy.n, 0), r.queued_at
-LIMIT $1;
+-- asked for; then the schedule. Between tenants the one that has fewest at work, as if those before it had begun; some of a
+-- tenant count as one, so that there are equals among which processes can choose. None while a person has stopped all runs.
+WITH busy AS (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id),
+urgent AS (
+  SELECT r.tenant_id, r.run_id, r.queued_at, coalesce(busy.n, 0) AS busy,
+    CASE WHEN r.kind IN ('targeted', 'probe') OR h.last_success_at IS NULL OR r.queued_at < clock_timestamp() - interval '60 s' THEN 0
+         WHEN r.trigger <> 'schedule' THEN 1 ELSE 2 END AS class
+  FROM runs r
+  JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
+  JOIN backend_health h ON h.tenant_id = r.tenant_id AND h.backend_id = r.backend_id
+  LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id
+    AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
+  LEFT JOIN busy ON busy.tenant_id = r.tenant_id
+  WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
+    AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)),
+turns AS (
+  SELECT tenant_id, run_id, queued_at, class,
+    (busy + row_number() OVER (PARTITION BY tenant_id, class ORDER BY queued_at) - 1) / 8 AS turn
+  FROM urgent)
+SELECT tenant_id, run_id, dense_rank() OVER (ORDER BY class, turn) AS rank FROM turns
+ORDER BY rank, queued_at LIMIT $1;
 
 -- name: next_begin
 -- Seconds until a waiting run may begin that may not yet; none where no such run waits.
