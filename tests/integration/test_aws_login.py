@@ -174,6 +174,18 @@ async def test_credential_that_lacks_a_field_is_told(roto: Aws, missing: str) ->
             await aws.listed()
 
 
+async def test_profile_of_the_environment_is_nothing_to_given_keys(
+    roto: Aws, aws_front: AwsFront, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default\nnothing that can be read")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "of-somebody")
+    asked = Asked(aws_front)
+    async with open_aws(aws_front.url, roto.prefix, config={"role_arn": ROLE}) as aws:
+        await aws.listed()
+    assert asked.keys == ["ASIA1"]
+
+
 # --- the identity of this process ---------------------------------------------------
 
 
@@ -196,6 +208,17 @@ async def test_machine_without_identity_is_told_what_to_do(roto: Aws) -> None:
     config = {"credentials_path": None}
     async with open_aws(roto.url, roto.prefix, config=config, keys=no_keys) as aws:
         with pytest.raises(LoginError, match="credentials_path"):
+            await aws.listed()
+
+
+@pytest.mark.usefixtures("_bare")
+async def test_profile_that_is_not_there_is_no_identity(
+    roto: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "of-somebody")
+    config = {"credentials_path": None}
+    async with open_aws(roto.url, roto.prefix, config=config, keys=no_keys) as aws:
+        with pytest.raises(LoginError):
             await aws.listed()
 
 

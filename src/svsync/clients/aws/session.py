@@ -17,13 +17,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeVar
 
-from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import Loader
 from botocore.parsers import ResponseParserError
 from yarl import URL
 
@@ -33,6 +30,7 @@ from svsync.clients.aws.refusals import (
     of_failure,
     of_identity,
 )
+from svsync.clients.aws.sdk import keys_of_machine, sdk
 from svsync.clients.aws.settings import AwsSettings
 from svsync.clients.aws.transport import Sockets, config
 from svsync.domain.errors import BackendError, BackendUnreachableError, LoginError, ThrottledError
@@ -46,8 +44,6 @@ _ASK_AGAIN: Final = 600.0
 """Seconds for which keys of the machine are used; the SDK replaces them a quarter of an
 hour before they end."""
 _ROLE_SECONDS: Final = 3600
-_OTHER_CALLERS: Final = ("assume-role", "assume-role-with-web-identity", "sso", "login")
-"""Parts of the SDK's chain that call services of AWS by themselves."""
 
 
 class CountedCall(Protocol):
@@ -74,12 +70,6 @@ class _Login:
     keys: _Keys
     since: float
     ttl: float = 0.0
-
-
-@cache
-def _loader() -> Loader:
-    """The SDK's descriptions of services, read once a process."""
-    return Loader()
 
 
 class AwsSession:
@@ -214,7 +204,7 @@ class AwsSession:
             return client
 
     async def _make(self, opened: contextlib.AsyncExitStack, service: str) -> tuple[Any, Any]:
-        session = _sdk()
+        session = sdk()
         session.set_credentials("none", "none")
         held = await session.get_credentials()
         sockets = Sockets(self._policy)
@@ -286,7 +276,7 @@ class AwsSession:
             return await self._by_web_identity(Path(web), role, since)
         try:
             if self._machine is None:
-                self._machine = await _keys_of_machine(_sdk())
+                self._machine = await keys_of_machine(sdk({}))
             frozen = await self._machine.get_frozen_credentials()
         except BotoCoreError as error:
             raise of_identity(error) from None
@@ -338,23 +328,6 @@ class AwsSession:
                 status=error.status,
             ) from None
         return _login_of(answer, since)
-
-
-def _sdk() -> AioSession:
-    session = AioSession()
-    session.register_component("data_loader", _loader())
-    return session
-
-
-async def _keys_of_machine(session: Any) -> Any:
-    """What the SDK finds, by itself and without calling a service of AWS."""
-    chain = session.get_component("credential_provider")
-    for name in _OTHER_CALLERS:
-        chain.remove(name)
-    found = await session.get_credentials()
-    if found is None:
-        raise BotoCoreError
-    return found
 
 
 def _login_of(answer: Mapping[str, Any], since: float) -> _Login:
