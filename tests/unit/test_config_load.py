@@ -7,7 +7,7 @@ import pytest
 
 from svsync.config import load as loading
 from svsync.config.load import default_state_dir, load
-from svsync.config.model import ROWS, KmsProvider, LogLevel, Settings
+from svsync.config.model import ROWS, EventLoop, KmsProvider, LogLevel, Settings
 from svsync.domain.errors import ConfigError
 from svsync.domain.limits import ApiRates
 from svsync.domain.values import SecretValue
@@ -271,6 +271,7 @@ VALUES = {
     "bootstrap_super_admin": "ada@example.com",
     "api_rate_limits": "secrets_read=500, federation=0.5, admin=off",
     "audit_timeout": "3",
+    "event_loop": "asyncio",
     "audit_anchors": '[{"anchor": "file", "path": "/srv/anchor"}]',
     "log_level": "error",
     "log_format": "text",
@@ -355,6 +356,7 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         bootstrap_super_admin="ada@example.com",
         api_rate_limits=ApiRates(secrets_read=500, federation=0.5, admin=None),
         audit_timeout=3,
+        event_loop=EventLoop.ASYNCIO,
         audit_anchors=({"anchor": "file", "path": "/srv/anchor"},),
         log_level=LogLevel.ERROR,
         log_format=settings.log_format,

@@ -53,6 +53,11 @@ class LogFormat(StrEnum):
     TEXT = "text"
 
 
+class EventLoop(StrEnum):
+    UVLOOP = "uvloop"
+    ASYNCIO = "asyncio"
+
+
 class KmsProvider(StrEnum):
     LOCAL = "local"
     AWS = "aws"
@@ -156,6 +161,12 @@ class Settings:
     bind_address: str = setting(
         ADDRESS, "Where the API listens.", default="0.0.0.0:8443", variable="BIND_ADDRESS"
     )
+    event_loop: EventLoop = setting(
+        choice(EventLoop),
+        "What `serve` runs on: `uvloop`, where it is installed, answers more with the same "
+        "processor; `asyncio` is Python's own, for when in doubt.",
+        default="uvloop",
+    )
     base_url: str | None = setting(
         URL,
         "How clients reach the API; stands in events and messages.",
@@ -232,7 +243,7 @@ class Settings:
         "A read whose audit row takes longer to commit is refused: nothing leaves unrecorded.",
         default="2s",
     )
-    audit_anchors: tuple[Mapping[str, str], ...] = setting(
+    audit_anchors: tuple[Mapping[str, Any], ...] = setting(
         ANCHORS,
         "Places outside the database that keep the signed checkpoints of the audit log; without "
         "one, whoever owns the database and the root key could make the log anew.",
@@ -253,7 +264,8 @@ class Settings:
     )
     metrics_address: str | None = setting(
         METRICS_ADDRESS,
-        "Where Prometheus metrics are served; loopback, because they need no token.",
+        "Where Prometheus metrics are served; loopback, because they need no token. With "
+        "`serve --processes` each process has the next port.",
         default="127.0.0.1:9464",
         variable="METRICS_ADDRESS",
     )

@@ -55,10 +55,10 @@ class Listener:
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, settings: Settings, *, grace: float
+    app: web.Application, settings: Settings, *, grace: float, shared: bool = False
 ) -> AsyncIterator[Listener]:
     """Serve the application at `bind_address` until the block ends, and then `grace` seconds
-    at most for what is under way.
+    at most for what is under way. `shared`: other processes listen there too.
 
     Raises:
         ConfigError: certificate, key or client CA cannot be used.
@@ -70,7 +70,8 @@ async def listening(
     await runner.setup()
     try:
         assert runner.server is not None
-        server = await _listen(Connections(runner.server, new_id), settings, context)
+        made = Connections(runner.server, new_id)
+        server = await _listen(made, settings, context, shared=shared)
         try:
             listener.host, listener.port = server.sockets[0].getsockname()[:2]
             get_logger().info("listening", address=listener.url)
@@ -82,7 +83,7 @@ async def listening(
 
 
 async def _listen(
-    made: Connections, settings: Settings, context: ssl.SSLContext | None
+    made: Connections, settings: Settings, context: ssl.SSLContext | None, *, shared: bool
 ) -> asyncio.Server:
     host, _, port = settings.bind_address.rpartition(":")
     tls_s = None if context is None else HEAD_S
@@ -95,6 +96,7 @@ async def _listen(
             ssl_handshake_timeout=tls_s,
             ssl_shutdown_timeout=tls_s,
             backlog=_BACKLOG,
+            reuse_port=shared or None,
         )
     except OSError as error:
         raise SetupError(
