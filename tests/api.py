@@ -159,7 +159,7 @@ class Front:
     now: list[float] = field(default_factory=lambda: [0.0])
 
     async def token(
-        self, *scopes: Scope, tenant: TenantId = TENANT, expires_in: float | None = 60
+        self, *scopes: Scope, tenant: TenantId = TENANT, expires_in: float | None = 3600
     ) -> str:
         made = await self.access.create(tenant, ROBOT, scopes, expires_in=expires_in, by="cli:test")
         return made.text.reveal()

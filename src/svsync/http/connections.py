@@ -255,6 +255,9 @@ class _Connection(web.RequestHandler):
             return self._refusal(_UNEXPECTED)
         self._body = request.content
         answer = await self._handler(request)
+        if request._message.upgrade:
+            # Nothing is upgraded here, and aiohttp loses what was sent behind such a request.
+            answer.force_close()
         if answer.status == _TOO_SLOW[0]:
             self._lingering_time = 0.0  # who was too slow is not waited for again
         return answer
