@@ -56,7 +56,7 @@ class _Read(Access):
         path: LocalPath,
         version: int | None,
         known: tuple[bytes, int] | None,
-        allowed: Callable[[Permissions, LocalPath], bool],
+        allowed: Callable[[Permissions, str], bool],
         fresh: bool,
     ) -> None:
         super().__init__(call.tenant, path, version, known)
@@ -174,7 +174,7 @@ class Reading:
             raise StaleRightsError
         return asked, kept
 
-    def _may(self, permissions: Permissions, path: LocalPath) -> bool:
+    def _may(self, permissions: Permissions, path: str) -> bool:
         """Whether they let somebody read a path; rules that changed are other permissions."""
         allowed = self._decided.get((permissions, path))
         if allowed is None:
