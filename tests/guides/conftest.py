@@ -1,14 +1,18 @@
-"""A service that guides are followed against."""
+"""One service for whoever follows a guide, from its beginning to its end."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from tests.acceptance.serving import Served, ask, serving
+from tests.postgres import connected, database_dsn
 from tests.program import Program, until
+
+from svsync.embedded.postgres import EmbeddedPostgres
 
 
 @dataclass
@@ -34,25 +38,36 @@ class Site:
         assert answer.status == 200, answer
         return answer.json
 
-    async def synced(self, backend: str, token: str, secrets: int) -> Any:
-        """The status of a backend, once a run of it brought so many secrets in."""
+    async def synced(self, backend: str, token: str, names: int) -> Any:
+        """The status of a backend, once a run of it brought so many names in."""
         found: dict[str, Any] = {}
 
         async def brought() -> bool:
             status = await self.get(f"/v1/federation/backends/{backend}/status", token)
             found.update(status)
-            return found["last_success_at"] is not None and found["secrets_synced"] == secrets
+            return found["last_success_at"] is not None and found["secrets_synced"] == names
 
         await until(brought)
         return found
 
 
-@pytest.fixture
-async def site(database_url: str, state_dir: Path) -> AsyncIterator[Site]:
-    environment = {"DATABASE_URL": database_url, "SVSYNC_STATE_DIR": str(state_dir)}
-    program = Program(environment, state_dir)
-    file = state_dir / "svsync.yaml"
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def site(
+    postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    name = f"guide_{secrets.token_hex(8)}"
+    folder = tmp_path_factory.mktemp("site")
+    file = folder / "svsync.yaml"
     file.write_text(json.dumps({"allow_loopback": True}))
+    async with connected(postgres.admin_dsn) as admin:
+        await admin.execute(f"CREATE DATABASE {name} OWNER svsync")
+    environment = {
+        "DATABASE_URL": database_dsn(postgres.dsn, name),
+        "SVSYNC_STATE_DIR": str(folder / "state"),
+    }
+    program = Program(environment, folder)
     async with serving(program, "--config", str(file)) as served:
         yield Site(program, served)
         assert await served.stopped() == 0
+    async with connected(postgres.admin_dsn) as admin:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from tests.aws import Aws, server
 from tests.guides.conftest import Site
 from tests.guides.programs import SCAIVAULT, Reader, needs_curl_and_jq
 
-pytestmark = needs_curl_and_jq
+pytestmark = [needs_curl_and_jq, pytest.mark.asyncio(loop_scope="session")]
 
 STRIPE = {"secret_key": "sk_live_1", "note": 'a "b" $c'}
 DATABASE = {"username": "billing", "password": "p-1"}
@@ -17,7 +17,7 @@ SALESFORCE = {"client_id": "3MVG9", "client_secret": "s-1"}
 NEW_STRIPE = "/v1/secrets/environments/production/billing/stripe"
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def aws() -> AsyncIterator[Aws]:
     """An AWS of the reader's own, with the names that the guide reads."""
     async with server("roto-server", "--ephemeral", "--port") as found:
@@ -28,8 +28,8 @@ async def aws() -> AsyncIterator[Aws]:
         yield found
 
 
-@pytest.fixture
-async def reader(aws: Aws, site: Site, state_dir: Path) -> Reader:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def reader(aws: Aws, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     token = await site.token("user:migrator", "secrets:write", "federation:write", "admin")
     names = {
         SCAIVAULT: site.url,
@@ -40,11 +40,14 @@ async def reader(aws: Aws, site: Site, state_dir: Path) -> Reader:
         "SyncScaiVaultClient": "SyncClient",
         "base_url=..., token=...": f'base_url="{site.url}", token="{token}"',
     }
-    return Reader("from_aws.md", state_dir, {"SCAIVAULT_TOKEN": token}, names)
+    return Reader(
+        "from_aws.md", tmp_path_factory.mktemp("reader"), {"SCAIVAULT_TOKEN": token}, names
+    )
 
 
-async def federated(reader: Reader, site: Site) -> str:
-    """The backend's id, once it was made and has synced."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def backend(reader: Reader, site: Site) -> str:
+    """Its id, once it was made by the third and fourth step and has synced."""
     assert json.loads(await reader.follow("credential"))["version"] == 1
     made = json.loads(await reader.follow("federation"))
     assert made["status"] == "healthy", made
@@ -52,16 +55,15 @@ async def federated(reader: Reader, site: Site) -> str:
     return str(made["id"])
 
 
-async def test_what_aws_has_is_synced_and_read(reader: Reader, site: Site) -> None:
-    backend = await federated(reader, site)
+async def test_what_aws_has_is_synced_and_read(reader: Reader, backend: str) -> None:
     answer = json.loads(await reader.follow("read"))
     assert (answer["data"], answer["version"]) == (STRIPE, 1)
     assert answer["metadata"]["tags"] == ["environment=production"]
     assert (answer["federation"]["backend_id"], answer["federation"]["mode"]) == (backend, "sync")
 
 
+@pytest.mark.usefixtures("backend")
 async def test_secrets_move_to_their_new_paths(reader: Reader, site: Site) -> None:
-    await federated(reader, site)
     token = reader.environment["SCAIVAULT_TOKEN"]
     assert json.loads(await reader.follow("copy of one"))["version"] == 1
     found = await site.get(NEW_STRIPE, token)
