@@ -236,6 +236,26 @@ def test_series_of_a_removed_backend_and_of_a_shut_tenant_end() -> None:
     assert list(samples(metrics, CALLS).values()) == [1]
 
 
+def test_what_is_told_of_what_was_forgotten_counts_anew() -> None:
+    metrics = Metrics()
+    for _ in range(2):
+        called(metrics, "fed_a")
+        metrics.read_served("default", "local", "ok", 0.1)
+        assert list(samples(metrics, CALLS).values()) == [1]
+        assert list(samples(metrics, "svsync_reads_total").values()) == [1]
+        assert ("default", "fed_a") in metrics.known()
+        metrics.forget("default", "fed_a")
+        metrics.forget("default")
+        assert not metrics.known()
+
+
+def test_calls_after_the_fold_count_for_the_type() -> None:
+    metrics = Metrics(max_backends=1)
+    for backend in ("fed_a", "fed_b", "fed_a"):
+        called(metrics, backend)
+    assert list(samples(metrics, CALLS).values()) == [3]
+
+
 def test_backend_that_came_while_the_store_was_asked_is_not_taken_for_removed() -> None:
     metrics = Metrics()
     known = metrics.known()

@@ -102,6 +102,9 @@ class Metrics(Meter):
 
     def __init__(self, *, max_backends: int = MAX_BACKENDS) -> None:
         self._max_backends = max_backends
+        # What is told thousands of times a second: to look a series up by its labels costs most.
+        self._call_series: dict[tuple[str, str, str, str, str], tuple[Counter, Histogram]] = {}
+        self._read_series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._types: dict[tuple[str, str], str] = {}
         self._tenants: set[str] = set()
         self._folded = False
@@ -162,7 +165,6 @@ class Metrics(Meter):
             ("tenant", "mode", "status"),
             registry=registry,
         )
-        self._read_series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._read_seconds = Histogram(
             "svsync_read_duration_seconds",
             "How long reads of a secret's value took.",
@@ -225,10 +227,15 @@ class Metrics(Meter):
     def backend_called(
         self, tenant: str, backend: str, kind: str, operation: str, status: str, seconds: float
     ) -> None:
-        operation = _listed(operation, OPERATIONS)
-        name = self._name(tenant, backend, kind)
-        self._calls.labels(tenant, name, operation, _listed(status, CALL_STATUSES)).inc()
-        self._call_seconds.labels(tenant, kind, operation).observe(seconds)
+        series = self._call_series.get((tenant, backend, kind, operation, status))
+        if series is None:
+            name, listed = self._name(tenant, backend, kind), _listed(operation, OPERATIONS)
+            series = self._call_series[tenant, backend, kind, operation, status] = (
+                self._calls.labels(tenant, name, listed, _listed(status, CALL_STATUSES)),
+                self._call_seconds.labels(tenant, kind, listed),
+            )
+        series[0].inc()
+        series[1].observe(seconds)
 
     def webhook_delivered(self, tenant: str, status: str, seconds: float) -> None:
         self._tenants.add(tenant)
@@ -236,7 +243,6 @@ class Metrics(Meter):
         self._delivery_seconds.labels(tenant).observe(seconds)
 
     def read_served(self, tenant: str, mode: str, status: str, seconds: float) -> None:
-        # Thousands of times a second: looking a series up by its labels costs the most.
         series = self._read_series.get((tenant, mode, status))
         if series is None:
             self._tenants.add(tenant)
@@ -278,6 +284,7 @@ class Metrics(Meter):
     def _fold(self) -> None:
         """From now on by type, with all that was counted so far."""
         self._folded = True
+        self._call_series.clear()
         for counter in (self._runs, self._calls):
             sums: Sums[tuple[tuple[str, str], ...]] = Sums()
             for sample in (s for family in counter.collect() for s in family.samples):
@@ -290,9 +297,10 @@ class Metrics(Meter):
         self._types.clear()
 
     def forget(self, tenant: str, backend: str | None = None) -> None:
+        self._call_series.clear()
+        self._read_series.clear()
         if backend is None:
             self._tenants.discard(tenant)
-            self._read_series = {k: s for k, s in self._read_series.items() if k[0] != tenant}
             self._types = {key: kind for key, kind in self._types.items() if key[0] != tenant}
             for metric in self._of_tenants:
                 metric.remove_by_labels({"tenant": tenant})
