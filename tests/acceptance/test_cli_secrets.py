@@ -237,3 +237,19 @@ async def test_retention_says_what_it_removed(desk: Desk) -> None:
     lines = again.out.splitlines()
     assert lines[0].split() == ["WHAT", "REMOVED"]
     assert all(line.endswith(" 0") for line in lines[1:])
+
+
+async def test_what_is_read_through_is_listed_and_told_where_it_is_not(desk: Desk) -> None:
+    await desk.bao.put("deep/er/a", {"v": desk.program.canary.value()})
+    name, config = desk.backend(mode="proxy")
+    asked = ("secrets", "list", "--prefix", f"{name}/deep/", "--config", str(config))
+    listed = await desk.program(*asked, "--json")
+    [secret] = listed.json["secrets"]
+    assert (secret["path"], secret["status"]) == (f"{name}/deep/er/a", "proxied")
+    assert listed.json["incomplete"] is False
+    shown = await desk.program(*asked)
+    assert f"{name}/deep/er/a" in shown.out
+    assert shown.sentences == []
+    config.write_text(config.read_text().replace(desk.bao.url, "http://127.0.0.1:1"))
+    lacking = await desk.program(*asked, "--json", BAO_TOKEN="none")
+    assert (lacking.json["secrets"], lacking.json["incomplete"]) == ([], True)
