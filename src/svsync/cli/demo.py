@@ -2,7 +2,8 @@
 
 An OpenBao with a shop's secrets and an embedded PostgreSQL live as long as the
 demo does, and inside one folder. What the folder holds afterwards (configuration,
-logs, the encrypted store) may be looked at and thrown away.
+logs, the encrypted store) may be looked at and thrown away. With `--keep` the demo
+lives on as a service, until it is told to end.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from svsync.domain.errors import ConfigError, SetupError, UsageError
 
 if TYPE_CHECKING:
     from svsync.cli.demo_hands import Hands, Told
+    from svsync.cli.demo_keep import Kept
 
 _DEFAULT_FOLDER: Final = ".demo"
 _MARKER: Final = ".svsync-demo"
@@ -52,22 +54,32 @@ def add_commands(subparsers: Any) -> None:
         help=f"the demo's folder (default: SVSYNC_STATE_DIR, then ./{_DEFAULT_FOLDER});"
         " must be missing, empty, or an earlier demo's",
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="then serve the demo's store, with OpenBao beside it, until Ctrl-C: prints addresses,"
+        " a token and three commands to try. Afterwards the folder is removed, but for one named"
+        " with --state-dir",
+    )
     parser.set_defaults(command=demo)
 
 
 async def demo(args: argparse.Namespace) -> int:
-    """Play the demo; 0 when all turned out as it tells, 130 or 143 after a signal.
+    """Play the demo; 0 when all turned out as it tells, and what is kept up was told to
+    end; 130 or 143 after a signal before that.
 
     Raises:
         SvsyncError: it did not turn out as told, or could not begin.
     """
     if args.config is not None:
         raise UsageError("the demo writes its own configuration: leave --config out")
-    given = args.state_dir or os.environ.get("SVSYNC_STATE_DIR") or _DEFAULT_FOLDER
+    named = args.state_dir or os.environ.get("SVSYNC_STATE_DIR")
     out: Output = args.out
-    with _claimed(given) as claimed:
-        playing = asyncio.create_task(_play(claimed, out), name="demo")
-        received = _ended_by_signal(playing)
+    keeping = _Keeping() if args.keep else None
+    with _claimed(named or _DEFAULT_FOLDER) as claimed:
+        playing = asyncio.create_task(_play(claimed, out, keeping), name="demo")
+        received = _ended_by_signal(playing, keeping)
+        code = 0
         try:
             await playing
         except asyncio.CancelledError:
@@ -76,12 +88,29 @@ async def demo(args: argparse.Namespace) -> int:
             say("interrupted")
             if out.json:
                 out.document({"error": {"code": "interrupted", "message": "interrupted"}})
-            return 128 + received[0]
-    return 0
+            code = 128 + received[0]
+        if keeping is not None and not named:
+            await _empty(claimed)
+            _remove(claimed)
+    if keeping is not None and code == 0 and not out.json:
+        what = _nearby(claimed)
+        out.line(
+            f"Ended; nothing is left running{f', and {what} is removed' if not named else ''}."
+        )
+    return code
 
 
-def _ended_by_signal(playing: asyncio.Task[None]) -> list[int]:
-    """Let the first SIGINT or SIGTERM cancel the play, and no other do anything.
+class _Keeping:
+    """What is served until it is `ended`. Until it is `up`, a signal cancels the play."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.ended = asyncio.Event()
+
+
+def _ended_by_signal(playing: asyncio.Task[None], keeping: _Keeping | None) -> list[int]:
+    """Let the first SIGINT or SIGTERM cancel the play, or end what is kept up, and no other
+    do anything.
 
     Elsewhere a second signal ends svsync where it stands. Here it would leave servers
     behind, which take a few seconds to end.
@@ -90,7 +119,10 @@ def _ended_by_signal(playing: asyncio.Task[None]) -> list[int]:
 
     def stop(number: int) -> None:
         if not received:
-            playing.cancel()
+            if keeping is not None and keeping.up:
+                keeping.ended.set()
+            else:
+                playing.cancel()
         received.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -143,18 +175,26 @@ async def _empty(folder: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
+def _remove(folder: Path) -> None:
+    """The empty folder, if nobody has put anything else there."""
+    with contextlib.suppress(OSError):
+        (folder / _MARKER).unlink()
+        folder.rmdir()
+
+
 # --- the play ---------------------------------------------------------------------
 
 
-async def _play(folder: Path, out: Output) -> None:
-    """Set up, tell each step, clear up; then the closing words or the JSON object."""
+async def _play(folder: Path, out: Output, keeping: _Keeping | None) -> None:
+    """Set up, tell each step, clear up; then the closing words or the JSON object. What is
+    kept up is told of, and waited for, before it is cleared up."""
     from svsync.cli.demo_steps import STEPS
 
     began = time.monotonic()
     told: dict[str, object] = {}
     with _patience("starting OpenBao and PostgreSQL") as patience:
         await _empty(folder)
-        async with _stage(folder) as hands:
+        async with _stage(folder, live=keeping is not None) as hands:
             ready = time.monotonic() - began
             for number, step in enumerate(STEPS, start=1):
                 patience.stop()
@@ -165,6 +205,11 @@ async def _play(folder: Path, out: Output) -> None:
                 _tell(out, shown)
                 told[step.name] = shown.numbers
             patience.start()
+            if keeping is not None:
+                took = time.monotonic() - began
+                numbers = {"demo": "ok", "setup_s": round(ready, 1), "total_s": round(took, 1)}
+                await _keep(hands, folder, out, keeping, patience, {**numbers, **told})
+                return
     took = time.monotonic() - began
     if out.json:
         out.document({"demo": "ok", "setup_s": round(ready, 1), "total_s": round(took, 1), **told})
@@ -176,10 +221,57 @@ async def _play(folder: Path, out: Output) -> None:
         f" log and the sealed store are in {_nearby(folder)}, for you to look at and remove. They"
         " still work without OpenBao; three things to try:",
     )
-    program = _nearby(Path(sys.argv[0])) if Path(sys.argv[0]).name == "svsync" else "svsync"
     out.line()
     for words in _NEXT:
-        out.line(f"  {program} {words} --config {_nearby(folder / 'svsync.yaml')}")
+        out.line(f"  {_program()} {words} --config {_nearby(folder / 'svsync.yaml')}")
+
+
+async def _keep(
+    hands: "Hands",
+    folder: Path,
+    out: Output,
+    keeping: _Keeping,
+    patience: "_Patience",
+    numbers: dict[str, object],
+) -> None:
+    """Serve until it is ended; what to try is told once it can be tried."""
+    from svsync.cli.demo_keep import keep_up
+
+    config = folder / "svsync.yaml"
+
+    def tell(kept: "Kept") -> None:
+        keeping.up = True
+        patience.stop()
+        if out.json:
+            out.document({**numbers, "kept": kept.as_json()})
+            return
+        _announce(
+            out,
+            "It stays up until Ctrl-C",
+            "Each step was checked, and turned out as told. Now `svsync serve` works on that"
+            " store, with OpenBao beside it. The token may read what is below external/platform/"
+            " and external/live/, and list the rest:",
+        )
+        out.line()
+        out.facts([("API", kept.api), ("metrics", kept.metrics), ("OpenBao", kept.openbao)])
+        out.line()
+        out.line(f"  export SVSYNC_TOKEN={kept.token.reveal()}")
+        for what, line in kept.commands:
+            out.line()
+            out.line(f"  # {what}")
+            out.line(f"  {line}")
+        out.line()
+        _paragraph(
+            out,
+            "Who asked for what is told, from another terminal, by"
+            f" `{_program()} audit query --config {_nearby(config)}`.",
+        )
+
+    await keep_up(hands, config, keeping.ended, tell)
+
+
+def _program() -> str:
+    return _nearby(Path(sys.argv[0])) if Path(sys.argv[0]).name == "svsync" else "svsync"
 
 
 def _nearby(path: Path) -> str:
@@ -244,7 +336,7 @@ def _log_to(state: Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _stage(folder: Path) -> AsyncIterator["Hands"]:
+async def _stage(folder: Path, *, live: bool) -> AsyncIterator["Hands"]:
     """The servers, the shop's secrets, and svsync on top of them."""
     from svsync.app import open_app
     from svsync.cli.demo_cable import Cable
@@ -265,7 +357,7 @@ async def _stage(folder: Path) -> AsyncIterator["Hands"]:
         ):
             await estate.furnish()
             login, cabled = await estate.make_login(), f"https://127.0.0.1:{cable.port}"
-            config = write_config(folder, server.url, cabled, tls.ca, login)
+            config = write_config(folder, server.url, cabled, tls.ca, login, live=live)
             # Nothing of the environment: DATABASE_URL is somebody's production.
             async with open_app(load(str(config), {}), environ={}) as app:
                 yield Hands(app, await app.tenant("default"), estate, cable, state)

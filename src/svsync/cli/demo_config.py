@@ -1,11 +1,12 @@
-"""The configuration that the demo runs by: one OpenBao, federated as six backends."""
+"""The configuration that the demo runs by: one OpenBao, federated as six backends; and one
+more that stores nothing, where it is kept up afterwards."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 _CONFIG: Final = """\
-# Written by `svsync demo`: one OpenBao, federated as six backends.
+# Written by `svsync demo`: one OpenBao, federated as several backends.
 state_dir: {state}
 allow_loopback: true     # the demo's OpenBao listens on this machine only
 
@@ -22,7 +23,7 @@ _BACKEND: Final = """\
       tls_verify: {ca}
     path_mapping:
       - {{local: "{local}/**", remote: "{remote}/**"}}
-    mode: sync
+    mode: {mode}
 {settings}
 """
 _BACKENDS: Final = (
@@ -75,22 +76,29 @@ _BACKENDS: Final = (
     ),
 )
 """Name, local prefix, remote prefix, settings."""
+LIVE: Final = "external/live"
+"""Where reads go through to the mount of `fed_platform`."""
 
 
-def write_config(folder: Path, endpoint: str, cable: str, ca: Path, login: str) -> Path:
+def write_config(
+    folder: Path, endpoint: str, cable: str, ca: Path, login: str, *, live: bool
+) -> Path:
     """svsync.yaml, and the login that it refers to in a file that only we can read.
 
-    `cable` is the URL by which `fed_shared` reaches the same OpenBao.
+    `cable` is the URL by which `fed_shared` reaches the same OpenBao; `live` adds a backend
+    in proxy mode.
     """
     credential, config = folder / "approle.json", folder / "svsync.yaml"
     credential.touch(mode=0o600, exist_ok=False)
     credential.write_text(login, encoding="utf-8")
     text = _CONFIG.format(state=json.dumps(str(folder / "state")))
-    for name, local, remote, settings in _BACKENDS:
+    proxied = (("live", LIVE, "platform/data", ()),) if live else ()
+    for name, local, remote, settings in (*_BACKENDS, *proxied):
         text += _BACKEND.format(
             name=name,
             local=local,
             remote=remote,
+            mode="proxy" if local == LIVE else "sync",
             settings="".join(f"    {line}\n" for line in settings),
             endpoint=json.dumps(cable if name == "shared" else endpoint),
             credential=json.dumps(f"file:{credential}"),

@@ -16,13 +16,13 @@ from cryptography.x509.oid import NameOID
 
 from svsync.embedded.openbao import TlsFiles
 
-_VALID: Final = timedelta(days=1)
+_VALID: Final = timedelta(days=30)
 _SKEW: Final = timedelta(minutes=5)
 _PRIVATE: Final = 0o600
 
 
 def make_loopback_tls(folder: Path) -> TlsFiles:
-    """Write a certificate for 127.0.0.1 and localhost, good for a day, and who signed it.
+    """Write a certificate for 127.0.0.1 and localhost, good for a month, and who signed it.
 
     `folder` is made if missing. The server's key is readable by its owner alone.
     """
