@@ -432,7 +432,7 @@ async def test_proxy_of_the_environment_is_not_used(
     roto: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await roto.put("a", {"k": "v"})
-    for name in ("HTTP_PROXY", "http_proxy", "AWS_ENDPOINT_URL_SECRETS_MANAGER"):
+    for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with open_aws(roto.url, roto.prefix) as aws:
         assert isinstance(await aws.backend.look_up(aws.path("a")), Entry)

@@ -10,9 +10,11 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiohttp import web
+from botocore.exceptions import BotoCoreError
 from tests.aws import KEYS, LOOPBACK, REGION, Aws, AwsFront, open_aws
 
 from svsync.clients.aws import AwsSession, AwsSettings
+from svsync.clients.aws.sdk import keys_of_machine, sdk
 from svsync.domain.changes import RemoteValue
 from svsync.domain.errors import BackendError, ConfigError, LoginError
 from svsync.domain.federation import ManagedBy
@@ -220,6 +222,29 @@ async def test_profile_that_is_not_there_is_no_identity(
     async with open_aws(roto.url, roto.prefix, config=config, keys=no_keys) as aws:
         with pytest.raises(LoginError):
             await aws.listed()
+
+
+@pytest.mark.usefixtures("_bare")
+async def test_nothing_in_the_sdks_chain_calls_a_service_of_aws() -> None:
+    session = sdk({})
+    with pytest.raises(BotoCoreError):
+        await keys_of_machine(session)
+    asked = {one.METHOD for one in session.get_component("credential_provider").providers}
+    assert not asked & {"assume-role", "assume-role-with-web-identity", "sso", "login"}
+    assert asked >= {"env", "shared-credentials-file", "container-role", "iam-role"}
+
+
+async def test_address_in_the_environment_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SECRETS_MANAGER"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def credential() -> Credential:
+        return Credential.parse(KEYS, "test")
+
+    async with AwsSession(AwsSettings("eu-central-1"), credential, LOOPBACK) as session:
+        await session.sign_in("secretsmanager")
+        [(client, _)] = session._clients.values()
+    assert client.meta.endpoint_url == "https://secretsmanager.eu-central-1.amazonaws.com"
 
 
 @pytest.mark.usefixtures("_bare")
