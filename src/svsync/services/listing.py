@@ -22,7 +22,8 @@ from svsync.domain.errors import KeyServiceError, UsageError
 from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.paths import MAX_LOCAL_BYTES, local_problem
 from svsync.domain.policies import Permission, Permissions
-from svsync.services.proxied_walk import BEHIND, Listed, ProxiedWalk
+from svsync.services.proxied_folders import BEHIND
+from svsync.services.proxied_walk import Listed, ProxiedWalk
 from svsync.services.proxying import Proxying
 from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import MAX_PAGE, listed

@@ -5,6 +5,7 @@ backend's. What lies below any other rule is not listed, and the answer says so.
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,8 @@ from svsync.services.proxied_paths import Compiled, Owners
 
 PROXIED: Final = "proxied"
 """The status of a path that is read through by its rule's mode."""
+BEHIND: Final = "\x7f"
+"""Behind a string: greater than all that begins with it, for no path holds it."""
 
 
 @dataclass(slots=True)
@@ -83,7 +86,8 @@ class ProxiedFolders:
         somebody with these may list it. Who asks was recorded before.
 
         Args:
-            given: beginnings of the paths that matter; None: of all that they may list.
+            given: beginnings of the paths that matter, in order, none that of another; None:
+                those of all that they may list.
             unasked: backends that are not asked, as if they could not be.
 
         Raises StoreUnavailableError: what opens a backend cannot be looked up.
@@ -123,26 +127,28 @@ class ProxiedFolders:
 
 
 def through_roots(owners: Owners, given: Sequence[str]) -> list[str]:
-    """Of beginnings of paths those below which something may be read through."""
+    """Of beginnings of paths, in order and none that of another, those below which something
+    may be read through."""
     locals_ = [
         compiled.rules.local_prefix(number)
         for compiled in owners.owners
         for number, rule in enumerate(compiled.rules.rules)
         if not rule.spec.exclude and compiled.reads_through_rule(number)
     ]
-    return [one for one in given if any(_meet(one, local) for local in locals_)]
+    return sorted({one for local in locals_ for one in _meeting(given, local)})
 
 
 def _folders_of(
     owners: Owners, given: Sequence[str], folder: str, found: ProxiedFolder
 ) -> Iterator[Asked]:
     """Whom to ask for a local folder; what nobody need be asked for is put in at once."""
+    here = _meeting(given, folder)
     for compiled in owners.owners:
         for number, rule in enumerate(compiled.rules.rules):
             if rule.spec.exclude or not compiled.reads_through_rule(number):
                 continue
             local = compiled.rules.local_prefix(number)
-            if not any(_meet(one, local) and _meet(one, folder) for one in given):
+            if not _meeting(here, local):
                 continue
             if local.startswith(folder) and local != folder:
                 if "/" in local[len(folder) :]:
@@ -194,5 +200,11 @@ def _shown(path: LocalPath, asked: Asked, entry: Entry) -> dict[str, object]:
     }
 
 
-def _meet(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
+def _meeting(given: Sequence[str], text: str) -> Sequence[str]:
+    """Of strings in order, none the beginning of another, those that begin with a text or that
+    it begins with."""
+    first = bisect_left(given, text)
+    # Whatever stands between it and its beginning would begin with that, too.
+    if first and text.startswith(given[first - 1]):
+        return given[first - 1 : first]
+    return given[first : bisect_left(given, text + BEHIND)]

@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from svsync.domain.ids import BackendId
-from svsync.services.proxied_folders import ProxiedFolder
+from svsync.services.proxied_folders import BEHIND, ProxiedFolder
 
 CALLS: Final = 50
 """Folders of backends that one walk asks for; the one that it is in when they are used up is
 asked for whole."""
 WALK_S: Final = 10.0
 """Seconds after which it asks for no more."""
-BEHIND: Final = "\x7f"
-"""Behind a string: greater than all that begins with it, for no path holds it."""
 
 Look = Callable[[str, Collection[BackendId]], Awaitable[ProxiedFolder]]
 """Looks into a local folder, without asking some backends. Raises StoreUnavailableError."""
