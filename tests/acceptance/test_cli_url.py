@@ -233,6 +233,9 @@ async def test_webhooks_are_looked_after(far: Far) -> None:
     assert (await far("webhooks", "remove", endpoint)).out == f"{endpoint} is removed.\n"
     gone = await far("webhooks", "test", endpoint, "--json")
     assert (gone.code, gone.json["error"]["code"]) == (1, "webhook_not_found")
+    assert (await far("feeds", "list", "--json")).json == {"feed_secrets": []}
+    none = await far("feeds", "revoke", f"fds_{'0' * 32}", "--json")
+    assert (none.code, none.json["error"]["code"]) == (1, "feed_secret_not_found")
 
 
 # --- what is asked, and what is not ---------------------------------------------------

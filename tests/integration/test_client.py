@@ -232,6 +232,23 @@ async def test_endpoint_of_webhooks_is_made_and_looked_after(client: Client) -> 
     assert (await refused(client.webhooks.get(made["id"]))).code == "webhook_not_found"
 
 
+async def test_secret_of_a_feed_is_made_shown_once_and_revoked(
+    client: Client, front: Front
+) -> None:
+    secrets = client.federation.feed_secrets
+    assert await secrets.list(BACKEND) == ()
+    unnamed = await refused(secrets.create(BACKEND))
+    assert (unnamed.status, unnamed.field) == (422, "feed")
+    await front.house.configure(events=({"feed": "http"},))
+    made = await secrets.create(BACKEND, "http")
+    assert made["secret"].startswith("svf_")
+    [listed] = await secrets.list(BACKEND)
+    assert (listed["id"], listed["feed"]) == (made["id"], "http")
+    await secrets.revoke(BACKEND, made["id"])
+    assert await secrets.list(BACKEND) == ()
+    assert (await refused(secrets.revoke(BACKEND, made["id"]))).code == "feed_secret_not_found"
+
+
 # --- over TLS -------------------------------------------------------------------------
 
 
