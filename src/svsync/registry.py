@@ -169,6 +169,7 @@ class Registry:
         tenant: TenantId,
         *,
         calls_left: int | None = None,
+        patience: float | None = None,
         trial: bool = False,
     ) -> AsyncIterator[Opened]:
         """A backend behind its guard, closed when the block ends; see `services.runs.Backends`.
@@ -179,6 +180,7 @@ class Registry:
         guard = BackendGuard(
             parse_limits(spec.rate_limit),
             calls_left=calls_left,
+            patience=patience,
             tell=partial(self._called, spec),
         )
 

@@ -106,6 +106,15 @@ async def test_the_total_time_is_bounded() -> None:
     assert time.now <= 10
 
 
+async def test_whoever_wants_an_answer_soon_is_told_instead_of_waiting() -> None:
+    time = Time()
+    guard = guard_of(time, patience=5.0)
+    with pytest.raises(ThrottledError):
+        await guard.call("read", failing(throttled(4.0), throttled(4.0)))
+    assert time.slept == [4.25]
+    assert guard.snapshot().calls["read"] == 2
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -218,6 +218,8 @@ class BackendGuard:
     Args:
         limits: by operation class; one that is missing has the default.
         calls_left: tries of all classes together that may still go out; None: any.
+        patience: seconds within which whoever asks wants an answer, so that no wait is begun
+            that would end later; None: as long as `retry` says.
         tell: is told of each try, with its status (see `CallCounts`) and its seconds.
         clock, sleep, draw: monotonic seconds, waiting by them, and a number
             from 0 up to 1; tests bring their own.
@@ -228,6 +230,7 @@ class BackendGuard:
         limits: Mapping[Operation, Limit] | None = None,
         *,
         calls_left: int | None = None,
+        patience: float | None = None,
         tell: Callable[[Operation, str, float], None] | None = None,
         retry: RetryPolicy = RetryPolicy(),
         breaker: BreakerPolicy = BreakerPolicy(),
@@ -239,6 +242,7 @@ class BackendGuard:
         self._calls_left = calls_left
         self._tell = tell
         self._retry = retry
+        self._total = retry.total if patience is None else min(retry.total, patience)
         self._breaker = _Breaker(breaker)
         self._clock = clock
         self._sleep = sleep
@@ -259,7 +263,7 @@ class BackendGuard:
                 return await self._try(operation, attempt)
             except (BackendUnreachableError, ThrottledError) as error:
                 wait = self._wait_before(number, error)
-                late = self._clock() + wait - started > self._retry.total
+                late = self._clock() + wait - started > self._total
                 if (
                     number == tries
                     or late

@@ -28,6 +28,9 @@ _FEW: Final = 8
 """Calls that one read may make, a login and tries again among them."""
 _SPENT_S: Final = 30.0
 """Seconds after which a budget that was spent is asked for again."""
+_AGAIN_S: Final = 5.0
+"""Seconds within which a call is tried again. Whoever reads waits for twice that: they are
+told that a backend asks for fewer calls, not that it was late."""
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +109,9 @@ class OpenBackends:
                     limited = per_day_of(held.spec) is not None
                     calls = await self._budgets.take(tenant, held.spec) if limited else None
                     opened = held.opened = await held.stack.enter_async_context(
-                        self._backends.open(held.spec, tenant, calls_left=calls)
+                        self._backends.open(
+                            held.spec, tenant, calls_left=calls, patience=_AGAIN_S
+                        )
                     )
                 elif self._is_short(held, opened):
                     calls = await self._budgets.take(tenant, held.spec)

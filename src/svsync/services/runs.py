@@ -87,6 +87,7 @@ class Backends(Protocol):
         tenant: TenantId,
         *,
         calls_left: int | None = None,
+        patience: float | None = None,
         trial: bool = False,
     ) -> AbstractAsyncContextManager[OpenBackend]:
         """The backend, open until the block ends.
@@ -95,7 +96,8 @@ class Backends(Protocol):
         backend of the API has to be what somebody authorised: `authorisation_changed`.
 
         `calls_left`: so many calls may go out, logins too, and the next one raises a
-        BackendError with code `call_budget_spent`; None: as many as are made.
+        BackendError with code `call_budget_spent`; None: as many as are made. `patience`:
+        seconds after which no call is tried again; None: as long as a run has time for.
         """
         ...
 
