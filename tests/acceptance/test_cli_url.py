@@ -269,7 +269,7 @@ async def test_address_and_token_are_taken_before_and_after_the_verb(far: Far) -
         (("status", "--watch"), "--watch"),
         (("backends", "pause", "--all"), "without --url"),
         (("secrets", "get", "../a"), "the path cannot be one"),
-        (("run-once", "--backend", "fed_a"), "asks no service: SVSYNC_URL is set"),
+        (("run-once", "--backend", "fed_a"), "asks no service: unset SVSYNC_URL"),
         (("tokens", "list", "--url", "https://a.example"), "leave --url out"),
         (("config", "check", "--url", "https://a.example"), "leave --url out"),
         (("auth", "whoami", "--url", "http://svsync.internal"), "--url must begin with https"),

@@ -97,7 +97,7 @@ def test_address_in_the_environment_stops_what_would_go_to_another_store() -> No
         args = parsed(words)
         assert counterpart(args) is args.command
     for words in ("tokens list", "migrate", "doctor", "retention run"):
-        with pytest.raises(UsageError, match="SVSYNC_URL is set"):
+        with pytest.raises(UsageError, match="unset SVSYNC_URL"):
             counterpart(parsed(words))
 
 

@@ -44,7 +44,7 @@ def counterpart(args: argparse.Namespace) -> Command:
     _, verb, *_ = args.words.split()
     if args.service is None and verb in _NEEDS_NO_STORE:
         return here
-    given = "SVSYNC_URL is set: unset it" if args.service is None else "leave --url out"
+    given = "unset SVSYNC_URL" if args.service is None else "leave --url out"
     raise UsageError(
         f"`{args.words}` asks no service: {given}, and run it on the machine of the store"
     )
