@@ -8,7 +8,6 @@ as the module describes it.
 
 import traceback
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,10 +126,10 @@ quick = settings(max_examples=80, deadline=None)
 
 @quick
 @given(bindings, bindings)
-@example(replace(PLACE, path=LocalPath("ab")), replace(PLACE, path=LocalPath("a"), extra="b"))
+@example(PLACE._replace(path=LocalPath("ab")), PLACE._replace(path=LocalPath("a"), extra="b"))
 @example(
-    replace(PLACE, purpose=Purpose.VALUE, path=LocalPath("")),
-    replace(PLACE, purpose=Purpose.RAW, path=LocalPath("ue")),
+    PLACE._replace(purpose=Purpose.VALUE, path=LocalPath("")),
+    PLACE._replace(purpose=Purpose.RAW, path=LocalPath("ue")),
 )
 def test_no_two_places_have_the_same_associated_data(one: Binding, other: Binding) -> None:
     assert (one.associated_data() == other.associated_data()) is (one == other)
@@ -146,18 +145,18 @@ def test_whatever_is_sealed_opens_again(place: Binding, plaintext: bytes, nonce:
 @pytest.mark.parametrize("purpose", Purpose)
 def test_a_sealed_text_opens_for_its_own_purpose_alone(purpose: Purpose) -> None:
     cipher = cipher_of(KEY)
-    sealed = seal(cipher, NONCE, replace(PLACE, purpose=purpose), b"v")
+    sealed = seal(cipher, NONCE, PLACE._replace(purpose=purpose), b"v")
     for other in set(Purpose) - {purpose}:
         with pytest.raises(KeyServiceError):
-            open_sealed(cipher, NONCE, replace(PLACE, purpose=other), sealed)
+            open_sealed(cipher, NONCE, PLACE._replace(purpose=other), sealed)
 
 
 @pytest.mark.parametrize(
     "place",
     [
-        replace(PLACE, version=-1),
-        replace(PLACE, tenant_id=TenantId(2**64)),
-        replace(PLACE, format=256),
+        PLACE._replace(version=-1),
+        PLACE._replace(tenant_id=TenantId(2**64)),
+        PLACE._replace(format=256),
     ],
 )
 def test_a_number_that_does_not_fit_is_a_mistake_of_the_caller(place: Binding) -> None:
@@ -225,7 +224,7 @@ def test_a_key_of_another_length_is_no_key(size: int) -> None:
 
 
 def test_a_failure_to_open_tells_nothing_of_what_it_saw() -> None:
-    place = replace(PLACE, extra="c4n4ry")
+    place = PLACE._replace(extra="c4n4ry")
     with pytest.raises(KeyServiceError) as refused:
         open_sealed(cipher_of(KEY), NONCE, place, b"c4n4ry" * 8)
     assert str(refused.value) == "a sealed value does not open"

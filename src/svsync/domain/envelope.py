@@ -20,9 +20,8 @@ width, so no two bindings have the same associated data.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -65,8 +64,7 @@ class KeyPurpose(StrEnum):
     AUDIT_SIGN = "audit_sign"
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """The one place in which a sealed text opens.
 
     `extra` is the identity of what a secret has more than one of, such as the

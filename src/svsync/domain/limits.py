@@ -31,7 +31,7 @@ class ApiRates:
     admin: float | None = 100.0
 
     def of(self, category: Category) -> float | None:
-        rate: float | None = getattr(self, category.value)
+        rate: float | None = getattr(self, category)
         return rate
 
 

@@ -177,9 +177,9 @@ def identify(
             else:
                 text = bearer(request)
                 rights = authority.recall(text) if often else None
+                request[FRESH] = rights is None
                 if rights is None:
                     rights = await authority.verify(text, origin_of(request))
-                    request[FRESH] = True
                 request[RIGHTS], caller = rights, rights.caller
             request[CALLER] = caller
             limits.take(caller, request.method, request.path)

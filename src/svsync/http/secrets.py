@@ -88,16 +88,19 @@ class SecretRoutes:
         ]
 
     async def read(self, request: web.Request) -> web.Response:
-        asked = read_query(request, _READ_QUERY) if request.query_string else {}
-        path = path_of(request)
-        if asked.get("versions"):
-            return await self._history(request, path, asked)
-        for name in ("limit", "cursor"):
-            if name in asked:
-                raise RequestError(422, "is for versions=true", code="invalid_field", field=name)
+        path, version = path_of(request), None
+        if request.query_string:
+            asked = read_query(request, _READ_QUERY)
+            if asked.get("versions"):
+                return await self._history(request, path, asked)
+            for name in ("limit", "cursor"):
+                if name in asked:
+                    problem = "is for versions=true"
+                    raise RequestError(422, problem, code="invalid_field", field=name)
+            version = asked.get("version")
         slug, began = request[RIGHTS].caller.slug, self._clock()
         try:
-            found = await self._found(request, path, asked.get("version"))
+            found = await self._found(request, path, version)
         except Exception as failed:
             mode, status = _outcome(failed)
             self._meter.read_served(slug, mode, status, self._clock() - began)
@@ -114,7 +117,7 @@ class SecretRoutes:
     async def _found(self, request: web.Request, path: LocalPath, version: int | None) -> Secret:
         rights, call = request[RIGHTS], call_of(request)
         try:
-            return await self._reading.read(call, rights, path, version, fresh=FRESH in request)
+            return await self._reading.read(call, rights, path, version, fresh=request[FRESH])
         except StaleRightsError:
             rights = request[RIGHTS] = await self._authority.verify(
                 bearer(request), origin_of(request)
@@ -131,7 +134,7 @@ class SecretRoutes:
                 422, "is for one of them: leave it or versions out", code="invalid_field",
                 field="version",
             )  # fmt: skip
-        if FRESH not in request:
+        if not request[FRESH]:
             request[RIGHTS] = await self._authority.verify(bearer(request), origin_of(request))
         rights = request[RIGHTS]
         call = replace(call_of(request), caller=rights.caller)
