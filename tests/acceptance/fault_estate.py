@@ -113,6 +113,15 @@ class Store:
         await self._stack.aclose()
         await self._up()
 
+    async def kill(self) -> None:
+        """Kill every process of it (`kill -9`), and start it again."""
+        pid = (self._folder / "postgres/data/postmaster.pid").read_text().split()[0]
+        for process in (pid, *_children(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        await self._stack.aclose()
+        await self._up()
+
     async def _up(self) -> None:
         self.server = await self._stack.enter_async_context(self._made(self._folder))
 
@@ -124,6 +133,10 @@ class Store:
             ways = [_pass_on(reader, up_writer), _pass_on(up_reader, writer)]
             await asyncio.gather(*ways)
         writer.close()
+
+
+def _children(pid: str) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

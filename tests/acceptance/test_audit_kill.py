@@ -1,11 +1,12 @@
-"""Under a load of reads the service is killed and the store crashes: has each answer that a
-client saw its row, and do the chains fit?"""
+"""Under a load of reads the service and the store are killed: has each answer that a client saw
+its row, do the chains fit, and is whatever somebody does to a row found and named?"""
 
 import asyncio
 import json
+import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.program import Program
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 KIND = "embedded"
-FAULTS = 6
+FAULTS = 8
 READERS = 16
 PATHS = [f"app/{n}" for n in range(8)]
 
@@ -87,11 +88,14 @@ async def test_each_answer_that_was_seen_has_its_row_whatever_dies(state_dir: Pa
         try:
             for fault in range(FAULTS):
                 await _more(readers, draw.randint(50, 400))
-                if fault % 2:
-                    await store.restart(crash=True)
-                else:
-                    served = await _killed(served, program, *at)
-                    place[0] = (await served.says("serving"))["address"]
+                match fault % 4:
+                    case 0 | 2:
+                        served = await _killed(served, program, *at)
+                        place[0] = (await served.says("serving"))["address"]
+                    case 1:
+                        await store.kill()
+                    case 3:
+                        await _kill_one_backend(store, draw)
             await _more(readers, 200)
             assert await served.stopped() == 0
         finally:
@@ -107,17 +111,73 @@ async def test_each_answer_that_was_seen_has_its_row_whatever_dies(state_dir: Pa
             await _signed(store)
         finally:
             await last.aclose()
-        said = await program("audit", "verify", "--anchor", str(kept), "--json", *at)
-        report = said.json
-        assert (said.code, report["fits"]) == (0, True), report
+
+        async def verify() -> Any:
+            said = await program("audit", "verify", "--anchor", str(kept), "--json", *at)
+            assert said.code == (0 if said.json["fits"] else 1)
+            return said.json
+
+        report = await verify()
+        assert report["fits"], report
         assert report["anchored"] >= 1
         assert report["rows"] >= sum(len(reader.seen) for reader in readers)
+        await _tampered(store, draw, verify)
+        assert (await verify())["fits"], "what was done to the log is undone"
 
 
 async def _killed(served: Served, program: Program, *at: str) -> Served:
     served.tell(signal.SIGKILL)
     await served.aclose()
     return await start_serving(program, *at)
+
+
+async def _kill_one_backend(store: Store, draw: random.Random) -> None:
+    """`kill -9` of a process that serves one connection: PostgreSQL ends all the others, and
+    recovers as after a crash."""
+    async with connected(store.admin) as admin:
+        rows: list[Any] = await admin.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND pid <> pg_backend_pid() ORDER BY pid"
+        )
+    os.kill(draw.choice(rows)["pid"], signal.SIGKILL)
+
+
+FLIPPED = "UPDATE audit SET decision = 'deny' WHERE chain_id = {c} AND seq = {s}"
+KEPT = "DELETE FROM audit WHERE chain_id = {c}", "INSERT INTO audit SELECT * FROM kept"
+REMOVED = "DELETE FROM audit WHERE chain_id = {c} AND seq = {s}"
+REORDERED = (
+    "UPDATE audit SET seq = CASE seq WHEN {s} THEN -1 ELSE {s} END"
+    " WHERE chain_id = {c} AND seq IN ({s}, {s} + 1)",
+    "UPDATE audit SET seq = {s} + 1 WHERE chain_id = {c} AND seq = -1",
+)
+
+
+async def _tampered(
+    store: Store, draw: random.Random, verify: Callable[[], Awaitable[Any]]
+) -> None:
+    """Somebody who owns the database flips, removes and reorders rows: each is named."""
+    async with connected(store.admin) as admin:
+        chain = await admin.fetchval(
+            "SELECT chain_id FROM audit WHERE tenant_id = 1 GROUP BY chain_id"
+            " ORDER BY count(*) DESC, chain_id LIMIT 1"
+        )
+        last = await admin.fetchval("SELECT max(seq) FROM audit WHERE chain_id = $1", chain)
+        await admin.execute(f"CREATE TABLE kept AS SELECT * FROM audit WHERE chain_id = {chain}")
+        await admin.execute("ALTER TABLE audit DISABLE TRIGGER USER")
+        for statements in ((FLIPPED,), (REMOVED,), REORDERED):
+            row = draw.randint(2, last - 2)
+            for statement in statements:
+                done = await admin.execute(statement.format(c=chain, s=row))
+                assert not done.endswith(" 0"), statement
+            report = await verify()
+            first = report["first_misfit"]
+            assert not report["fits"]
+            assert (first["kind"], first["chain"]) == ("row", chain), report
+            assert first["seq"] in (row, row + 1), (statements, row, report)
+            for statement in KEPT:
+                await admin.execute(statement.format(c=chain))
+        await admin.execute("ALTER TABLE audit ENABLE TRIGGER USER")
+        await admin.execute("DROP TABLE kept")
 
 
 async def _compare(store: Store, seen: dict[str, tuple[str, int]]) -> None:
