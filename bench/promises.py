@@ -179,3 +179,5 @@ def reads(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
         True,
         rounds=tuple(r["through"]["per_second"] / r["own"]["per_second"] for r in rounds),
     )
+    size = middle(r["row"]["bytes"] for r in rounds)
+    yield Figure("bytes a row of the audit log, indexes included", f"{size:,.0f} B", "", size, 600)

@@ -5,7 +5,9 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import asyncpg
 
 from bench.programs import Result, ended, run_program, started
 from bench.rig import MOUNT, Source, fresh_database, name_of
@@ -36,8 +38,10 @@ async def read_rounds(
     made = []
     paths = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(min(20, source.count))]
     async with (
-        _prepared(server, state, "reads_few", few) as one,
-        _prepared(server, state, "reads_many", many) as thousands,
+        fresh_database(server, "reads_few") as dsn,
+        fresh_database(server, "reads_many") as other,
+        _prepared(dsn, state, few) as one,
+        _prepared(other, state, many) as thousands,
         _proxied(server, state, source) as through,
         _nothing() as url,
     ):
@@ -55,8 +59,26 @@ async def read_rounds(
             every = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(source.count)]
             bao = {"url": source.url, "paths": every, "tokens": [source.token]}
             seen["own"] = await _asked(bao, "X-Vault-Token", "", seconds, _THROUGH)
+            seen["row"] = {"bytes": await _bytes_a_row(dsn)}
             made.append(seen)
     return made
+
+
+_BYTES_A_ROW: Final = """
+SELECT (SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits
+        WHERE inhparent = 'audit'::regclass)::float8 / (SELECT count(*) FROM audit)
+"""
+
+
+async def _bytes_a_row(dsn: str) -> float:
+    """Of the audit log of a database, its indexes included."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn)
+    try:
+        await connection.execute("SELECT set_config('svsync.tenants', '1', false)")
+        found: float = await connection.fetchval(_BYTES_A_ROW)
+    finally:
+        await connection.close()
+    return found
 
 
 async def _asked(
@@ -73,14 +95,11 @@ async def _asked(
 
 
 @asynccontextmanager
-async def _prepared(
-    server: EmbeddedPostgres, state: Path, name: str, given: Result
-) -> AsyncIterator[Result]:
-    async with fresh_database(server, name) as dsn:
-        made = await run_program("bench.svsync_reads", dsn=dsn, state_dir=str(state), **given)
-        paths = [f"/v1/secrets/{path}" for path in made["paths"]]
-        async with serving(dsn, state, "--role", "api") as service:
-            yield {"url": service.url, "paths": paths, "tokens": made["tokens"]}
+async def _prepared(dsn: str, state: Path, given: Result) -> AsyncIterator[Result]:
+    made = await run_program("bench.svsync_reads", dsn=dsn, state_dir=str(state), **given)
+    paths = [f"/v1/secrets/{path}" for path in made["paths"]]
+    async with serving(dsn, state, "--role", "api") as service:
+        yield {"url": service.url, "paths": paths, "tokens": made["tokens"]}
 
 
 @asynccontextmanager
