@@ -109,9 +109,7 @@ class OpenBackends:
                     limited = per_day_of(held.spec) is not None
                     calls = await self._budgets.take(tenant, held.spec) if limited else None
                     opened = held.opened = await held.stack.enter_async_context(
-                        self._backends.open(
-                            held.spec, tenant, calls_left=calls, patience=_AGAIN_S
-                        )
+                        self._backends.open(held.spec, tenant, calls_left=calls, patience=_AGAIN_S)
                     )
                 elif self._is_short(held, opened):
                     calls = await self._budgets.take(tenant, held.spec)
