@@ -18,7 +18,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Flaky, Unsatisfiable
-from schemathesis import Case, GenerationMode
+from schemathesis import GenerationMode
 from schemathesis.core.failures import FailureGroup
 from tests.api import BACKENDS, DOCUMENT, Front
 from tests.house import BACKEND
@@ -34,6 +34,7 @@ ROUNDS: Final = 8 * TIMES
 SCENARIOS: Final = 5
 """Of each round, at most."""
 STEPS: Final = 8
+Case = schemathesis.Case[Any]
 CHECKS: Final = {
     # A backend that cannot be reached is no mistake of ours; another check sees what is declared.
     "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "502", "503", "504"]},
@@ -108,7 +109,7 @@ class Steering:
             check()
         except FailureGroup as group:
             for failure in group.exceptions:
-                sent = f"{case.method} {case.formatted_path} {case.query} {case.body}"[:500]
+                sent = f"{case.method} {case.formatted_path} {case.query} {case.body!r}"[:500]
                 self.failures.setdefault((_name(case), failure.title), f"{failure}\n{sent}")
 
     def told(self) -> str:
