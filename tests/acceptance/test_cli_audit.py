@@ -1,19 +1,22 @@
 """Can an operator ask the audit log, and tell whether it is whole, as the guides print it?"""
 
+import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest_asyncio
 from tests.house import TENANT, House, house
+from tests.moto import KEYS, Bucket, bucket, moto
 from tests.postgres import connected
 from tests.program import Program
 
 from svsync.anchors.file import FileAnchor
 from svsync.domain.audit import Decision, Entry
+from svsync.registry import anchors
 from svsync.services.checkpoints import Checkpoints
 
-__all__ = ["house"]
+__all__ = ["bucket", "house", "moto"]
 
 
 @dataclass
@@ -148,6 +151,38 @@ async def test_checkpoints_cut_off_after_anchoring_are_found_with_the_anchor(
     said = await office.program("audit", "verify", "--anchor", str(office.anchor))
     assert said.code == 1
     assert "line 1, checkpoint 1" in said.sentences[-1]
+
+
+async def test_places_of_the_configuration_are_fetched(office: Office, bucket: Bucket) -> None:
+    entry = {
+        "anchor": "s3",
+        "bucket": bucket.name,
+        "prefix": "log",
+        "endpoint_url": bucket.url,
+        "credentials_path": "env:AUDIT_KEYS",
+    }
+    config = office.program.folder / "svsync.yaml"
+    config.write_text(json.dumps({"allow_loopback": True, "audit_anchors": [entry]}))
+    settings = replace(office.house.app.settings, audit_anchors=(entry,))
+    keys = {"AUDIT_KEYS": json.dumps(KEYS)}
+    await office.record("app/a")
+    app = office.house.app
+    await Checkpoints(app.db, app.signing, anchors(settings, keys)).run()
+    asked = ("audit", "verify", "--config", str(config), "--anchor")
+    place = f"s3:{bucket.url}/{bucket.name}/log"
+    said = await office.program(*asked, place, "--json", **keys)
+    assert (said.code, said.json["fits"], said.json["anchored"]) == (0, True, 1)
+    [key] = await bucket.keys()
+    await bucket.put(key, "{}")
+    said = await office.program(*asked, place, **keys)
+    assert said.code == 1
+    assert "first checkpoint 1: " in said.sentences[-1]
+    said = await office.program(*asked, f"{place}/other", **keys)
+    assert said.code == 2
+    assert place in said.sentence
+    said = await office.program(*asked, place)
+    assert said.code == 1
+    assert "env:AUDIT_KEYS" in said.sentences[-1]
 
 
 async def test_key_is_the_public_half_that_signatures_are_checked_with(office: Office) -> None:

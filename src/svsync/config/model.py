@@ -163,8 +163,8 @@ class Settings:
     )
     event_loop: EventLoop = setting(
         choice(EventLoop),
-        "What `serve` runs on: `uvloop`, where it is installed, answers more with the same "
-        "processor; `asyncio` is Python's own, for when in doubt.",
+        "What `serve` runs on: `uvloop`, where it is installed, or `asyncio`, which is Python's "
+        "own.",
         default="uvloop",
     )
     base_url: str | None = setting(
