@@ -170,14 +170,14 @@ async def test_places_of_the_configuration_are_fetched(office: Office, bucket: B
     await Checkpoints(app.db, app.signing, anchors(settings, keys)).run()
     asked = ("audit", "verify", "--config", str(config), "--anchor")
     place = f"s3:{bucket.url}/{bucket.name}/log"
-    said = await office.program(*asked, place, "--json", **keys)
+    said = await office.program(*asked, place, "--json", AUDIT_KEYS=keys["AUDIT_KEYS"])
     assert (said.code, said.json["fits"], said.json["anchored"]) == (0, True, 1)
     [key] = await bucket.keys()
     await bucket.put(key, "{}")
-    said = await office.program(*asked, place, **keys)
+    said = await office.program(*asked, place, AUDIT_KEYS=keys["AUDIT_KEYS"])
     assert said.code == 1
     assert "first checkpoint 1: " in said.sentences[-1]
-    said = await office.program(*asked, f"{place}/other", **keys)
+    said = await office.program(*asked, f"{place}/other", AUDIT_KEYS=keys["AUDIT_KEYS"])
     assert said.code == 2
     assert place in said.sentence
     said = await office.program(*asked, place)
