@@ -13,7 +13,7 @@ from tests.writes import there, written_through
 from svsync.bus.local import LocalSignals
 from svsync.domain.errors import BackendUnreachableError
 from svsync.domain.federation import ConflictPolicy, RuleSpec, Writes
-from svsync.domain.ids import RunId
+from svsync.domain.ids import RunId, TenantId
 from svsync.services.sync import intake
 from svsync.services.workers import Workers
 from svsync.store import queue, schedule
@@ -95,6 +95,49 @@ async def test_what_somebody_named_goes_before_the_schedule(house: House) -> Non
     async with house.app.db.transaction_of([TENANT]) as tx:
         [oldest, _] = await schedule.candidates(tx, 10)
     assert oldest.run != named, "what has waited long is not overtaken for ever"
+
+
+COPIES = """
+INSERT INTO {table} SELECT (jsonb_populate_record(x, jsonb_build_object('tenant_id', $1::int,
+  'backend_id', 'fed_' || n, 'name', 'copy ' || n, 'run_id', 'run_' || $1 || '_' || n))).*
+FROM {table} x, generate_series(1, $2::int) n WHERE x.tenant_id = 1 AND x.backend_id = $3
+"""
+
+
+async def test_few_runs_of_one_tenant_are_among_the_first_beside_many_of_another(
+    house: House,
+) -> None:
+    await house.run()
+    await house.admin.execute("DELETE FROM runs WHERE state <> 'queued'")
+    await scheduling(house, LocalSignals()).trigger(TENANT, BACKEND, full=True)
+    await house.admin.execute("INSERT INTO tenants (tenant_id, slug) VALUES (2, 'other')")
+    for tenant, many in ((1, 100), (2, 1)):
+        for table in ("backends", "backend_health", "runs"):
+            await house.admin.execute(COPIES.format(table=table), tenant, many, BACKEND)
+    await house.admin.execute("UPDATE runs SET queued_at = now() WHERE tenant_id = 2")
+    async with house.app.db.transaction_of([TENANT, TenantId(2)]) as tx:
+        found = await schedule.candidates(tx, 32)
+    equals = [one for one in found if one.rank == found[0].rank]
+    assert [one.tenant for one in equals].count(TenantId(2)) == 1
+    assert len(equals) == 9, "so many of a tenant count as one"
+
+
+async def test_processes_take_equals_in_orders_of_their_own(house: House) -> None:
+    await house.run()
+    await house.admin.execute("DELETE FROM runs WHERE state <> 'queued'")
+    await scheduling(house, LocalSignals()).trigger(TENANT, BACKEND, full=True)
+    for table in ("backends", "backend_health", "runs"):
+        await house.admin.execute(COPIES.format(table=table), 1, 3, BACKEND)
+    seen: list[list[str]] = []
+
+    def turn_round(equals: list[schedule.Candidate]) -> None:
+        seen.append([one.run for one in equals])
+        equals.reverse()
+
+    workers = Workers(house.app.db, house.app.runs, LocalSignals(), slots=1, shuffle=turn_round)
+    await workers._look()
+    assert [one.run for one in workers._found] == seen[0][::-1]
+    assert len(workers._found) == 4
 
 
 # --- stopped ----------------------------------------------------------------------
