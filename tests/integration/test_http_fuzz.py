@@ -128,6 +128,16 @@ async def test_a_path_that_is_read_through_arrives_as_it_was_named(
         assert store.targets[-1] == ("GET", f"/v1/kv/data/{path}")
 
 
+@pytest.mark.parametrize("path", ["a%0ab", "%0a", "a%0d%0a/b", "a%00", "a/", "..%2fa", "%2e%2e"])
+async def test_a_path_that_no_secret_can_have_is_told_as_that_by_each_method(
+    front: Front, path: str
+) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        sent = request_of(front, method, f"/v1/secrets/{path}".encode(), body=b'{"data": {}}')
+        answer = await answered(front, sent)
+        assert (answer.status, answer.code) == (422, "illegal_path")
+
+
 # --- bodies ---------------------------------------------------------------------------
 
 NUMBERS: Final = (

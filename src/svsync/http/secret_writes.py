@@ -173,7 +173,7 @@ class SecretWriteRoutes:
         self._writes = writes
 
     def routes(self) -> list[web.RouteDef]:
-        one = "/v1/secrets/{path:.+}"
+        one = "/v1/secrets/{path:(?s:.+)}"
 
         def done(
             action: str, handler: Callable[[web.Request, Caller], Awaitable[web.StreamResponse]]

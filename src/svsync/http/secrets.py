@@ -84,7 +84,7 @@ class SecretRoutes:
         listed = for_scope(Scope.SECRETS_READ, "secret.list", self.list_secrets, recorded=False)
         return [
             web.get("/v1/secrets", aged(listed)),
-            web.get("/v1/secrets/{path:.+}", recalling(self.read)),
+            web.get("/v1/secrets/{path:(?s:.+)}", recalling(self.read)),
         ]
 
     async def read(self, request: web.Request) -> web.Response:
