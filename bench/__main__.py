@@ -290,7 +290,7 @@ async def run(plan: Plan, names: Sequence[str], keep: bool) -> list[Figure]:
 
 def _how(measured: Mapping[str, Any]) -> str:
     parts = ", ".join(
-        f"{name} on {found['on']} ({found['minutes']} minutes, load average {found['load']})"
+        f"{name} on {found['on']} (load average {found['load']})"
         for name, found in measured.items()
     )
     return (

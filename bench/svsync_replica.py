@@ -64,10 +64,10 @@ async def main(given: Result) -> Result:
     ):
         signals = LocalSignals()
         scheduling = Scheduling(app.db, signals, ids=new_id, health_interval=60)
-        workers = Workers(app.db, app.runs, signals, slots=SLOTS)
         name = f"bench:{os.getpid()}"
+        workers = Workers(app.db, app.runs, signals, slots=SLOTS, name=name)
         works: list[Coroutine[Any, Any, None]] = [
-            keep_beating(app.db, signals, name, roles=["worker"], version=__version__),
+            keep_beating(app.db, signals, name, roles=["scheduler", "worker"], version=__version__),
             keep_schedule(scheduling),
             keep_delivering(deliveries, signals),
         ]

@@ -506,8 +506,21 @@ def _refuse_other_endpoints(spec: BackendSpec, path: str, shown: Mapping[str, An
 
 def new_id(prefix: str) -> str:
     """`run_…`, `cfl_…`, `evt_…`: a UUIDv7 (RFC 9562) in hex, so ids sort by their moment."""
+    return _id_of(prefix, int.from_bytes(entropy.token_bytes(10)))
+
+
+_CHANCE = random.Random(entropy.token_bytes(32))  # noqa: S311 - what it draws may be guessed
+os.register_at_fork(after_in_child=lambda: _CHANCE.seed(entropy.token_bytes(32)))
+
+
+def passing_id(prefix: str) -> str:
+    """The same for what is named a thousand times a second, as requests are, and by whose id
+    nothing can be had: the system's own randomness costs a call to it each time."""
+    return _id_of(prefix, _CHANCE.getrandbits(80))
+
+
+def _id_of(prefix: str, bits: int) -> str:
     moment = time.time_ns() // 1_000_000
-    bits = int.from_bytes(entropy.token_bytes(10))
     value = (moment & (1 << 48) - 1) << 80 | 0x7 << 76 | (bits >> 68 & 0xFFF) << 64
     value |= 0b10 << 62 | bits & ((1 << 62) - 1)
     return f"{prefix}_{value:032x}"

@@ -18,7 +18,7 @@ class Ticks(Scheduling):
         self.seen = 0
         self.third = asyncio.Event()
 
-    async def tick(self) -> float:
+    async def tick(self, *, care: bool = True) -> float:
         self.seen += 1
         if self.seen == 3:
             self.third.set()

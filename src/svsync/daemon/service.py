@@ -178,7 +178,7 @@ class _Service:
         self._scheduling = Scheduling(
             app.db, signals, ids=new_id, health_interval=settings.health_interval, meter=meter
         )
-        self._workers = Workers(app.db, app.runs, signals, slots=SLOTS)
+        self._workers = Workers(app.db, app.runs, signals, slots=SLOTS, name=self._name)
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
         self._noticed: Counter[tuple[str, str]] = Counter()
         self._answering = 1

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from svsync.app import new_id
+from svsync.app import passing_id
 from svsync.domain import errors
 from svsync.domain.access import ForbiddenError, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
@@ -113,7 +113,7 @@ def make_server(
     api: Api,
     *,
     trusted_proxies: Sequence[str] = (),
-    ids: Callable[[str], str] = new_id,
+    ids: Callable[[str], str] = passing_id,
     clock: Callable[[], float] = time.monotonic,
     limits: Limits | None = None,
     tracer: Tracer = UNTRACED,

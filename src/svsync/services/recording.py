@@ -69,9 +69,11 @@ class Access(ABC):
         version: of that, None for the current one.
         known: nonce of a ciphertext that is at hand, and `row_rev` of its secret: what has
             these is left out then.
+        done: told what came of it; there from `submit` on.
     """
 
     __slots__ = ("done", "known", "path", "tenant", "version")
+    done: "asyncio.Future[None]"
 
     def __init__(
         self,
@@ -84,7 +86,6 @@ class Access(ABC):
         self.path = path
         self.version = version
         self.known = known
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @abstractmethod
     def settle(self, row: Row) -> Entry | None:
@@ -204,6 +205,8 @@ class Recorder:
 
     def __init__(self, db: Database, writer: str, *, audit_timeout: float) -> None:
         self._db = db
+        # Kept: to ask for the loop that runs is a system call, and there are thousands a second.
+        self._loop = asyncio.get_running_loop()
         self._slots = [
             _Slot(db, f"{writer}:{number}", audit_timeout) for number in range(1, SLOTS + 1)
         ]
@@ -231,6 +234,7 @@ class Recorder:
             raise _stopping()
         if self._many >= ROOM:
             raise OverloadedError("more requests wait than can be answered soon: try again")
+        access.done = self._loop.create_future()
         self._waiting.setdefault(access.tenant, deque()).append(access)
         self._many += 1
         self._filled.set()

@@ -40,8 +40,8 @@ EVENTS: Final = "events"
 """The topic that is woken when there may be something to tell by webhooks."""
 TICK_S: Final = 1.0
 SOONEST_S: Final = 0.25
-"""Seconds between two ticks at least. Where there are many backends the next one is always
-due, and each tick is work that every process does, on rows that others lock as well."""
+"""Seconds between two ticks of all processes together at least. Where there are many backends
+the next one is always due, and each tick is work on rows that others lock as well."""
 AT_ONCE: Final = 1_000
 """Backends that one tick makes runs for at most; the next tick takes the others."""
 OVERDUE_S: Final = 5.0
@@ -144,22 +144,25 @@ class Scheduling:
 
     # --- due ----------------------------------------------------------------------
 
-    async def tick(self) -> float:
+    async def tick(self, *, care: bool = True) -> float:
         """Make the runs that are due; seconds until the next tick is worth while.
+
+        `care`: also look for what no run looks after.
 
         Raises StoreError: nothing was lost, the next tick does it.
         """
         tenants = await federation.active(self._db)
         async with self._db.transaction_of(tenants) as tx:
-            due, seconds = await schedule.next_due(tx)
+            due, seconds, looking = await schedule.next_due(tx)
             made = 0
             if due:
                 ids = [self._run_id() for _ in range(min(due, AT_ONCE))]
                 made = await schedule.enqueue_due(tx, ids, probe_every=self._health_interval)
-        made += await self._take_care(tenants)
+        if care:
+            made += await self._take_care(tenants)
         if made:
             await self._signals.wake(RUNS)
-        return TICK_S if seconds is None else min(TICK_S, max(SOONEST_S, seconds))
+        return TICK_S if seconds is None else min(TICK_S, max(SOONEST_S * looking, seconds))
 
     async def _take_care(self, tenants: Sequence[TenantId]) -> int:
         """What no run looks after: runs of dead workers, pushes that nobody ended, backends
@@ -230,6 +233,7 @@ async def keep_schedule(scheduling: Scheduling) -> None:
     A store that is away is waited for; it is told of once.
     """
     due, away = asyncio.Event(), False
+    now, care_at = asyncio.get_running_loop().time, 0.0
     # In the loop itself: an event may not be set by a thread, and one that waits for a thread
     # when the schedule ends would be told as an error.
     clock = AsyncIOScheduler(
@@ -241,8 +245,11 @@ async def keep_schedule(scheduling: Scheduling) -> None:
     clock.start()
     try:
         while True:
+            care = now() >= care_at
+            if care:
+                care_at = now() + TICK_S  # where many backends are due, there are more ticks
             try:
-                wait = await scheduling.tick()
+                wait = await scheduling.tick(care=care)
                 if away:
                     get_logger().info("schedule_goes_on")
                 away = False

@@ -2,18 +2,18 @@
 
 Several processes have one each. Which runs could begin is looked up for all tenants at
 once, best first, some more of them than there is room for; each is then claimed by itself,
-and whoever comes second finds nothing. Among equals each process takes them in an order of
-its own, so that they seldom meet; and it looks again when a signal comes, when it has come
-to the end of what it found, or after a second.
+and whoever comes second finds nothing. So that they seldom meet, each process begins with
+its own share of what the schedule made, by the names of the runs; what is urgent is begun by
+whoever can. It looks again when a signal comes, when it has come to the end of what it found,
+or after a second.
 """
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import groupby
 from typing import Final
+from zlib import crc32
 
 from svsync.domain.errors import (
     BackendBusyError,
@@ -34,7 +34,7 @@ from svsync.store.schedule import Candidate
 POLL_S: Final = 1.0
 """Seconds between two looks when no signal comes."""
 AHEAD: Final = 4
-"""So many times as many runs are looked up as one process works at a time."""
+"""So many times as many runs are looked up as all processes work at a time."""
 AGAIN_S: Final = 5.0
 """Seconds for which this process leaves a run alone that it could not begin."""
 LAST_S: Final = 5.0
@@ -51,9 +51,10 @@ class Workers:
         signals: Signals,
         *,
         slots: int,
+        name: str = "",
         clock: Callable[[], float] = time.monotonic,
-        shuffle: Callable[[list[Candidate]], None] = random.shuffle,
     ) -> None:
+        """`name`: of this process, as it tells it (`instances`)."""
         self._db = db
         self._runs = runs
         self._signals = signals
@@ -61,7 +62,7 @@ class Workers:
         self._clock = clock
         self._at_work: dict[RunId, asyncio.Task[None]] = {}
         self._left_alone: dict[RunId, float] = {}
-        self._shuffle = shuffle
+        self._name = name
         self._found: deque[Candidate] = deque()
         self._look_at = 0.0
         self._stopping = False
@@ -118,13 +119,13 @@ class Workers:
         self._left_alone = {run: at for run, at in self._left_alone.items() if at > now}
         tenants = await federation.active(self._db)
         async with self._db.transaction_of(tenants, read_only=True) as tx:
-            found = await schedule.candidates(tx, AHEAD * self._slots + len(self._left_alone))
+            many, mine = await schedule.share(tx, self._name)
+            most = AHEAD * many * self._slots + len(self._left_alone)
+            found = await schedule.candidates(tx, most)
             later = await schedule.next_begin(tx)
-        self._found.clear()
-        for _, equals in groupby(found, lambda candidate: candidate.rank):
-            shuffled = list(equals)
-            self._shuffle(shuffled)
-            self._found.extend(shuffled)
+        # In their order within each half, for sorting keeps it.
+        found.sort(key=lambda one: not one.urgent and crc32(one.run.encode()) % many != mine)
+        self._found = deque(found)
         self._look_at = now + (POLL_S if later is None else min(POLL_S, max(0.01, later)))
 
     async def _work(self, tenant: TenantId, run: RunId) -> None:

@@ -27,11 +27,12 @@ async def leave(db: Database, instance: str) -> None:
     await db.fetch_global("schedule.leave", instance)
 
 
-async def next_due(tx: Transaction) -> tuple[int, float | None]:
-    """How many backends are due; seconds until the next one is, None where none ever is."""
-    row = await tx.fetchrow("schedule.next_due")
+async def next_due(tx: Transaction) -> tuple[int, float | None, int]:
+    """How many backends are due; seconds until the next one is, None where none ever is; how
+    many processes look for that, this one included."""
+    row = await tx.fetchrow("schedule.next_due", LIVE_S)
     assert row is not None
-    return row["due"], row["seconds"]
+    return row["due"], row["seconds"], max(1, row["looking"])
 
 
 async def enqueue_due(tx: Transaction, ids: Sequence[str], *, probe_every: float) -> int:
@@ -41,19 +42,26 @@ async def enqueue_due(tx: Transaction, ids: Sequence[str], *, probe_every: float
 
 
 class Candidate(NamedTuple):
-    """A run that could begin; those of one rank are as urgent as one another."""
+    """A run that could begin; `urgent`: the schedule alone did not ask for it."""
 
     tenant: TenantId
     run: RunId
-    rank: int
+    urgent: bool
 
 
 async def candidates(tx: Transaction, limit: int) -> list[Candidate]:
-    """Runs that could begin now, best first, and of one rank the longest waiting first."""
+    """Runs that could begin now, best first."""
     rows = await tx.fetch("schedule.candidates", limit)
     return [
-        Candidate(TenantId(row["tenant_id"]), RunId(row["run_id"]), row["rank"]) for row in rows
+        Candidate(TenantId(row["tenant_id"]), RunId(row["run_id"]), row["urgent"]) for row in rows
     ]
+
+
+async def share(tx: Transaction, instance: str) -> tuple[int, int]:
+    """How many processes work runs, and which of them this one is, from 0 on."""
+    row = await tx.fetchrow("schedule.share", LIVE_S, instance)
+    assert row is not None
+    return max(1, row["many"]), row["before"]
 
 
 async def next_begin(tx: Transaction) -> float | None:

@@ -85,7 +85,8 @@ CREATE TABLE backends (
   rev           bigint NOT NULL DEFAULT 1,
   created_at    timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, backend_id),
-  UNIQUE (tenant_id, name)
+  -- The name first: no plan takes this index for all backends of a tenant, one after another, where the key is meant.
+  UNIQUE (name, tenant_id)
 );
 
 CREATE TABLE backend_health (

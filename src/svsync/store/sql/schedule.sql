@@ -8,9 +8,15 @@ DELETE FROM instances WHERE instance_id = $1 OR beat_at < clock_timestamp() - in
 -- name: count_live
 SELECT count(*) AS live, count(*) FILTER (WHERE 'api' = ANY (roles)) AS answering FROM instances WHERE beat_at > clock_timestamp() - make_interval(secs => $1);
 
+-- name: share
+-- How many processes work runs, and how many of them come before this one in the order of their names.
+SELECT count(*) AS many, count(*) FILTER (WHERE instance_id < $2) AS before FROM instances
+WHERE beat_at > clock_timestamp() - make_interval(secs => $1) AND 'worker' = ANY (roles);
+
 -- name: next_due
--- How many backends are due, and seconds until the next one is.
-SELECT count(*) FILTER (WHERE h.next_due_at <= now()) AS due, extract(epoch FROM min(h.next_due_at) - now())::float8 AS seconds
+-- How many backends are due, and seconds until the next one is; how many processes look for that.
+SELECT count(*) FILTER (WHERE h.next_due_at <= now()) AS due, extract(epoch FROM min(h.next_due_at) - now())::float8 AS seconds,
+  (SELECT count(*) FROM instances WHERE beat_at > clock_timestamp() - make_interval(secs => $1) AND 'scheduler' = ANY (roles)) AS looking
 FROM backend_health h JOIN backends b USING (tenant_id, backend_id) WHERE b.state = 'active';
 
 -- name: enqueue_due
@@ -39,9 +45,9 @@ RETURNING run_id;
 
 -- name: candidates
 -- Runs that could begin now, best first: what somebody named, what was never synced, and what has waited long; then what was
--- asked for; then the schedule. Between tenants the one that has fewest at work, as if those before it had begun; some of a
--- tenant count as one, so that there are equals among which processes can choose. None while a person has stopped all runs.
-WITH busy AS (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id),
+-- asked for; then the schedule. Between tenants the one that has fewest at work, as if those before it had begun. None while a
+-- person has stopped all runs.
+WITH busy AS MATERIALIZED (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id),
 urgent AS (
   SELECT r.tenant_id, r.run_id, r.queued_at, coalesce(busy.n, 0) AS busy,
     CASE WHEN r.kind IN ('targeted', 'probe') OR h.last_success_at IS NULL OR r.queued_at < clock_timestamp() - interval '60 s' THEN 0
@@ -55,11 +61,9 @@ urgent AS (
   WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
     AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)),
 turns AS (
-  SELECT tenant_id, run_id, queued_at, class,
-    (busy + row_number() OVER (PARTITION BY tenant_id, class ORDER BY queued_at) - 1) / 8 AS turn
+  SELECT tenant_id, run_id, queued_at, class, busy + row_number() OVER (PARTITION BY tenant_id, class ORDER BY queued_at) AS turn
   FROM urgent)
-SELECT tenant_id, run_id, dense_rank() OVER (ORDER BY class, turn) AS rank FROM turns
-ORDER BY rank, queued_at LIMIT $1;
+SELECT tenant_id, run_id, class < 2 AS urgent FROM turns ORDER BY class, turn, queued_at LIMIT $1;
 
 -- name: next_begin
 -- Seconds until a waiting run may begin that may not yet; none where no such run waits.

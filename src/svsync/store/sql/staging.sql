@@ -132,7 +132,8 @@ WHERE NOT EXISTS (SELECT FROM stage s WHERE s.run_no = $1 AND s.remote_path = x.
 UPDATE todo SET kind = 'equal' WHERE run_no = $1 AND n = ANY ($2::bigint[]);
 
 -- name: guard_numbers
--- What the guards look at, before anything is fetched or asked; without the pairs that a dry run would detach first.
+-- What the guards look at, before anything is fetched or asked; without the pairs that a dry run would detach first. LATERAL …
+-- LIMIT 1: what is looked up begins with the work list, which is short, whatever the planner believes of the tables' sizes.
 SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2 AND base_kind = 'value'
           AND status NOT IN ('detached', 'standby') AND NOT (remote_path = ANY ($4::text[]))) AS known,
        count(*) FILTER (WHERE t.kind = 'unlisted' AND t.based) AS unlisted,
@@ -144,17 +145,22 @@ SELECT (SELECT count(*) FROM sync_state WHERE tenant_id = $1 AND backend_id = $2
                                        AND p.remote_path = t.remote_path AND p.status NOT IN ('detached', 'standby')
                                        -- What was settled while the run listed is newer than what was listed.
                                        AND coalesce(p.base_moved_at < $7, true))) AS backwards,
-       (SELECT count(*) FROM todo d JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path
-          AND p.status NOT IN ('detached', 'standby')
-        JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
-        JOIN versions v ON v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version
-        WHERE d.run_no = $3 AND d.kind <> 'new' AND p.rule_ord = ANY ($5::int[]) AND p.base_kind = 'value' AND s.state = 'live'
-          AND v.fp <> p.base_fp) AS pushes,
-       (SELECT count(*) FROM todo d JOIN sync_state p ON p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path
-          AND p.status NOT IN ('detached', 'standby')
-        JOIN secrets s ON s.tenant_id = $1 AND s.path = p.path
-        WHERE d.run_no = $3 AND d.kind <> 'new' AND p.rule_ord = ANY ($6::int[]) AND p.base_kind = 'value' AND s.state = 'deleted'
-          AND s.propagate) AS remote_deletes,
+       (SELECT count(*) FROM todo d CROSS JOIN LATERAL
+          (SELECT p.path, p.base_fp FROM sync_state p
+           WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path AND p.status NOT IN ('detached', 'standby')
+             AND p.rule_ord = ANY ($5::int[]) AND p.base_kind = 'value' LIMIT 1) p CROSS JOIN LATERAL
+          (SELECT s.secret_id, s.current_version FROM secrets s
+           WHERE s.tenant_id = $1 AND s.path = p.path AND s.state = 'live' LIMIT 1) s CROSS JOIN LATERAL
+          (SELECT v.fp FROM versions v
+           WHERE v.tenant_id = $1 AND v.secret_id = s.secret_id AND v.version = s.current_version LIMIT 1) v
+        WHERE d.run_no = $3 AND d.kind <> 'new' AND v.fp <> p.base_fp) AS pushes,
+       (SELECT count(*) FROM todo d CROSS JOIN LATERAL
+          (SELECT p.path FROM sync_state p
+           WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.remote_path = d.remote_path AND p.status NOT IN ('detached', 'standby')
+             AND p.rule_ord = ANY ($6::int[]) AND p.base_kind = 'value' LIMIT 1) p CROSS JOIN LATERAL
+          (SELECT s.path FROM secrets s
+           WHERE s.tenant_id = $1 AND s.path = p.path AND s.state = 'deleted' AND s.propagate LIMIT 1) s
+        WHERE d.run_no = $3 AND d.kind <> 'new') AS remote_deletes,
        (SELECT count(*) FROM todo WHERE run_no = $3) AS todo
 FROM todo t WHERE t.run_no = $3 AND NOT (t.remote_path = ANY ($4::text[]));
 
