@@ -86,9 +86,9 @@ async def test_schedule_goes_on_once_the_disk_has_space_again(
     refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     tick = Scheduling.tick
 
-    async def watched(self: Scheduling) -> float:
+    async def watched(self: Scheduling, *, care: bool = True) -> float:
         try:
-            return await tick(self)
+            return await tick(self, care=care)
         except SvsyncError as problem:
             if not refused.done():
                 refused.set_result(problem.code)
