@@ -164,7 +164,7 @@ def test_the_first_misfit_is_the_oldest_row() -> None:
 def test_place_outside_is_configured(tmp_path: Path, entry: str) -> None:
     file = tmp_path / "svsync.yaml"
     file.write_text(f"audit_anchors: [{entry}]")
-    settings = load(str(file), {})
+    settings = load(str(file), {"SVSYNC_STATE_DIR": "/srv/svsync"})
     assert len(settings.audit_anchors) == 1
 
 
@@ -196,7 +196,7 @@ def test_place_that_cannot_be_one_is_refused_with_its_line(tmp_path: Path, entry
     file = tmp_path / "svsync.yaml"
     file.write_text(f"audit_anchors: [{entry}]")
     with pytest.raises(ConfigError, match=r"svsync.yaml:1: audit_anchors\["):
-        load(str(file), {})
+        load(str(file), {"SVSYNC_STATE_DIR": "/srv/svsync"})
 
 
 @pytest.mark.parametrize(
@@ -209,4 +209,4 @@ def test_store_that_may_not_be_called_is_refused_with_its_line(
     entry = f"{{anchor: s3, bucket: acme-audit, endpoint_url: '{endpoint}'}}"
     file.write_text(f"audit_anchors: [{entry}]")
     with pytest.raises(ConfigError, match=r"svsync.yaml:1: audit_anchors: endpoint_url "):
-        load(str(file), {})
+        load(str(file), {"SVSYNC_STATE_DIR": "/srv/svsync"})
