@@ -251,6 +251,10 @@ class KeyServiceError(SvsyncError):
     code = "key_unavailable"
 
 
+class KeyServiceAwayError(KeyServiceError):
+    """A key service does not answer; whether it would open the key is not known."""
+
+
 class AnchorError(SvsyncError):
     """A place outside did not take a checkpoint of the audit log, or nobody knows."""
 

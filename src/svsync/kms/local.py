@@ -28,6 +28,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from svsync.domain.errors import ConfigError, KeyServiceError, SetupError
+from svsync.domain.wrapping import bound
 
 _LABEL = b"svsync-key-1:"
 _MAGIC = b"svk1"
@@ -95,7 +96,7 @@ class LocalKeyService:
     async def wrap(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
         head = _MAGIC + self._id
         nonce = self._random(_NONCE_SIZE)
-        return head + nonce + self._cipher.encrypt(nonce, plaintext, _bound(head, context))
+        return head + nonce + self._cipher.encrypt(nonce, plaintext, bound(head, context))
 
     async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         head, rest = wrapped[: len(_MAGIC) + _ID_SIZE], wrapped[len(_MAGIC) + _ID_SIZE :]
@@ -108,17 +109,11 @@ class LocalKeyService:
             )
         nonce, sealed = rest[:_NONCE_SIZE], rest[_NONCE_SIZE:]
         try:
-            return self._cipher.decrypt(nonce, sealed, _bound(head, context))
+            return self._cipher.decrypt(nonce, sealed, bound(head, context))
         except (InvalidTag, ValueError):
             raise KeyServiceError(
                 "The wrapped key does not open: it is damaged, or another one stands in its place."
             ) from None
-
-
-def _bound(head: bytes, context: Mapping[str, str]) -> bytes:
-    """Associated data: each text with its length before it, so that none runs into another."""
-    parts = [part.encode() for item in sorted(context.items()) for part in item]
-    return head + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def _read(path: Path) -> bytes:

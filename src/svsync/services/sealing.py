@@ -3,7 +3,7 @@
     key service → root key → data key of a tenant → value
 
 The root key is random, made at first boot, and stored only wrapped, by one key
-service or by two. Data keys are per tenant. Nonces are random, which is safe for
+service or by two (`root_keys`). Data keys are per tenant. Nonces are random, which is safe for
 a bounded number of sealings a key (NIST SP 800-38D, 8.3: 2^32; ours is 2^28), so
 sealings are handed out in blocks, by a counter in the database that is raised
 before the block is used: a process that dies wastes its block and nothing else.
@@ -24,7 +24,9 @@ from svsync.domain.envelope import Binding, KeyPurpose, Purpose
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.values import Fingerprinter, Payload
-from svsync.ports import KeyService, KeyServices
+from svsync.ports import KeyServices
+from svsync.services import root_keys
+from svsync.services.root_keys import Standing
 from svsync.store import keys as store
 from svsync.store.database import Database, Row, Transaction
 
@@ -35,7 +37,6 @@ LIMIT: Final = 2**28
 MAX_AGE_S: Final = 30 * 86_400.0
 """A data key seals for this long; then it only opens."""
 
-_ROOT_CONTEXT: Final = {"svsync": "root"}
 _IDLE_S: Final = 600.0
 _BLOCK_LIFE_S: Final = 86_400.0
 
@@ -65,7 +66,8 @@ class KeyStatus:
 class Sealing:
     """The root key of this process, and the keys of the tenants it serves.
 
-    `warnings` are for people: what would be lost with the next key.
+    `warnings` are for people: what would be lost with the next key. `standings` is how each
+    key service stood to the active root key when it was last asked.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class Sealing:
         self._active_root: int | None = None
         self._tenants: dict[TenantId, TenantKeys] = {}
         self._look_at = -math.inf
+        self._shut: str | None = None
         self.warnings: list[str] = list(services.problems)
+        self.standings: tuple[Standing, ...] = ()
 
-    async def open_root(self) -> None:
-        """Unwrap the root key, making it at first boot.
+    async def open_root(self, *, take_over: bool = True) -> None:
+        """Unwrap the root key, making it at first boot; see `root_keys.open_root`.
 
         Raises:
             KeyServiceError: no configured key service unwraps it.
@@ -98,52 +102,51 @@ class Sealing:
             await self._make_root()
             rows = await store.root_keys(self._db)
         for row in rows:
-            self._roots[row["root_id"]] = envelope.cipher_of(await self._unwrap_root(row))
+            opened = await root_keys.open_root(self._db, self._services, row, take_over=take_over)
+            self._roots[row["root_id"]] = envelope.cipher_of(opened.key)
             if row["state"] == "active":
                 self._active_root = row["root_id"]
+                self.standings = opened.standings
+            self.warnings += [said for said in opened.warnings if said not in self.warnings]
+        self._shut = None
 
     async def _make_root(self) -> None:
-        first, second = self._services.primary, self._services.secondary
-        if first is None:
-            raise KeyServiceError(f"the first start needs the primary key: {self.warnings[0]}")
         key = self._entropy(envelope.KEY_SIZE)
-        await store.add_root(
-            self._db,
-            first.reference,
-            await first.wrap(key, _ROOT_CONTEXT),
-            second.reference if second else None,
-            await second.wrap(key, _ROOT_CONTEXT) if second else None,
-        )
+        first, second, said = await root_keys.wrapped_by(self._services, key)
+        await store.add_root(self._db, *first, *(second or (None, None)))
+        self.warnings += said
 
-    async def _unwrap_root(self, row: Row) -> bytes:
-        """The root key, by either key service; both are tried, so that one that would
-        not help is known before it is needed."""
-        first, second = self._services.primary, self._services.secondary
-        by_first = await _opened(first, row["wrapped"])
-        by_second = await _opened(second, row["wrapped_2"])
-        key = by_first or by_second or await _opened(first, row["wrapped_2"])
-        if key is None:
-            named = " or ".join(s.reference for s in (first, second) if s is not None)
-            raise KeyServiceError(
-                f"the root key of this database was wrapped by {row['kms_ref']} and does not open"
-                f" with {named}: bring that key back, nothing can be read without it",
-                code="root_key_unavailable",
-            )
-        if first is not None and by_first is None:
-            self.warnings.append(f"the root key does not open with {first.reference} any more")
-        if second is not None and row["wrapped_2"] is None and row["state"] == "active":
-            wrapped = await second.wrap(key, _ROOT_CONTEXT)
-            await store.set_second(self._db, row["root_id"], second.reference, wrapped)
-        elif second is not None and by_second is None:
-            self.warnings.append(
-                f"the root key does not open with the secondary {second.reference}: were the"
-                " primary key lost, everything would be"
-            )
-        return key
+    async def look(self) -> tuple[Standing, ...]:
+        """How each key service stands to the root key at this moment; nothing is changed.
+
+        Raises:
+            KeyServiceError: none of them opens it.
+            StoreError: the database does not tell what is to be opened.
+        """
+        for row in await store.root_keys(self._db):
+            if row["state"] == "active":
+                opened = await root_keys.open_root(self._db, self._services, row, take_over=False)
+                self.standings = opened.standings
+        return self.standings
+
+    def shut(self, why: str) -> None:
+        """Forget every key, and refuse with this sentence until `open_root` succeeds."""
+        self._shut = why
+        self._roots.clear()
+        self._active_root = None
+        self._tenants.clear()
+
+    def refuse_if_shut(self) -> None:
+        """Raises KeyServiceError where the keys were shut away."""
+        if self._shut is not None:
+            raise KeyServiceError(self._shut, code="root_key_unavailable")
 
     async def for_tenant(self, tenant: TenantId) -> "TenantKeys":
         """The tenant's keys, made when it has none. Whoever holds them may use them on,
-        also when they were idle meanwhile and others are given new ones."""
+        also when they were idle meanwhile and others are given new ones.
+
+        Raises KeyServiceError where the keys were shut away."""
+        self.refuse_if_shut()
         now = self._clock()
         if now >= self._look_at:  # not with each of thousands of reads a second
             self._look_at = now + 1
@@ -169,6 +172,7 @@ class Sealing:
     async def _make_data_key(
         self, tx: Transaction, purpose: KeyPurpose, sealings: int
     ) -> "Reserved":
+        self.refuse_if_shut()
         assert self._active_root is not None
         key_id = await store.next_key_id(tx)
         key = self._entropy(envelope.KEY_SIZE)
@@ -185,6 +189,7 @@ class Sealing:
                 f"data key {row['key_id']} was destroyed; what it sealed is gone for good",
                 code="key_destroyed",
             )
+        self.refuse_if_shut()
         root = self._roots.get(row["root_id"])
         if root is None:
             raise KeyServiceError(f"the root key of data key {row['key_id']} is not here")
@@ -221,15 +226,6 @@ class Sealing:
             )
             for row in rows
         ]
-
-
-async def _opened(service: KeyService | None, wrapped: bytes | None) -> bytes | None:
-    if service is None or wrapped is None:
-        return None
-    try:
-        return await service.unwrap(wrapped, _ROOT_CONTEXT)
-    except KeyServiceError:
-        return None
 
 
 @dataclass(slots=True)
@@ -337,6 +333,7 @@ class TenantKeys:
         A block is used for a day at most, so that a key that was replaced by age is
         not used on by a process that seals little.
         """
+        self._sealing.refuse_if_shut()
         self.used_at = self._clock()
         while self._active is None or self._left < sealings or self._clock() > self._until:
             async with self._db.transaction(self.tenant) as tx:
@@ -386,6 +383,7 @@ class TenantKeys:
         )  # fmt: skip
 
     async def _opener(self, key_id: KeyId, purpose: KeyPurpose) -> AESGCM:
+        self._sealing.refuse_if_shut()
         self.used_at = now = self._clock()
         known = self._openers.get(key_id)
         if known is None:

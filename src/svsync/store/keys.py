@@ -16,8 +16,16 @@ async def add_root(
     return bool(await db.fetch_global("keys.add_root", ref, wrapped, ref_2, wrapped_2))
 
 
-async def set_second(db: Database, root_id: int, ref: str, wrapped: bytes) -> None:
-    await db.fetch_global("keys.set_second", root_id, ref, wrapped)
+async def rewrap_root(
+    db: Database,
+    root_id: int,
+    seen: tuple[bytes, bytes | None],
+    first: tuple[str, bytes],
+    second: tuple[str, bytes] | None,
+) -> None:
+    """Store a root key as other key services wrapped it, each with its reference, in place
+    of what was seen; where something else stands by now, that stays."""
+    await db.fetch_global("keys.rewrap_root", root_id, *seen, *first, *(second or (None, None)))
 
 
 async def data_keys(tx: Transaction) -> list[Row]:

@@ -6,8 +6,10 @@ SELECT root_id, kms_ref, wrapped, kms_ref_2, wrapped_2, state, created_at FROM r
 INSERT INTO root_keys (kms_ref, wrapped, kms_ref_2, wrapped_2) VALUES ($1, $2, $3, $4)
 ON CONFLICT (state) WHERE state = 'active' DO NOTHING RETURNING root_id;
 
--- name: set_second
-UPDATE root_keys SET kms_ref_2 = $2, wrapped_2 = $3 WHERE root_id = $1;
+-- name: rewrap_root
+-- Unless another process was faster: then what it stored stands.
+UPDATE root_keys SET kms_ref = $4, wrapped = $5, kms_ref_2 = $6, wrapped_2 = $7
+WHERE root_id = $1 AND wrapped = $2 AND wrapped_2 IS NOT DISTINCT FROM $3;
 
 -- name: data_keys
 SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 ORDER BY key_id;
