@@ -7,7 +7,7 @@ import random
 import secrets as entropy
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from svsync.bus.opening import open_signals
 from svsync.config.backends import Policy as BackendPolicy
+from svsync.config.key_services import specs_of
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
 from svsync.domain.authorisations import ENDPOINTS_FIELD, authorised_of, may_be_sent
@@ -70,7 +71,7 @@ from svsync.services.strangers import Strangers
 from svsync.services.verification import Verification
 from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
-from svsync.store.database import Database, open_database
+from svsync.store.database import Database, Row, open_database
 from svsync.store.migrate import Migration, migrate
 from svsync.store.replica import Replica, open_replica
 
@@ -163,11 +164,7 @@ async def open_app(
         await migrate(dsn, apply=settings.migrate_on_start)
         await restore.remember(db, only_first=True)
         roots = await keys.root_keys(db)
-        services = key_services(
-            settings,
-            make_primary=not roots,
-            make_secondary=not any(row["wrapped_2"] for row in roots),
-        )
+        services = key_services(settings, environ, stored=_key_services_of(roots))
         sealing = Sealing(db, services, entropy.token_bytes)
         await sealing.open_root()
         if settings.kms_provider is KmsProvider.LOCAL and not roots:
@@ -387,12 +384,14 @@ def make_doctor(
         roots = await keys.root_keys(db)
         if not roots:
             return None
-        # A second key that wraps nothing yet is made, and used, by the next start.
-        second = any(row["wrapped_2"] for row in roots)
-        known = settings if second else replace(settings, kms_key_id_secondary=None)
-        services = key_services(known, make_primary=False, make_secondary=False)
+        known, second = settings, specs_of(settings)[-1].provider
+        if second == "local" and not any(row["wrapped_2"] for row in roots):
+            # A second key file that wraps nothing yet is made, and used, by the next start.
+            known = replace(settings, kms_key_id_secondary=None, kms_access_secondary=None)
+        stored = _key_services_of(roots)
+        services = key_services(known, environ, stored=stored, may_make=False)
         sealing = Sealing(db, services, entropy.token_bytes)
-        await sealing.open_root()
+        await sealing.open_root(take_over=False)
         secrets.append(Secrets(db, sealing))
         return sealing
 
@@ -410,6 +409,12 @@ def make_doctor(
         now=lambda: datetime.now(UTC),
         places=[anchor.place for anchor in anchors(settings, environ)],
     )
+
+
+def _key_services_of(roots: Sequence[Row]) -> frozenset[str]:
+    """The references of the key services that wrapped what is stored."""
+    named = {row["kms_ref"] for row in roots} | {row["kms_ref_2"] for row in roots}
+    return frozenset(named - {None})
 
 
 async def migrate_only(

@@ -6,21 +6,27 @@ entry point of the group `svsync.backends`, loaded only when the operator named 
 else may open one.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from svsync.backends.guarded import BackendGuard, parse_limits
-from svsync.config.model import KmsProvider, Settings
+from svsync.backends.guarded import BackendGuard
+from svsync.bus.local import LocalSignals
+from svsync.config.backend_types import FEEDS, is_ambient
+from svsync.config.key_services import KeyServiceSpec, specs_of
+from svsync.config.model import Settings
+from svsync.config.references import Reference, resolve
+from svsync.domain.costs import Terms
 from svsync.domain.errors import ConfigError, KeyServiceError
-from svsync.domain.federation import BackendSpec, store_of
+from svsync.domain.federation import BackendSpec, ManagedBy, store_of
 from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.mapping import RuleSet
+from svsync.domain.quotas import parse_limits
 from svsync.domain.values import Credential
 from svsync.network import NetworkPolicy
 from svsync.observe.meter import SILENT, Meter
@@ -28,6 +34,7 @@ from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import (
     Anchor,
     ArrivingFeed,
+    Attestor,
     Backend,
     BackendDriver,
     ChangeFeed,
@@ -35,6 +42,7 @@ from svsync.ports import (
     KeyService,
     KeyServices,
     Operation,
+    Signals,
 )
 from svsync.store.pairs import Mapping as PairMapping
 
@@ -45,10 +53,19 @@ _BACKENDS = {
 _FEEDS = {
     "vault-audit": "svsync.feeds.vault_audit.feed:open_feed",
     "vault-events": "svsync.feeds.vault_events:open_feed",
+    "aws-sqs": "svsync.feeds.aws_sqs.feed:open_feed",
+    "gcp-pubsub": "svsync.feeds.gcp_pubsub.feed:open_feed",
 }
 _ARRIVING = {
     "http": "svsync.feeds.http:FEED",
     "azure-eventgrid": "svsync.feeds.azure_eventgrid:FEED",
+}
+_KEY_SERVICES = {
+    "aws": "svsync.kms.aws:open_service",
+    "azure": "svsync.kms.azure:open_service",
+    "gcp": "svsync.kms.gcp:open_service",
+    "pkcs11": "svsync.kms.pkcs11:open_service",
+    "vault": "svsync.kms.vault:open_service",
 }
 _ANCHORS = {
     "file": "svsync.anchors.file:open_anchor",
@@ -56,6 +73,12 @@ _ANCHORS = {
     "syslog": "svsync.anchors.syslog:open_anchor",
 }
 _LATER = ("azure-key-vault", "gcp-secret-manager")
+_ATTESTORS = {
+    ("hashicorp-vault", "aws"): "svsync.clients.aws.attesting:attestor",
+    ("hashicorp-vault", "gcp"): "svsync.clients.gcp_identity:attestor",
+}
+"""Of logins that take a proof of who svsync is in a cloud, by type and `auth_method`. Only
+that of AWS needs an SDK."""
 _EXTRAS = {"aws-secrets-manager": "aws"}
 """The extra of this package that brings what a type needs."""
 _PLUGINS = "svsync.backends"
@@ -110,6 +133,7 @@ class Registry:
         self._by_hand = dict(drivers or {})
         self._drivers = dict(self._by_hand)
         self._own_listeners: frozenset[tuple[str, int]] = frozenset()
+        self._signals: Signals = LocalSignals()
         self._meter = meter
         self._tracer = tracer
         self._compiled: dict[BackendId, tuple[BackendSpec, tuple[RuleSet, PairMapping]]] = {}
@@ -118,6 +142,10 @@ class Registry:
         """Addresses and ports on which this process listens: no backend is reached there."""
         self._own_listeners = own
         self._drivers = dict(self._by_hand)  # the others are loaded anew, with these
+
+    def share_rates(self, signals: Signals) -> None:
+        """Rates of calls are of all processes together, as far as these signals reach."""
+        self._signals = signals
 
     def driver(self, kind: str) -> BackendDriver:
         """The driver of a type. Raises ConfigError for a type that is not there."""
@@ -162,6 +190,13 @@ class Registry:
             max_name=features.max_name,
         )
 
+    def terms(self, spec: BackendSpec) -> Terms:
+        """What the provider of a backend publishes: none where its type is not loaded here."""
+        try:
+            return self.driver(spec.type).features.terms
+        except ConfigError:
+            return Terms()
+
     @asynccontextmanager
     async def open(
         self,
@@ -169,6 +204,7 @@ class Registry:
         tenant: TenantId,
         *,
         calls_left: int | None = None,
+        more: Callable[[], Awaitable[int]] | None = None,
         patience: float | None = None,
         trial: bool = False,
     ) -> AsyncIterator[Opened]:
@@ -177,23 +213,31 @@ class Registry:
         What it was authorised for is compared before anything goes out, and before its
         credential is read again for another login.
         """
+        driver = self.driver(spec.type)
+
+        async def turn(operation: Operation, per_second: float) -> float:
+            return await self._signals.turn(f"{spec.tenant}:{spec.id}:{operation}", per_second)
+
         guard = BackendGuard(
-            parse_limits(spec.rate_limit),
+            parse_limits(spec.rate_limit, driver.features.terms.limits),
             calls_left=calls_left,
+            more=more,
+            turn=turn,
             patience=patience,
             tell=partial(self._called, spec),
         )
 
         async def check() -> None:
+            self._refuse_ambient(spec)
             if self._authorised is not None and not trial:
                 await self._authorised(spec, tenant)
 
         async def credential() -> Credential:
             await check()
-            return await self._credentials(spec, tenant)
+            return await self._credential(spec, tenant)
 
         await check()
-        async with self.driver(spec.type).open(spec, credential, guard) as backend:
+        async with driver.open(spec, credential, guard) as backend:
             yield Opened(backend, guard)
 
     def _called(self, spec: BackendSpec, operation: Operation, status: str, seconds: float) -> None:
@@ -207,18 +251,32 @@ class Registry:
         """The change feed of one entry of a backend's `events`.
 
         Raises:
-            ConfigError: there is no such feed, or it cannot listen as configured.
+            ConfigError: there is no such feed, it is of another type of backend, or it cannot
+                listen as configured.
         """
         kind = str(entry.get("feed"))
         if kind not in _FEEDS:
             raise ConfigError(f"there is no change feed {kind!r}", where="events.feed")
+        wanted, _ = FEEDS[kind]
+        if wanted != spec.type:
+            raise ConfigError(f"{kind} is for {wanted}, not for {spec.type}", where="events.feed")
 
         async def credential() -> Credential:
+            self._refuse_ambient(spec)
             if self._authorised is not None:
                 await self._authorised(spec, tenant)
-            return await self._credentials(spec, tenant)
+            return await self._credential(spec, tenant)
 
-        feed: ChangeFeed = _named(_FEEDS[kind])(entry, spec, credential, self._policy())
+        # A queue is no backend: what it is asked is not among the backend's limits, budget
+        # and figures, which a wait of twenty seconds a call would spoil.
+        guard = BackendGuard()
+        try:
+            opens = _named(_FEEDS[kind])
+        except ModuleNotFoundError as missing:
+            if spec.type not in _EXTRAS:
+                raise
+            raise _not_installed(kind, spec.type, missing) from None
+        feed: ChangeFeed = opens(entry, spec, credential, self._policy(), guard)
         return feed
 
     def arriving(self, feed: str) -> ArrivingFeed | None:
@@ -227,6 +285,35 @@ class Registry:
             return None
         found: ArrivingFeed = _named(_ARRIVING[feed])
         return found
+
+    async def _credential(self, spec: BackendSpec, tenant: TenantId) -> Credential:
+        """What a backend signs in with: what stands where its configuration points, or, where
+        a login takes a proof of who we are in a cloud, one that is made with it or, where
+        nothing is named, as ourselves."""
+        method = str(spec.config.get("auth_method", ""))
+        target = _ATTESTORS.get((spec.type, method))
+        if target is None:
+            return await self._credentials(spec, tenant)
+        policy = replace(self._policy(), file_managed=spec.managed_by is ManagedBy.FILE)
+        try:
+            attestor: Attestor = _named(target)(spec.config, policy)
+        except ModuleNotFoundError as missing:
+            raise _not_installed(f"auth_method: {method}", "aws-secrets-manager", missing) from None
+        given = None if is_ambient(spec) else await self._credentials(spec, tenant)
+        return await attestor.attest(str(spec.config.get("role", "")), given)
+
+    def _refuse_ambient(self, spec: BackendSpec) -> None:
+        """Our own identity is lent to the operator's backends, and to those of the API of
+        the tenants that they name now, not when the backend was made."""
+        if spec.managed_by is ManagedBy.FILE or not is_ambient(spec):
+            return
+        if spec.tenant not in self._settings.ambient_identity_tenants:
+            raise ConfigError(
+                f"the backend {spec.id} signs in as svsync itself, which its tenant may not: give"
+                " it a credential, or have the operator add the tenant to"
+                " ambient_identity_tenants",
+                code="ambient_identity_not_allowed",
+            )
 
     def _policy(self) -> NetworkPolicy:
         return NetworkPolicy(
@@ -243,14 +330,11 @@ class Registry:
             except ModuleNotFoundError as missing:
                 if kind not in _EXTRAS:
                     raise
-                raise ConfigError(
-                    f"{kind} needs the package {missing.name}, which is not installed: install"
-                    f" svsync[{_EXTRAS[kind]}]"
-                ) from None
+                raise _not_installed(kind, kind, missing) from None
             return made
         if kind in self._settings.allowed_plugins:
             for entry in entry_points(group=_PLUGINS, name=kind):
-                plugin: BackendDriver = entry.load()()
+                plugin: BackendDriver = entry.load()(policy)
                 return plugin
             raise ConfigError(f"no installed package brings the backend type {kind!r}")
         known = ", ".join(sorted({*_BACKENDS, *self._drivers}))
@@ -262,33 +346,32 @@ class Registry:
         )
 
 
-def key_services(settings: Settings, *, make_primary: bool, make_secondary: bool) -> KeyServices:
-    """The configured key services.
+def key_services(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    stored: Collection[str],
+    may_make: bool = True,
+) -> KeyServices:
+    """The configured key services; none is contacted yet.
 
     Args:
-        make_primary: the database holds no root key yet, so a key may be made.
-        make_secondary: no root key is wrapped a second time yet. Later a key that is
-            missing is not replaced by a new one, which would open nothing.
+        stored: the references of those that wrapped what is in the database. A key file that
+            is missing is not replaced by a new one, which would open nothing.
+        may_make: a key file that wrapped nothing yet may be made: at first boot, or where
+            another key service may open what it is to take over.
 
     Raises:
         KeyServiceError: none of them is there.
-        ConfigError: a provider that this svsync does not have.
+        ConfigError: one cannot be used as it is configured.
     """
-    if settings.kms_provider is not KmsProvider.LOCAL:
-        raise ConfigError(
-            f"this svsync has no key service {settings.kms_provider} yet: use local",
-            where="kms_provider",
-        )
-    local: Any = import_module("svsync.kms.local")
     opened: list[KeyService | None] = []
     problems: list[KeyServiceError] = []
-    wanted = [(settings.kms_key_id, make_primary)]
-    if settings.kms_key_id_secondary:
-        wanted.append((settings.kms_key_id_secondary, make_secondary))
-    for key_id, create in wanted:
-        path = local.key_file(key_id, Path(settings.state_dir))
+    specs = specs_of(settings)
+    for spec in specs:
         try:
-            opened.append(local.LocalKeyService.open(path, create=create))
+            may = may_make and (not stored or len(specs) > 1)
+            opened.append(_key_service(spec, settings, environ, stored if may else None))
         except KeyServiceError as problem:
             opened.append(None)
             problems.append(problem)
@@ -296,6 +379,43 @@ def key_services(settings: Settings, *, make_primary: bool, make_secondary: bool
         raise problems[0]
     primary, secondary = (*opened, None)[:2]
     return KeyServices(primary, secondary, tuple(problem.message for problem in problems))
+
+
+def _key_service(
+    spec: KeyServiceSpec,
+    settings: Settings,
+    environ: Mapping[str, str],
+    stored: Collection[str] | None,
+) -> KeyService:
+    """`stored`: a key file of another reference may be made; None: none may."""
+    opened: KeyService
+    if spec.provider == "local":
+        local: Any = import_module("svsync.kms.local")
+        path = local.key_file(spec.key, Path(settings.state_dir))
+        create = stored is not None and f"local:{path}" not in stored
+        opened = local.LocalKeyService.open(path, create=create)
+        return opened
+    policy = NetworkPolicy(allow_loopback=settings.allow_loopback, file_managed=True)
+    named = spec.access.get("credentials_path")
+
+    async def credential() -> Credential:
+        text = resolve(
+            Reference.parse(str(named)),
+            environ=environ,
+            allowed_file_roots=settings.allowed_file_roots,
+        )
+        return Credential.parse(text.reveal(), str(named))
+
+    try:
+        open_service = _named(_KEY_SERVICES[spec.provider])
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            f"{spec.provider} needs the package {missing.name}, which is not installed: install"
+            f" svsync[{spec.provider}]",
+            where="kms_provider",
+        ) from None
+    opened = open_service(spec, credential if named else None, policy, environ)
+    return opened
 
 
 def anchors(settings: Settings, environ: Mapping[str, str]) -> list[Anchor]:
@@ -307,6 +427,13 @@ def anchors(settings: Settings, environ: Mapping[str, str]) -> list[Anchor]:
         _named(_ANCHORS[entry["anchor"]])(entry, settings, environ)
         for entry in settings.audit_anchors
     ]
+
+
+def _not_installed(what: str, kind: str, missing: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(
+        f"{what} needs the package {missing.name}, which is not installed: install"
+        f" svsync[{_EXTRAS[kind]}]"
+    )
 
 
 def _named(target: str) -> Any:

@@ -16,7 +16,10 @@ async def test_liveness_says_ok_and_nothing_else(front: Front) -> None:
 
 async def test_a_working_process_is_ready(front: Front) -> None:
     answer = await front.client.with_token(None).get("/readyz")
-    assert (answer.status, answer.body) == (200, {"ready": True, "store": "ok", "schema": "ok"})
+    assert (answer.status, answer.body) == (
+        200,
+        {"ready": True, "store": "ok", "schema": "ok", "keys": "ok"},
+    )
 
 
 async def test_a_schema_that_does_not_fit_is_not_ready(front: Front) -> None:

@@ -93,6 +93,7 @@ def test_what_others_tell_is_on_the_page() -> None:
     metrics.feed_noticed("vault-audit", "dropped", 7)
     metrics.feeds_down("vault-events", 1)
     metrics.signals_shared(True)
+    metrics.key_services_away(90.0)
     metrics.workers(2, 8)
     metrics.loop_lag(0.25)
     for name, found in {
@@ -101,6 +102,7 @@ def test_what_others_tell_is_on_the_page() -> None:
         "svsync_feed_notices_total": {labels(feed="vault-audit", outcome="dropped"): 7},
         "svsync_feeds_down": {labels(feed="vault-events"): 1},
         "svsync_signals_shared": {labels(): 1},
+        "svsync_key_services_away_seconds": {labels(): 90},
         "svsync_workers_busy": {labels(): 2},
         "svsync_workers": {labels(): 8},
         "svsync_event_loop_lag_seconds": {labels(): 0.25},

@@ -13,6 +13,7 @@ from typing import Any
 from svsync.config.backends import Policy, read_backends
 from svsync.config.document import MAX_BYTES, Node, read_yaml
 from svsync.config.endpoints import endpoint_problem
+from svsync.config.key_services import specs_of
 from svsync.config.kinds import Key, mapping_of, node_of_variable, unknown_key
 from svsync.config.literals import refuse_literals
 from svsync.config.model import ROWS, KmsProvider, Settings
@@ -25,8 +26,8 @@ DEFAULT_FILES = ("/etc/svsync/svsync.yaml", "./config/svsync.yaml")
 
 _SECRET_KINDS = (POSTGRES_URL, REDIS_URL)
 
-_OF_MAPPINGS = ("backends", "audit_anchors")
-"""Lists whose items are mappings: their variables hold YAML or JSON."""
+_OF_MAPPINGS = ("backends", "audit_anchors", "kms_access", "kms_access_secondary")
+"""Mappings, and lists of such: their variables hold YAML or JSON."""
 _NEVER_EMPTY = ("database_url", "kms_provider", "kms_key_id", "state_dir")
 """An empty variable means "not given", but for these: a deployment whose secret
 came out empty must not start on an empty store or under a key of its own."""
@@ -154,6 +155,7 @@ def _settings(
     places = {n.path: n.where for member in members.values() for n in member.walk() if n.path}
     settings = Settings(source=source, places=places, **values)
     _refuse_contradictions(settings, members)
+    _check_key_services(settings, members)
     return settings
 
 
@@ -195,3 +197,18 @@ def _refuse_contradictions(settings: Settings, members: Mapping[str, Node]) -> N
             raise error("audit_anchors", f"endpoint_url {problem}")
     if settings.database_url_read and not settings.database_url:
         raise error("database_url_read", "needs database_url (DATABASE_URL) beside it")
+
+
+def _check_key_services(settings: Settings, members: Mapping[str, Node]) -> None:
+    def error(name: str, message: str) -> ConfigError:
+        return members.get(name, Node(None, name)).error(message)
+
+    try:
+        specs = specs_of(settings)
+    except ConfigError as e:
+        raise error(e.where, e.message.removeprefix(f"{e.where}: ")) from None
+    for spec, name in zip(specs, ("kms_access", "kms_access_secondary"), strict=False):
+        url = spec.access.get("endpoint")
+        problem = url and endpoint_problem(url, allow_loopback=settings.allow_loopback)
+        if problem:
+            raise error(name, f"endpoint {problem}")

@@ -17,6 +17,7 @@ from svsync.config.api_rates import API_RATES, RATES
 from svsync.config.backend_keys import BACKEND, DAY
 from svsync.config.document import Node
 from svsync.config.endpoints import ORIGIN, URL
+from svsync.config.key_services import ACCESS, KMS_ACCESS
 from svsync.config.kinds import (
     ADDRESS,
     ANY_TEXT,
@@ -301,8 +302,20 @@ class Settings:
     )
     kms_key_id_secondary: str | None = setting(
         ANY_TEXT,
-        "A second key that wraps the root key too, for when the first is unreachable.",
+        "A second key that wraps the root key too, for when the first is unreachable: of the "
+        "same provider, or of another one as `PROVIDER:key`.",
         variable="KMS_KEY_ID_SECONDARY",
+    )
+    kms_access: Mapping[str, Any] | None = setting(
+        KMS_ACCESS,
+        "How the key service is reached, and as whom.",
+        keys=ACCESS,
+        default_words="see `kms_access` below",
+    )
+    kms_access_secondary: Mapping[str, Any] | None = setting(
+        KMS_ACCESS,
+        "The same of the secondary one.",
+        keys=ACCESS,
     )
     kms_grace: int = setting(
         duration(0, 30 * DAY),

@@ -23,6 +23,7 @@ from svsync.config.backend_keys import (
     TRANSFORM,
 )
 from svsync.config.backend_types import FEEDS, TYPES
+from svsync.config.key_services import ACCESS
 from svsync.config.kinds import Key, object_schema
 from svsync.config.model import ROWS
 
@@ -111,6 +112,12 @@ def reference_page() -> str:
         _table(API_RATES),
     ]
     parts += ["## `audit_anchors`\n", "A list of these.\n", _table(ANCHOR)]
+    parts += [
+        "## `kms_access`\n",
+        "And `kms_access_secondary`. In the variable as YAML or JSON. See "
+        "[the page on keys](../keys.md).\n",
+        _table(ACCESS),
+    ]
     parts += [
         "## A backend\n",
         "The same in the file (`backends`, a list) and in the API. The API takes ScaiVault paths "

@@ -43,6 +43,7 @@ from svsync.services.deliveries import Deliveries, keep_delivering
 from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
 from svsync.services.instances import keep_beating
+from svsync.services.key_grace import KeyGrace, keep_looking
 from svsync.services.notices import Notices
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
@@ -180,6 +181,7 @@ class _Service:
         )
         self._workers = Workers(app.db, app.runs, signals, slots=SLOTS, name=self._name)
         self._feeds = Feeds(app.registry.open_feed, self._scheduling.notice)
+        self._key_grace = KeyGrace(app.sealing, settings.kms_grace)
         self._noticed: Counter[tuple[str, str]] = Counter()
         self._answering = 1
         self.own_listeners: frozenset[tuple[str, int]] = frozenset()
@@ -229,7 +231,7 @@ class _Service:
                     self._scheduling.notice,
                     meter=self._meter,
                 ),
-                readiness=Readiness(app.db, time.monotonic),
+                readiness=Readiness(app.db, time.monotonic, keys_shut=lambda: self._key_grace.shut),
             )
             limits = Limits(
                 settings.api_rate_limits,
@@ -262,6 +264,7 @@ class _Service:
             each=self._say_status,
         )
         works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
+        works.append(keep_looking(self._key_grace))
         # Whoever records may be the one to sign, so that no role has to be up for it.
         works.append(
             keep_checkpoints(self._app.db, self._app.checkpoints, self._app.recorder, self._name)
@@ -300,6 +303,7 @@ class _Service:
         """What stands in this process now, for the page of metrics."""
         self._meter.workers(self._workers.at_work, SLOTS)
         self._meter.signals_shared(self._signals.shared)
+        self._meter.key_services_away(self._key_grace.away_s)
         down: Counter[str] = Counter()
         seen: Counter[tuple[str, str]] = Counter()
         for state in self._feeds.states():

@@ -14,6 +14,7 @@ from svsync.domain.errors import (
     ConfigError,
     KeyServiceAwayError,
     KeyServiceError,
+    SvsyncError,
     ThrottledError,
 )
 
@@ -58,6 +59,11 @@ def told_of(reference: str) -> Iterator[None]:
     try:
         yield
     except (BackendUnreachableError, ThrottledError) as away:
-        raise KeyServiceAwayError(f"{reference} is away: {away.message}") from None
+        raise KeyServiceAwayError(f"{reference} is away: {_of_kms(away)}") from None
     except (BackendError, ConfigError) as refused:
-        raise KeyServiceError(f"{reference} cannot be used: {refused.message}") from None
+        raise KeyServiceError(f"{reference} cannot be used: {_of_kms(refused)}") from None
+
+
+def _of_kms(error: SvsyncError) -> str:
+    """Clients name settings as a backend has them."""
+    return error.message.replace("config.", "kms_access.")

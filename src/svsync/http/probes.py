@@ -1,5 +1,7 @@
 """Probes, which need no token and tell nothing that one would: does it live, is it ready."""
 
+from dataclasses import asdict
+
 from aiohttp import web
 
 from svsync.services.readiness import Readiness
@@ -11,7 +13,7 @@ def routes(readiness: Readiness) -> list[web.RouteDef]:
 
     async def ready(_request: web.Request) -> web.Response:
         found = await readiness.look()
-        told = {"ready": found.ready, "store": found.store, "schema": found.schema}
+        told = {"ready": found.ready, **asdict(found)}
         return web.json_response(told, status=200 if found.ready else 503)
 
     return [web.get("/healthz", live), web.get("/readyz", ready)]

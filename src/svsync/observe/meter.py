@@ -49,6 +49,9 @@ class Meter:
     def signals_shared(self, shared: bool) -> None:
         """Do other processes hear this one's signals?"""
 
+    def key_services_away(self, seconds: float) -> None:
+        """For how long no key service has opened the root key; 0 while one does."""
+
     def workers(self, busy: int, total: int) -> None:
         """How many of this process's workers have a run in hand."""
 

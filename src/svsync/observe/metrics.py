@@ -194,6 +194,11 @@ class Metrics(Meter):
             "1 where other processes hear this one's signals (Redis), 0 where nobody does.",
             registry=registry,
         )
+        self._keys_away = Gauge(
+            "svsync_key_services_away_seconds",
+            "Time since a key service last opened the root key; 0 while one does.",
+            registry=registry,
+        )
         self._workers = Gauge(
             "svsync_workers", "Workers of this process, for runs.", registry=registry
         )
@@ -262,6 +267,9 @@ class Metrics(Meter):
 
     def signals_shared(self, shared: bool) -> None:
         self._shared.set(shared)
+
+    def key_services_away(self, seconds: float) -> None:
+        self._keys_away.set(seconds)
 
     def workers(self, busy: int, total: int) -> None:
         self._busy.set(busy)

@@ -1,4 +1,5 @@
-"""Is this process ready to work: does its store answer, with a schema that fits?
+"""Is this process ready to work: does its store answer, with a schema that fits, and has it
+the keys?
 
 A probe needs no token, so it must not be a way to keep the database busy: one look is
 under way at a time, and stands for all who ask within a second.
@@ -6,7 +7,7 @@ under way at a time, and stands for all who ask within a second.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from svsync.domain.errors import StoreError, StoreUnavailableError
@@ -27,21 +28,29 @@ class Ready:
     Attributes:
         store: `ok` or `unavailable`.
         schema: `ok`, `behind`, `ahead`, or `unknown` where nothing can be said of it.
+        keys: `ok`, or `shut` where no key service has opened the root key for `kms_grace`.
     """
 
     store: str
     schema: str
+    keys: str = "ok"
 
     @property
     def ready(self) -> bool:
-        return (self.store, self.schema) == ("ok", "ok")
+        return (self.store, self.schema, self.keys) == ("ok", "ok", "ok")
 
 
 class Readiness:
     def __init__(
-        self, db: Database, clock: Callable[[], float], *, patience: float = PATIENCE_S
+        self,
+        db: Database,
+        clock: Callable[[], float],
+        *,
+        patience: float = PATIENCE_S,
+        keys_shut: Callable[[], bool] = lambda: False,
     ) -> None:
         """`clock`: seconds that never go back; `patience`: seconds that an answer may take."""
+        self._keys_shut = keys_shut
         self._db = db
         self._clock = clock
         self._patience = patience
@@ -52,7 +61,8 @@ class Readiness:
         """How it stands now, at most a second ago."""
         async with self._one:
             if self._found is None or self._clock() - self._found[0] >= FRESH_S:
-                found = await self._ask()
+                keys = "shut" if self._keys_shut() else "ok"
+                found = replace(await self._ask(), keys=keys)
                 self._found = (self._clock(), found)
             return self._found[1]
 

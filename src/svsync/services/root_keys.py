@@ -32,7 +32,7 @@ class Word(StrEnum):
     WRAPPED = "wrapped"
     """It has just taken it over."""
     UNUSED = "unused"
-    """It is to take it over, and was not asked to yet."""
+    """It could take it over, and does so at the next start."""
     AWAY = "away"
     SHUT = "shut"
     """It does not open it, or cannot be used."""
@@ -121,7 +121,8 @@ async def open_root(
 
     Args:
         row: of `root_keys`.
-        take_over: store it as it is configured by now.
+        take_over: store it as it is configured by now; else nothing is changed, and a key
+            service that is new is only tried.
 
     Raises:
         KeyServiceAwayError: no key service answers.
@@ -199,12 +200,9 @@ async def _place(
             f" key lost, everything would be ({problem.message if problem else ''})"
         )
         return Standing(role, reference, Word.SHUT, says), None
-    if not take_over:
-        return Standing(role, reference, Word.UNUSED), None
     try:
-        return Standing(role, reference, Word.WRAPPED), _Slot(
-            reference, await wrapped(found.service, key)
-        )
+        slot = _Slot(reference, await wrapped(found.service, key))
+        return Standing(role, reference, Word.WRAPPED if take_over else Word.UNUSED), slot
     except KeyServiceError as refused:
         word = Word.AWAY if isinstance(refused, KeyServiceAwayError) else Word.SHUT
         return Standing(role, reference, word, _not_by_second(found.service, refused)), None
