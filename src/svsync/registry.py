@@ -49,6 +49,7 @@ from svsync.store.pairs import Mapping as PairMapping
 _BACKENDS = {
     "hashicorp-vault": "svsync.backends.vault.driver:VaultDriver",
     "aws-secrets-manager": "svsync.backends.aws.driver:AwsDriver",
+    "gcp-secret-manager": "svsync.backends.gcp.driver:GcpDriver",
 }
 _FEEDS = {
     "vault-audit": "svsync.feeds.vault_audit.feed:open_feed",
@@ -72,14 +73,14 @@ _ANCHORS = {
     "s3": "svsync.anchors.s3:open_anchor",
     "syslog": "svsync.anchors.syslog:open_anchor",
 }
-_LATER = ("azure-key-vault", "gcp-secret-manager")
+_LATER = ("azure-key-vault",)
 _ATTESTORS = {
     ("hashicorp-vault", "aws"): "svsync.clients.aws.attesting:attestor",
     ("hashicorp-vault", "gcp"): "svsync.clients.gcp_identity:attestor",
 }
 """Of logins that take a proof of who svsync is in a cloud, by type and `auth_method`. Only
 that of AWS needs an SDK."""
-_EXTRAS = {"aws-secrets-manager": "aws"}
+_EXTRAS = {"aws-secrets-manager": "aws", "gcp-secret-manager": "gcp"}
 """The extra of this package that brings what a type needs."""
 _PLUGINS = "svsync.backends"
 

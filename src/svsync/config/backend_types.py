@@ -21,6 +21,7 @@ from svsync.config.kinds import (
     text_of,
     wrong_type,
 )
+from svsync.domain.federation import BackendSpec
 
 HEADER_TEXT = text(r"[A-Za-z0-9_/-]+", "letters, digits, `_`, `/` and `-`", max_length=256)
 """What may stand in a request header or a login's path."""
@@ -75,8 +76,10 @@ VAULT = (
     Key(
         "auth_config_path",
         REFERENCE,
-        "Where the credential stands: `{token}`, or `{role_id, secret_id}` or "
-        "`{role_id, wrapped_secret_id}` for approle.",
+        "Where the credential stands: `{token}`, also a service account's for kubernetes; "
+        "`{role_id, secret_id}` or `{role_id, wrapped_secret_id}` for approle; "
+        "`{access_key_id, secret_access_key, session_token?}` for aws; a service account's "
+        "JSON key for gcp.",
         default_words="none; `kubernetes`, `aws` and `gcp` then use the daemon's own identity",
     ),
     Key("namespace", HEADER_TEXT, "Namespace that every request names.", default_words="the root"),
@@ -111,6 +114,12 @@ VAULT = (
         "aws_server_id",
         text(r"[A-Za-z0-9._:-]+", "a server id", max_length=256),
         "Value of `X-Vault-AWS-IAM-Server-ID` that the `aws` login requires.",
+    ),
+    Key(
+        "gcp_service_account",
+        text(r"[a-z0-9-]+@[a-z0-9.-]+", "a service account's address", max_length=256),
+        "Service account as which IAM signs the `gcp` login's JWT, where no key is given.",
+        default_words="the machine's identity token from its metadata server",
     ),
 )
 
@@ -192,6 +201,9 @@ AZURE = (
     ),
 )
 
+_GCP_PLACE = text(r"[a-z]+(-[a-z]+)*[0-9]*", "a location such as europe-west3", max_length=64)
+_GCP_PLACES = sequence(_GCP_PLACE, "a list of locations", max_items=50)
+
 GCP = (
     Key(
         "project_id",
@@ -201,7 +213,7 @@ GCP = (
     ),
     Key(
         "location",
-        text(r"[a-z]+(-[a-z]+)*[0-9]*", "a location such as europe-west3", max_length=64),
+        _GCP_PLACE,
         "Location of regional secrets.",
         default_words="the project's global secrets",
     ),
@@ -212,7 +224,37 @@ GCP = (
         default_words="`service_account` where `credentials_path` is given, "
         "else `workload_identity`",
     ),
-    Key("credentials_path", REFERENCE, "Where the service account's JSON key stands."),
+    Key(
+        "credentials_path",
+        REFERENCE,
+        "Where the service account's JSON key stands; in the operator's file also where the "
+        "configuration of workload identity federation does.",
+        default_words="the daemon's own identity",
+    ),
+    Key(
+        "kms_key_id",
+        text(
+            r"projects/[a-z0-9.:-]+/locations/([a-z0-9-]+|\{location\})/keyRings/[A-Za-z0-9_-]+/"
+            r"cryptoKeys/[A-Za-z0-9_-]+",
+            "a key such as projects/acme/locations/global/keyRings/r/cryptoKeys/k",
+            max_length=512,
+        ),
+        "Key in Cloud KMS that secrets made by svsync are encrypted with; `{location}` stands "
+        "for each of `replica_locations`.",
+        default_words="Google's own",
+    ),
+    Key(
+        "replica_locations",
+        Kind(lambda node: list(_GCP_PLACES.read(node)), _GCP_PLACES.schema, "a list of locations"),
+        "Locations to which secrets made by svsync are replicated.",
+        default_words="Google chooses",
+    ),
+    Key(
+        "labels",
+        table(ANY_TEXT, "labels and their values"),
+        "Labels that secrets made by svsync have, beside those of `filters`.",
+        default_words="none",
+    ),
 )
 
 
@@ -259,6 +301,15 @@ LISTEN = Kind(
     "`unix:/path`, `tcp:127.0.0.1:port` or `file:/path`",
 )
 
+_QUEUE_REGION = re.compile(r"https?://(?:[a-z0-9-]+\.)?sqs(?:-fips)?\.([a-z0-9-]+)\.[a-z]")
+
+
+def queue_region(url: str) -> str | None:
+    """The region in a queue's URL; None: it is none of AWS's own names."""
+    named = _QUEUE_REGION.match(url)
+    return named[1] if named else None
+
+
 FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
     "vault-audit": (
         "hashicorp-vault",
@@ -275,14 +326,43 @@ FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
         ),
     ),
     "vault-events": ("hashicorp-vault", ()),
+    "aws-sqs": (
+        "aws-secrets-manager",
+        (
+            Key(
+                "queue_url",
+                text(
+                    r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[0-9]{12}/[A-Za-z0-9_-]{1,80}(\.fifo)?",
+                    "a queue's URL such as https://sqs.us-east-1.amazonaws.com/123456789012/svsync",
+                ),
+                "The queue that EventBridge sends the events of Secrets Manager to, in the region "
+                "of the secrets. Backends of one login that name it share it.",
+                required=True,
+            ),
+        ),
+    ),
+    "gcp-pubsub": (
+        "gcp-secret-manager",
+        (
+            Key(
+                "subscription",
+                text(
+                    r"projects/[a-z0-9][a-z0-9.:-]*[a-z0-9]/subscriptions"
+                    r"/[A-Za-z][A-Za-z0-9_.~+%-]{2,254}",
+                    "a subscription such as projects/acme/subscriptions/svsync",
+                ),
+                "The subscription to the topic that the secrets tell of their changes. Backends "
+                "of one login that name it share it.",
+                required=True,
+            ),
+        ),
+    ),
     "http": ("", ()),
 }
 """Feed → the type of backend it serves, empty for any, and the keys beside `feed`."""
 
 LATER_FEEDS: Mapping[str, str] = {
-    "aws-sqs": "aws-secrets-manager",
     "azure-eventgrid": "azure-key-vault",
-    "gcp-pubsub": "gcp-secret-manager",
 }
 """Feeds that this version does not listen to yet, and the type of backend that each is for."""
 
@@ -324,6 +404,11 @@ def _vault_problem(config: Mapping[str, Any]) -> tuple[str, str] | None:
     for key in ("aws_region", "aws_server_id"):
         if method != "aws" and key in config:
             return key, "is for auth_method: aws only; remove it"
+    if method != "gcp" and "gcp_service_account" in config:
+        return "gcp_service_account", "is for auth_method: gcp only; remove it"
+    for key in ("jwt_path", "gcp_service_account"):
+        if key in config and "auth_config_path" in config:
+            return key, "is for svsync's own identity, which auth_config_path replaces; keep one"
     return None
 
 
@@ -349,6 +434,13 @@ def _gcp_problem(config: Mapping[str, Any]) -> tuple[str, str] | None:
         return "credentials_path", "is missing; service_account needs the reference to its key"
     if method == "workload_identity" and given:
         return "credentials_path", "is not used by workload_identity; remove it"
+    places = config.get("replica_locations", ())
+    if "location" in config and "replica_locations" in config:
+        return "replica_locations", "is for global secrets; remove it, or location"
+    if len(places) > 1 and "{location}" not in config.get("kms_key_id", "{location}"):
+        return "kms_key_id", "is one key for several locations; write {location} in it"
+    if not places and "{location}" in config.get("kms_key_id", ""):
+        return "kms_key_id", "holds {location}, which goes with replica_locations"
     return None
 
 
@@ -384,3 +476,9 @@ TYPES: Mapping[str, BackendType] = {
         GCP_FILTERS,
     ),
 }
+
+
+def is_ambient(spec: BackendSpec) -> bool:
+    """Does it sign in as the daemon itself? No type that is unknown here does."""
+    known = TYPES.get(spec.type)
+    return known is not None and known.ambient(spec.config)
