@@ -20,16 +20,14 @@ from svsync.domain.changes import (
     RemoteRead,
     Tags,
 )
+from svsync.domain.costs import Terms
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath, TenantId
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.quotas import Operation as Operation
 from svsync.domain.values import Credential
 
 T = TypeVar("T")
-
-Operation = Literal["list", "metadata", "read", "write", "delete", "login"]
-"""Operation classes: limits, counts and metrics are kept per class.
-`read` is every call that returns a value, batches too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,13 @@ class Features:
     Attributes:
         batch_read: paths per `read` call; 1 where there is no batch read.
         history: earlier versions can be read.
+        history_by_default: they are imported where the configuration does not say.
         ordered_tokens: `Entry.order` is told, so a rollback shows.
         compare_and_set: a write can be made conditional.
         json_doubles: numbers are kept as doubles, so a value whose numbers would come
             back as others is not written (`number_would_change`).
         tags: names have key/value pairs beside their value.
+        tags_apart: a change of tags alone leaves the value token.
         push_interval_s: runs write one name no more often than this; 0: as they like.
         consistency_window_s: for so long after a change an answer may be one from before
             it; a backend's own `consistency_window` counts in its place.
@@ -54,14 +54,17 @@ class Features:
         max_name: longest remote path in bytes.
         max_value: largest value in bytes.
         case_sensitive: names that differ in case only are two names.
+        terms: the provider's quotas and prices (`domain.published` has those known).
     """
 
     batch_read: int = 1
     history: bool = False
+    history_by_default: bool = True
     ordered_tokens: bool = False
     compare_and_set: bool = False
     json_doubles: bool = False
     tags: bool = False
+    tags_apart: bool = True
     push_interval_s: float = 0.0
     consistency_window_s: float = 0.0
     folders: bool = False
@@ -70,6 +73,7 @@ class Features:
     max_name: int = 4096
     max_value: int = 1024 * 1024
     case_sensitive: bool = True
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,22 @@ class CredentialSource(Protocol):
     async def __call__(self) -> Credential: ...
 
 
+class Attestor(Protocol):
+    """Proves to somebody else who svsync is in a cloud."""
+
+    async def attest(self, role: str, credential: Credential | None) -> Credential:
+        """A proof for one login as `role`, good for minutes: the fields that the login takes.
+
+        Made with a credential, or as this process's own identity where that is None.
+
+        Raises:
+            ConfigError: the credential is none that can sign.
+            LoginError: this process has no identity, or it may not sign.
+            BackendUnreachableError: whoever tells or signs it does not answer.
+        """
+        ...
+
+
 class BackendDriver(Protocol):
     """A type of backend: checks its own configuration and opens one."""
 
@@ -322,14 +342,32 @@ class Notice:
     path: RemotePath | None
 
 
+class Tell(Protocol):
+    """Who is told what a feed hears. None of it raises."""
+
+    def __call__(self, notice: Notice, /) -> None:
+        """Take a notice; does not block."""
+        ...
+
+    def listening(self) -> None:
+        """It listens, at a place that keeps messages while nobody does. Only after a long
+        time, in which they may have been thrown away, is that a gap."""
+        ...
+
+    async def kept(self) -> None:
+        """Until all that was told so far is written down; only then may a message that
+        told it be taken from where it is kept."""
+        ...
+
+
 class ChangeFeed(Protocol):
     """Where a type of backend tells what changed in it."""
 
-    async def listen(self, tell: Callable[[Notice], None]) -> None:
-        """Tell each notice until cancelled; `tell` does not block and does not raise.
+    async def listen(self, tell: Tell) -> None:
+        """Tell each notice until cancelled.
 
         After a time in which notices may have been missed, a notice without a path. What
-        cannot be read is dropped unseen.
+        cannot be read is dropped unseen, or left where it is kept for others to look at.
 
         Raises:
             ConfigError: it cannot listen as configured.

@@ -1,7 +1,7 @@
 """From a notice to the backends that federate its path: who hears what, and when."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ from svsync.domain.federation import BackendSpec, Mode, Overrides, RuleSpec
 from svsync.domain.feeds import MOST_PATHS
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.domain.mapping import RuleSet
-from svsync.ports import Notice
+from svsync.ports import Notice, Tell
 from svsync.services.feeds import Feeds, Listening
 
 AUDIT = {"feed": "vault-audit", "listen": "unix:/run/svsync/audit.sock"}
@@ -45,12 +45,12 @@ class Feed:
 
     def __init__(self, problems: list[ConfigError]) -> None:
         self.problems = problems
-        self.tell: Callable[[Notice], None] = lambda notice: None
+        self.tell: Tell
         self.listening = asyncio.Event()
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.invalid = self.dropped = 0
 
-    async def listen(self, tell: Callable[[Notice], None]) -> None:
+    async def listen(self, tell: Tell) -> None:
         if self.problems:
             raise self.problems.pop(0)
         self.tell = tell
@@ -75,6 +75,7 @@ class Desk:
     told: asyncio.Queue[tuple[str, list[str] | None]] = field(default_factory=asyncio.Queue)
     failing: list[Exception] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    now: float = 0.0
     window: asyncio.Event = field(default_factory=asyncio.Event)
 
     def open_feed(self, entry: Mapping[str, object], spec: BackendSpec, tenant: TenantId) -> Feed:
@@ -106,7 +107,13 @@ class Desk:
 async def running(*backends: Listening, **given: Any) -> AsyncIterator[tuple[Desk, Feeds]]:
     desk = Desk(**given)
     desk.window.set()
-    feeds = Feeds(desk.open_feed, desk.take_notice, sleep=desk.sleep, spread=lambda: 1.0)
+    feeds = Feeds(
+        desk.open_feed,
+        desk.take_notice,
+        sleep=desk.sleep,
+        spread=lambda: 1.0,
+        clock=lambda: desk.now,
+    )
     feeds.follow(backends)
     task = asyncio.create_task(feeds.run())
     try:
@@ -240,6 +247,85 @@ async def test_what_the_store_did_not_take_is_handed_over_again_with_what_came_s
         assert await desk.heard() == ("fed_a", ["kv/data/a", "kv/data/b"])
         assert desk.told.empty()
     assert "change_notice_failed" in capsys.readouterr().err
+
+
+# --- places that keep what is told --------------------------------------------------
+
+QUEUE = {"feed": "aws-sqs", "queue_url": "https://sqs.us-east-1.amazonaws.com/1/q"}
+
+
+async def test_kept_is_what_was_handed_over_and_nothing_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running(backend("fed_a"), backend("fed_b", "old/**")) as (desk, _):
+        desk.window.clear()
+        tell = audit(desk).tell
+        tell(notice("kv/data/a"))
+        kept = asyncio.create_task(tell.kept())
+        await turns()
+        assert not kept.done()
+        desk.failing.append(StoreUnavailableError("no connection"))
+        desk.window.set()
+        await turns()
+        assert desk.failing == []
+        assert not kept.done()  # the store did not take it
+        asked_meanwhile = asyncio.create_task(tell.kept())
+        desk.window.set()
+        assert await desk.heard() == ("fed_a", ["kv/data/a"])
+        await asyncio.wait_for(asyncio.gather(kept, asked_meanwhile), 5)
+        await asyncio.wait_for(tell.kept(), 5)  # nothing is owed
+    assert "change_notice_failed" in capsys.readouterr().err
+
+
+async def test_kept_waits_for_what_is_being_handed_over() -> None:
+    taken, go = asyncio.Event(), asyncio.Event()
+
+    async def take_notice(*_: object) -> None:
+        taken.set()
+        await go.wait()
+
+    desk = Desk()
+    feeds = Feeds(desk.open_feed, take_notice, window_s=0.0)
+    feeds.follow([backend()])
+    task = asyncio.create_task(feeds.run())
+    try:
+        await turns()
+        audit(desk).tell(notice("kv/data/a"))
+        await asyncio.wait_for(taken.wait(), 5)
+        kept = asyncio.create_task(audit(desk).tell.kept())
+        await turns()
+        assert not kept.done()
+        go.set()
+        await asyncio.wait_for(kept, 5)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_queue_is_looked_behind_once_and_again_only_after_a_long_absence() -> None:
+    async with running(backend(events=(QUEUE,))) as (desk, feeds):
+        for absent, gaps in ((0.0, 1), (600.0, 1), (601.0, 2)):
+            desk.now += absent
+            desk.opened["fed_a"].tell.listening()
+            desk.opened["fed_a"].tell.listening()
+            assert feeds.states()[0].gaps == gaps
+            assert feeds.states()[0].problem == ""
+            desk.opened["fed_a"].broken.set_exception(ConfigError("broke"))
+            await turns()
+
+
+async def test_backends_of_one_login_share_a_queue_and_others_do_not() -> None:
+    mine, twin = (
+        backend("fed_a", "a/**", events=(QUEUE,)),
+        backend("fed_b", "b/**", events=(QUEUE,)),
+    )
+    theirs = backend("fed_c", "a/**", tenant=2, events=(QUEUE,))
+    other = replace(twin, spec=replace(twin.spec, id=BackendId("fed_d"), config={"region": "x"}))
+    async with running(mine, twin, theirs, other) as (desk, _):
+        assert sorted(desk.opened) == ["fed_a", "fed_c", "fed_d"]
+        desk.opened["fed_a"].tell(notice("b/x"))
+        assert await desk.heard() == ("fed_b", ["b/x"])
+        assert desk.told.empty()
 
 
 # --- opening and closing ------------------------------------------------------------

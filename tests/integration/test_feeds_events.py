@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.openbao import Bao
 from tests.vaults import LOOPBACK, source_of, spec_of
 
+from svsync.backends.guarded import BackendGuard
 from svsync.clients.vault import VaultSettings
 from svsync.domain.errors import (
     BackendUnreachableError,
@@ -231,6 +232,7 @@ async def test_a_server_that_is_away_is_one_sentence() -> None:
 
 async def test_openbao_has_no_event_notifications_and_the_feed_says_so(kv2: Bao) -> None:
     spec = spec_of(kv2)
-    feed = open_feed({"feed": "vault-events"}, spec, source_of(kv2.root_token), LOOPBACK)
+    login = source_of(kv2.root_token)
+    feed = open_feed({"feed": "vault-events"}, spec, login, LOOPBACK, BackendGuard())
     with pytest.raises(ConfigError, match="use the feed vault-audit"):
         await feed.listen(lambda notice: None)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from svsync.config.backend_keys import BACKEND, EXTRA
-from svsync.config.backend_types import FEEDS, LATER_FEEDS, TYPES, BackendType
+from svsync.config.backend_types import FEEDS, LATER_FEEDS, TYPES, BackendType, queue_region
 from svsync.config.document import Node, below, from_json
 from svsync.config.endpoints import endpoint_problem
 from svsync.config.kinds import ANY_TEXT, Key, list_of, mapping_of, read_object, text_of
@@ -106,18 +106,19 @@ def _read_backend(
         raise _member(node, "tenant").error("must be your own tenant; leave it out")
     owner = given.get("tenant", "default")
     backend_id = BackendId(given["id"]) if "id" in given else new_id
+    config = _read_config(given["config"], given["type"], _member(node, "type"), policy, api)
     spec = BackendSpec(
         id=backend_id or derived_id(owner, given["name"]),
         name=given["name"],
         type=given["type"],
         rules=given["path_mapping"],
-        config=_read_config(given["config"], given["type"], _member(node, "type"), policy, api),
+        config=config,
         tenant=owner,
         writes=_writes(node, given),
         guard=Guard(**given.get("guard", {})),
         filters=_read_filters(given.get("filters"), given["type"]),
         events=tuple(
-            _read_feed(item, given["type"], policy, api) for item in given.get("events", ())
+            _read_feed(item, given["type"], config, api) for item in given.get("events", ())
         ),
         extra={key.name: given[key.name] for key in EXTRA if key.name in given},
         managed_by=managed_by,
@@ -240,7 +241,7 @@ def _read_filters(node: Node | None, type_name: str) -> dict[str, Any]:
 _FEED_NAMES: Final = f"{', '.join(list(FEEDS)[:-1])} or {list(FEEDS)[-1]}"
 
 
-def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[str, Any]:
+def _read_feed(node: Node, type_name: str, config: Mapping[str, Any], api: bool) -> dict[str, Any]:
     feed_node = _member(node, "feed")
     if feed_node.value is None:
         raise feed_node.error(f"is missing; add feed: {_FEED_NAMES}")
@@ -251,7 +252,14 @@ def _read_feed(node: Node, type_name: str, policy: Policy, api: bool) -> dict[st
         raise feed_node.error(
             f"is for {wanted}, and this svsync does not listen to it yet; remove it"
         )
-    return read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
+    entry = read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
+    of, region = queue_region(str(entry.get("queue_url", ""))), config.get("region")
+    if of and of != region:
+        raise _member(node, "queue_url").error(
+            f"is a queue of {of}, and the secrets are of {region}: EventBridge sends what changed "
+            "there to a queue of the same region; name that"
+        )
+    return entry
 
 
 def _known_feed(node: Node) -> tuple[str, tuple[Key, ...]]:

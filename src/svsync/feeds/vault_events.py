@@ -35,7 +35,7 @@ from svsync.domain.ids import RemotePath
 from svsync.domain.paths import remote_problem
 from svsync.domain.values import SecretValue
 from svsync.network import NetworkPolicy, guarded_connector, tls_context
-from svsync.ports import CredentialSource, Notice
+from svsync.ports import CallGuard, CredentialSource, Notice
 
 ANYTHING: Final = Notice("", None)
 MAX_MESSAGE: Final = 1024 * 1024
@@ -226,21 +226,12 @@ def open_feed(
     spec: BackendSpec,
     credential: CredentialSource,
     network: NetworkPolicy,
+    _guard: CallGuard,
 ) -> VaultEventsFeed:
     """The feed of one entry of `events`; the address and the login are the backend's.
 
     Raises ConfigError for settings that the backend itself could not use.
     """
-
-    def text(key: str) -> str:
-        return str(spec.config.get(key, ""))
-
-    settings = VaultSettings(
-        endpoint=text("endpoint"),
-        auth_method=text("auth_method"),
-        auth_mount=text("auth_mount"),
-        namespace=text("namespace"),
-        tls_verify=spec.config.get("tls_verify", True),
-    )
+    settings = VaultSettings.of_config(spec.config)
     policy = replace(network, file_managed=spec.managed_by is ManagedBy.FILE)
     return VaultEventsFeed(settings, credential, policy)

@@ -2,43 +2,38 @@
 
 Backends that name the same address share one feed. What it tells is mapped by namespace
 and by each backend's own rules, gathered over a short window, and handed over as the
-paths of one event; too many of them, or a gap, are one full run. Nothing here is kept:
-a notice is a hint, and the schedule is what finds every change in the end.
+paths of one event; too many of them, or a gap, are one full run (`owed`). Nothing here is
+kept: a notice is a hint, and the schedule is what finds every change in the end.
 """
 
 import asyncio
 import json
 import random
+import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
-from svsync.domain.errors import StoreError, SvsyncError
+from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec, Mode
-from svsync.domain.feeds import HTTP_FEEDS, MOST_PATHS
+from svsync.domain.feeds import HTTP_FEEDS
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.observe.logs import get_logger
 from svsync.ports import ChangeFeed, Notice
+from svsync.services.owed import WINDOW_S, Owed, TakeNotice
 
-WINDOW_S: Final = 0.1
-"""Seconds from the first notice of a burst to its handing over."""
+KEEPING_S: Final = 600.0
+"""Seconds for which a place that keeps messages surely keeps them: Pub/Sub's shortest time.
+After a longer absence, anything may have changed."""
 
 _SHORTEST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 
-
 Entry = Mapping[str, object]
 OpenFeed = Callable[[Entry, BackendSpec, TenantId], ChangeFeed]
 """Opens the feed of one entry of a backend's `events`. Raises ConfigError."""
-
-TakeNotice = Callable[[TenantId, BackendId, Collection[RemotePath] | None, str], Awaitable[None]]
-"""Asks for a run of these remote paths, or of all (None), because this feed told so.
-
-Raises StoreError where it could not be written down; a backend that is gone, or paused,
-is no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,12 @@ class FeedState:
 
 @dataclass(slots=True, eq=False)
 class _Source:
-    """One feed and the backends that share it."""
+    """One feed and the backends that share it.
+
+    Attributes:
+        listens: whether it did, since it was opened this time.
+        left_at: when it last stopped listening; None: it never did in this process.
+    """
 
     feed: str
     entry: Entry
@@ -101,6 +101,8 @@ class _Source:
     gaps: int = 0
     invalid: int = 0
     dropped: int = 0
+    listens: bool = False
+    left_at: float | None = None
     opened: ChangeFeed | None = None
 
     @property
@@ -154,22 +156,6 @@ class _Source:
                         yield member, remote
 
 
-@dataclass(slots=True)
-class _Owed:
-    """What a backend is to be told: some paths, or (None) that anything may have changed."""
-
-    feed: str
-    paths: set[RemotePath] | None = field(default_factory=set)
-
-    def add(self, paths: Iterable[RemotePath] | None) -> None:
-        if paths is None or self.paths is None:
-            self.paths = None
-            return
-        self.paths.update(paths)
-        if len(self.paths) > MOST_PATHS:
-            self.paths = None
-
-
 class Feeds:
     """All change feeds of this process. `follow` says whose; `run` runs them.
 
@@ -179,6 +165,7 @@ class Feeds:
             error of the store it is called again with what is owed by then.
         sleep: for the window, and between two tries of what failed.
         spread: 0 to 1; keeps feeds that lost one server from coming back at once.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -189,16 +176,15 @@ class Feeds:
         window_s: float = WINDOW_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._open_feed = open_feed
-        self._take_notice = take_notice
-        self._window_s = window_s
         self._sleep = sleep
         self._spread = spread
+        self._clock = clock
         self._sources: dict[str, _Source] = {}
         self._changed = asyncio.Event()
-        self._owed: dict[tuple[TenantId, BackendId], _Owed] = {}
-        self._something = asyncio.Event()
+        self._owed = Owed(take_notice, window_s=window_s, sleep=sleep)
 
     def follow(self, backends: Iterable[Listening]) -> None:
         """These backends, and no others, are listened for; may be called at any time.
@@ -228,7 +214,7 @@ class Feeds:
                 known = {member.key for member in source.members}
                 for member in members:
                     if member.key not in known:
-                        self._owe(member, source.feed, None)
+                        self._owed.owe(member.key, source.feed, None)
             source.serve(members)
         self._changed.set()
 
@@ -240,7 +226,7 @@ class Feeds:
         """Run the feeds that are followed, until cancelled."""
         running: dict[_Source, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hand_over())
+            tasks.create_task(self._owed.hand_over())
             while True:
                 await self._changed.wait()
                 self._changed.clear()
@@ -260,11 +246,11 @@ class Feeds:
         """Keep one feed open. Why it is not is told once, and it is tried again."""
         wait = _SHORTEST_WAIT
         while True:
-            gaps = source.gaps
+            source.listens = False
             try:
                 first = source.members[0]
                 source.opened = self._open_feed(source.entry, first.spec, first.tenant)
-                await source.opened.listen(partial(self._tell, source))
+                await source.opened.listen(_Told(self, source))
             except SvsyncError as error:
                 if str(error) != source.problem:
                     get_logger().warning(
@@ -279,51 +265,64 @@ class Feeds:
                 source.problem = f"it broke in a way it should not ({type(bug).__name__})"
             finally:
                 source.closed()
-            if source.gaps > gaps:  # it did listen
+            if source.listens:
+                source.left_at = self._clock()
                 wait = _SHORTEST_WAIT
             await self._sleep(wait * (0.5 + self._spread() / 2))
             wait = min(2 * wait, _LONGEST_WAIT)
 
-    def _tell(self, source: _Source, notice: Notice) -> None:
-        source.problem = ""
+    def goes_on(self, source: _Source) -> None:
+        """See `ports.Tell.listening`."""
+        if not source.listens:
+            left_at = source.left_at
+            if left_at is None or self._clock() - left_at > KEEPING_S:
+                self.tell(source, Notice("", None))
+        source.listens, source.problem = True, ""
+
+    def tell(self, source: _Source, notice: Notice) -> None:
+        """See `ports.Tell`."""
+        source.listens, source.problem = True, ""
         if notice.path is None:
             source.gaps += 1
             for member in source.members:
-                self._owe(member, source.feed, None)
+                self._owed.owe(member.key, source.feed, None)
             return
         source.heard += 1
         found = list(source.who_syncs(notice.namespace, notice.path))
         for member, path in found:
-            self._owe(member, source.feed, (path,))
+            self._owed.owe(member.key, source.feed, (path,))
         source.unmapped += not found
 
-    def _owe(self, member: Listening, feed: str, paths: Iterable[RemotePath] | None) -> None:
-        self._owed.setdefault(member.key, _Owed(feed)).add(paths)
-        self._something.set()
+    async def kept(self, source: _Source) -> None:
+        """See `ports.Tell`."""
+        await self._owed.kept(member.key for member in source.members)
 
-    async def _hand_over(self) -> None:
-        while True:
-            await self._something.wait()
-            await self._sleep(self._window_s)
-            self._something.clear()
-            owed, self._owed = self._owed, {}
-            failed: StoreError | None = None
-            for (tenant, backend), what in owed.items():
-                try:
-                    await self._take_notice(tenant, backend, what.paths, what.feed)
-                except StoreError as error:
-                    failed = error
-                    again = self._owed.setdefault((tenant, backend), _Owed(what.feed))
-                    again.add(what.paths)
-            if failed is not None:
-                get_logger().warning("change_notice_failed", error=failed, count=len(self._owed))
-                await self._sleep(_SHORTEST_WAIT)
-                self._something.set()
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """See `ports.Tell`."""
+
+    feeds: Feeds
+    source: _Source
+
+    def __call__(self, notice: Notice, /) -> None:
+        self.feeds.tell(self.source, notice)
+
+    def listening(self) -> None:
+        self.feeds.goes_on(self.source)
+
+    async def kept(self) -> None:
+        await self.feeds.kept(self.source)
 
 
 def _address(entry: Entry, backend: Listening) -> str:
-    """What tells two feeds apart: what they listen on, or whose they are and where it is."""
+    """What tells two feeds apart: what they listen on, or where they go and as whom.
+
+    Two backends of one login that name one queue share the feed: of two that take from
+    it, each would hear half.
+    """
     if "listen" in entry:
         return json.dumps([entry["feed"], entry["listen"]])
-    whose = [backend.tenant, backend.spec.id, dict(backend.spec.config), dict(entry)]
+    spec = backend.spec
+    whose = [backend.tenant, spec.type, spec.managed_by, dict(spec.config), dict(entry)]
     return json.dumps(whose, sort_keys=True)

@@ -16,7 +16,8 @@ from svsync.domain.mapping import Mapped
 from svsync.observe.meter import SILENT, Meter
 from svsync.ports import Arrived, ArrivingFeed
 from svsync.services.feed_secrets import Sender
-from svsync.services.feeds import Listening, TakeNotice
+from svsync.services.feeds import Listening
+from svsync.services.owed import TakeNotice
 from svsync.services.runs import Backends
 from svsync.store import federation
 from svsync.store.database import Database

@@ -53,7 +53,7 @@ class AwsDriver:
                 " current is synced; set current, or leave it out",
                 where="history",
             )
-        _settings(spec).check(self._policy(spec))
+        AwsSettings.of(spec).check(self._policy(spec))
         _rules(spec)
 
     def open(
@@ -67,7 +67,10 @@ class AwsDriver:
     ) -> AsyncIterator[Backend]:
         self.check_config(spec)
         session = AwsSession(
-            _settings(spec), credential, self._policy(spec), login_call=partial(guard.call, "login")
+            AwsSettings.of(spec),
+            credential,
+            self._policy(spec),
+            login_call=partial(guard.call, "login"),
         )
         async with session:
             yield AwsBackend(spec, _rules(spec), AwsCalls(session, guard))
@@ -83,26 +86,3 @@ def _rules(spec: BackendSpec) -> RuleSet:
         segment=FEATURES.segment,
         max_name=FEATURES.max_name,
     )
-
-
-def _settings(spec: BackendSpec) -> AwsSettings:
-    """A role of a backend of the API is assumed under an external id that nobody else's
-    backend can give."""
-    role, external = _text(spec, "role_arn"), _text(spec, "external_id")
-    if role and not external and spec.managed_by is ManagedBy.API:
-        external = f"svsync:{spec.tenant}:{spec.name}"
-    return AwsSettings(
-        region=_text(spec, "region"),
-        endpoint_url=_text(spec, "endpoint_url"),
-        static=bool(spec.config.get("credentials_path")),
-        role_arn=role,
-        external_id=external,
-        role_session=f"svsync-{spec.id}"[:64],
-    )
-
-
-def _text(spec: BackendSpec, key: str) -> str:
-    value = spec.config.get(key, "")
-    if not isinstance(value, str):
-        raise ConfigError("is a text", where=f"config.{key}")
-    return value

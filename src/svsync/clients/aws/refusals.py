@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import aiohttp
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     EndpointConnectionError,
@@ -61,18 +60,25 @@ KEYS_REFUSED: Final = frozenset(
 """The request was turned away for its keys, before anything was done."""
 CLOCK: Final = frozenset({"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"})
 _CLOCK_WORDS: Final = ("Signature expired", "Signature not yet current")
-"""By which a wrong clock is told from wrong keys: AWS gives both one code."""
+_REGION_WORDS: Final = "scoped to a valid region"
+"""By which a wrong clock and a wrong region are told from wrong keys: AWS gives all three
+one code (IAM User Guide, "Troubleshoot signed requests for AWS APIs")."""
 FAILED: Final = frozenset({"InternalFailure", "InternalServiceError", "ServiceUnavailable"})
 REASONS: Final = frozenset(
     {
+        "AWS.SimpleQueueService.NonExistentQueue",
         "DecryptionFailure",
         "EncryptionFailure",
         "IDPCommunicationError",
+        "InvalidAddress",
         "InvalidNextTokenException",
         "InvalidParameterException",
         "InvalidRequestException",
+        "KMS.AccessDeniedException",
+        "KmsAccessDenied",
         "LimitExceededException",
         "PreconditionNotMetException",
+        "QueueDoesNotExist",
         "ResourceExistsException",
         "ResourceNotFoundException",
     }
@@ -102,6 +108,10 @@ class KeysRefusedError(LoginError):
     """The keys of this one request are no longer good; nothing was done."""
 
 
+class WrongRegionError(LoginError):
+    """The request was signed for another region than that of whoever answers."""
+
+
 def of_answer(error: ClientError, operation: str, shown: str | None) -> BackendError:
     """What an answer of AWS that is an error means."""
     told = error.response.get("Error", {})
@@ -114,6 +124,12 @@ def of_answer(error: ClientError, operation: str, shown: str | None) -> BackendE
         return LoginError(
             "this machine's clock and that of AWS are too far apart: set the clock, by NTP",
             code="clock_skew",
+            sent=False,
+            **about,
+        )
+    if code in KEYS_REFUSED and _REGION_WORDS in text.lower():
+        return WrongRegionError(
+            "the endpoint is of another region than config.region: make the two agree",
             sent=False,
             **about,
         )
@@ -196,7 +212,7 @@ def of_failure(error: Exception, operation: str, shown: str | None) -> BackendEr
     return BackendError(f"the SDK of AWS cannot make the call {operation}", **about)
 
 
-def of_identity(error: BotoCoreError) -> LoginError:
+def of_identity() -> LoginError:
     """The identity of this process could not be had."""
     return LoginError(
         "the identity of this machine (environment, container, instance or web identity) gives"

@@ -20,12 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeVar
 
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from yarl import URL
 
 from svsync.clients.aws.refusals import (
     KeysRefusedError,
+    WrongRegionError,
     of_answer,
     of_failure,
     of_identity,
@@ -44,6 +48,9 @@ _ASK_AGAIN: Final = 600.0
 """Seconds for which keys of the machine are used; the SDK replaces them a quarter of an
 hour before they end."""
 _ROLE_SECONDS: Final = 3600
+_NO_IDENTITY: Final = (BotoCoreError, OSError, ValueError, LookupError, TypeError)
+"""What the SDK's chain raises where a machine gives nothing that can be used: an address
+that may not be asked, a file that is not there, an answer that lacks a field."""
 
 
 class CountedCall(Protocol):
@@ -165,6 +172,24 @@ class AwsSession:
             login = await self._signed_in(login)
         raise AssertionError("the second try returns or raises")
 
+    async def sign(
+        self, service: str, url: str, body: str, headers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The headers of a POST that somebody else will send, signed for the session's
+        region by Signature Version 4, `Host` told by the URL. Nothing is called but for
+        the keys; raises what getting them raises.
+        """
+        keys = (await self._signed_in(None)).keys
+        token = keys.session_token
+        signer = Credentials(
+            keys.access_key_id.reveal(),
+            keys.secret_access_key.reveal(),
+            None if token is None else token.reveal(),
+        )
+        request = AWSRequest(method="POST", url=url, data=body, headers=dict(headers))
+        SigV4Auth(signer, service, self._settings.region).add_auth(request)
+        return {str(name): str(value) for name, value in request.headers.items()}
+
     # --- calls --------------------------------------------------------------------
 
     async def _send(
@@ -278,8 +303,8 @@ class AwsSession:
             if self._machine is None:
                 self._machine = await keys_of_machine(sdk({}))
             frozen = await self._machine.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise of_identity(error) from None
+        except _NO_IDENTITY:
+            raise of_identity() from None
         token = SecretValue(frozen.token) if frozen.token else None
         keys = _Keys(SecretValue(frozen.access_key), SecretValue(frozen.secret_key), token)
         return _Login(keys, since, _ASK_AGAIN)
@@ -315,7 +340,7 @@ class AwsSession:
             answer = await self._login_call(
                 lambda: self._send("sts", method, parameters, keys, "login", None)
             )
-        except (BackendUnreachableError, ThrottledError):
+        except (BackendUnreachableError, ThrottledError, WrongRegionError):
             raise
         except BackendError as error:
             if error.code in ("clock_skew", "endpoint_refused", "call_budget_spent"):

@@ -1,7 +1,10 @@
 """The part of a backend's configuration that a session with AWS needs."""
 
 from dataclasses import dataclass
+from typing import Self
 
+from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec, ManagedBy
 from svsync.network import NetworkPolicy, check_url
 
 
@@ -29,7 +32,33 @@ class AwsSettings:
     timeout: float = 30.0
     connections: int = 256
 
+    @classmethod
+    def of(cls, spec: BackendSpec) -> Self:
+        """Those of a backend. A role of a backend of the API is assumed under an external id
+        that nobody else's backend can give.
+
+        Raises ConfigError for what is no text.
+        """
+        role, external = _text(spec, "role_arn"), _text(spec, "external_id")
+        if role and not external and spec.managed_by is ManagedBy.API:
+            external = f"svsync:{spec.tenant}:{spec.name}"
+        return cls(
+            region=_text(spec, "region"),
+            endpoint_url=_text(spec, "endpoint_url"),
+            static=bool(spec.config.get("credentials_path")),
+            role_arn=role,
+            external_id=external,
+            role_session=f"svsync-{spec.id}"[:64],
+        )
+
     def check(self, policy: NetworkPolicy) -> None:
         """Raises ConfigError for an endpoint that may not be called."""
         if self.endpoint_url:
             check_url(self.endpoint_url, policy, where="config.endpoint_url")
+
+
+def _text(spec: BackendSpec, key: str) -> str:
+    value = spec.config.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigError("is a text", where=f"config.{key}")
+    return value

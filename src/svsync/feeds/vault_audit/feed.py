@@ -25,7 +25,7 @@ from svsync.feeds.vault_audit.lines import LONGEST_LINE, MOST_BYTES, LineBuffer,
 from svsync.feeds.vault_audit.sockets import SocketSource
 from svsync.network import NetworkPolicy
 from svsync.observe.logs import get_logger
-from svsync.ports import CredentialSource, Notice
+from svsync.ports import CallGuard, CredentialSource, Notice
 
 ANYTHING: Final = Notice("", None)
 
@@ -176,6 +176,7 @@ def open_feed(
     _spec: BackendSpec,
     _credential: CredentialSource,
     _network: NetworkPolicy,
+    _guard: CallGuard,
 ) -> VaultAuditFeed:
     """The feed of one entry of `events`. Raises ConfigError."""
     return VaultAuditFeed(str(entry.get("listen", "")))
