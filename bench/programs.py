@@ -46,9 +46,15 @@ async def ended(module: str, process: Process) -> Result:
     return result
 
 
-def answer(work: Callable[[Result], Coroutine[Any, Any, Result]]) -> None:
-    """The main function of a program: one JSON object in, one out, with its peak memory."""
-    found = asyncio.run(work(json.loads(sys.stdin.readline())))
+def answer(
+    work: Callable[[Result], Coroutine[Any, Any, Result]],
+    *,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """The main function of a program: one JSON object in, one out, with its peak memory.
+    `loop`: makes the loop that it runs on."""
+    with asyncio.Runner(loop_factory=loop) as runner:
+        found = runner.run(work(json.loads(sys.stdin.readline())))
     print(json.dumps({"peak_mb": peak_mb(), **found}))
 
 

@@ -1,7 +1,8 @@
 """One replica of svsync with many small backends in memory, all of them always due.
 
-It has what `svsync serve` runs for its runs, and ends when its input does. Each replica has
-the same store in its own memory: as one server that all of them ask would look.
+It has what `svsync serve` runs for its runs, on the same event loop, and ends when its input
+does. Each replica has the same store in its own memory: as one server that all of them ask
+would look.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import uvloop
 
 from bench.programs import Result, answer
 from bench.svsync_many import backends
@@ -82,4 +85,4 @@ async def main(given: Result) -> Result:
 
 
 if __name__ == "__main__":
-    answer(main)
+    answer(main, loop=uvloop.new_event_loop)

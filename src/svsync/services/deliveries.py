@@ -224,11 +224,14 @@ async def keep_delivering(deliveries: Deliveries, signals: Signals) -> None:
         while True:
             wait = HEAR_S
             try:
-                await deliveries.deliver_due(waker)
                 due = await deliveries.next_due()
+                if due is not None and due <= 0:
+                    await deliveries.deliver_due(waker)
+                    due = await deliveries.next_due()
                 wait = HEAR_S if due is None else min(HEAR_S, max(_SOONEST_S, due))
             except StoreError:
                 pass  # what is due stays due
             except SvsyncError as problem:
                 get_logger().warning("deliveries_wait", error_code=problem.code)
-            await waker.wait(wait)
+            if await waker.wait(wait):
+                await asyncio.sleep(_SOONEST_S)  # runs end by the hundred: one look for several

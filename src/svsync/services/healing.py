@@ -65,6 +65,8 @@ async def heal(sender: Sender, *, again: bool = True) -> list[Made]:
     while True:
         async with sender.transaction(lookups=True) as tx:
             ids = await store.take_over(tx, sender.spec.id, HOLD_S, _BATCH)
+            if not ids:
+                return done
             held = await take_up(sender, tx, ids)
             known = {push.push_id for push in held}
             orphans = await store.load(tx, [i for i in ids if i not in known])

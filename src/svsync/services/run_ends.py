@@ -26,6 +26,7 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, RemotePath, RunId
 from svsync.domain.runs import (
     Report,
+    Count,
     RunError,
     RunKind,
     RunResult,
@@ -49,6 +50,8 @@ PROBE_FIRST_S: Final = 5.0
 PROBE_LONGEST_S: Final = 60.0
 """Seconds until a backend that could not be reached is looked at again, doubling in between."""
 
+_FEW: Final = 1_000
+"""Work rows that are dropped with the run's end; more of them would hold up what waits for it."""
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -159,9 +162,13 @@ class RunEnds:
                         await schedule.clean(tx, run.spec.id, seen or {})
                 await queue.release(tx, run.claimed.held)
         # The run has ended; its work rows are of no use, and the next run clears them too.
-        with suppress(StoreError):
-            async with self._db.transaction(run.claimed.held.tenant) as tx:
-                await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+                few = not failed and run.report.numbers[Count.LISTED] <= _FEW
+                if few:
+                    await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+        if not few:
+            with suppress(StoreError):
+                async with self._db.transaction(run.claimed.held.tenant) as tx:
+                    await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
         measure(self._meter, run.spec, record, run.report)
         numbers = {str(count): n for count, n in run.report.numbers.items()}
         run.span.ended(
@@ -190,9 +197,7 @@ class RunEnds:
             return
         full = record.kind is RunKind.FULL
         if not failed and full and not run.blocked:
-            await federation.set_applied(tx, spec.id, run.mapping)
-            if run.listed_all:
-                await federation.set_initial(tx, spec.id, ())
+            await federation.set_applied(tx, spec.id, run.mapping, listed_all=run.listed_all)
         counts = await pairs.counts(tx, spec.id)
         await federation.run_ended(
             tx,

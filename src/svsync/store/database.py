@@ -36,6 +36,11 @@ NO_TENANT = TenantId(0)
 _BEGIN = "BEGIN {mode}; SELECT set_config('svsync.tenants', '{tenants}', true), {idle}"
 _IDLE = "set_config('idle_in_transaction_session_timeout', '10s', true)"
 """A process that is stopped in the middle keeps nobody waiting for longer than that."""
+_ENTER = "BEGIN; SELECT svsync_enter({tenant}, '{backend}', {fence}, {lookups}, {scratch})"
+"""In one message with BEGIN: a run has many short transactions, and each message costs more
+than what most of them do."""
+_FENCE_LOST = "SV001"
+"""What `svsync_enter` raises."""
 LOOK_S = 15.0
 """Seconds in which a database that is there answers what looks after all tenants, or after
 a lease. One that hangs, without a reset, is known by that alone."""
@@ -181,9 +186,8 @@ class Database:
         """
         pool, seconds = (self._renewals, LOOK_S) if renewal else (self._pool, ANSWER_S)
         bound = seconds if held is None else None
-        async with _transaction(pool, [tenant], read_only, bound) as connection:
-            if held is not None:
-                await _enter(connection, held, lookups=lookups, scratch=scratch)
+        begin = _begin([tenant], read_only) if held is None else _enter(held, lookups, scratch)
+        async with _transaction(pool, begin, bound) as connection:
             yield Transaction(connection, tenant, bound)
 
     async def read(self, tenant: TenantId, work: Callable[[Transaction], Awaitable[T]]) -> T:
@@ -210,7 +214,7 @@ class Database:
 
         Raises: as `transaction`.
         """
-        async with _transaction(self._pool, tenants, read_only, LOOK_S) as connection:
+        async with _transaction(self._pool, _begin(tenants, read_only), LOOK_S) as connection:
             yield Transaction(connection, NO_TENANT, LOOK_S)
 
     async def call(self, name: str, *args: object, seconds: float) -> list[Row]:
@@ -244,16 +248,38 @@ async def _borrowed(pool: "Pool", seconds: float | None) -> AsyncIterator["Conne
             await pool.release(connection, timeout=ROLLBACK_S)
 
 
-@asynccontextmanager
-async def _transaction(
-    pool: "Pool", tenants: Sequence[TenantId], read_only: bool, seconds: float | None
-) -> AsyncIterator["Connection"]:
-    """A transaction that sees the rows of these tenants; each of its waits is bounded."""
-    begin = _BEGIN.format(
+def _begin(tenants: Sequence[TenantId], read_only: bool) -> str:
+    """Begins a transaction that sees the rows of these tenants."""
+    return _BEGIN.format(
         mode="READ ONLY" if read_only else "",
         tenants=",".join(str(int(tenant)) for tenant in tenants),
         idle=_IDLE,
     )
+
+
+def _enter(held: Held, lookups: bool, scratch: bool) -> str:
+    """Begins a transaction under a run's fence, which it locks."""
+    return _ENTER.format(
+        tenant=int(held.tenant),
+        backend=_plain(held.backend),
+        fence=int(held.fence),
+        lookups=lookups,
+        scratch=scratch,
+    )
+
+
+def _plain(backend: BackendId) -> str:
+    """An id as it may stand between quotes: the rules for ids leave it nothing else."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", backend):
+        raise StoreError("an id of a backend is letters, digits, `_` and `-`")
+    return backend
+
+
+@asynccontextmanager
+async def _transaction(
+    pool: "Pool", begin: str, seconds: float | None
+) -> AsyncIterator["Connection"]:
+    """A transaction that `begin` begins; each of its waits is bounded."""
     async with _borrowed(pool, seconds) as connection:
         try:
             with translated():
@@ -266,20 +292,6 @@ async def _transaction(
         except BaseException:
             await _roll_back(connection)
             raise
-
-
-async def _enter(connection: "Connection", held: Held, *, lookups: bool, scratch: bool) -> None:
-    with translated():
-        alive = await connection.fetchval(
-            "SELECT svsync_enter($1, $2, $3, $4, $5)",
-            held.tenant,
-            held.backend,
-            held.fence,
-            lookups,
-            scratch,
-        )
-    if not alive:
-        raise FenceLostError(f"the run of {held.backend} was taken over or reconfigured: it stops")
 
 
 async def _roll_back(connection: "Connection") -> None:
@@ -325,6 +337,10 @@ class translated:
                 | asyncpg.InsufficientResourcesError()
             ):
                 raise StoreUnavailableError(_LOST) from None
+            case asyncpg.PostgresError(sqlstate=code) if code == _FENCE_LOST:
+                raise FenceLostError(
+                    "the run was taken over, or its backend was reconfigured: it stops"
+                ) from None
             case asyncpg.PostgresError():
                 kind = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
                 raise StoreError(f"the database refused a statement ({kind})") from None

@@ -194,9 +194,12 @@ def _stored(row: Row) -> StoredBackend:
     )
 
 
-async def set_applied(tx: Transaction, backend: BackendId, mapping: Mapping) -> None:
-    """A full run has brought every pair under this mapping."""
-    await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash)
+async def set_applied(
+    tx: Transaction, backend: BackendId, mapping: Mapping, *, listed_all: bool
+) -> None:
+    """A full run has brought every pair under this mapping; with `listed_all`, all that there
+    is, so that local patterns take writes again (`set_initial`)."""
+    await tx.execute("federation.set_applied", tx.tenant, backend, mapping.hash, listed_all)
 
 
 async def forget_applied(tx: Transaction, backend: BackendId) -> None:

@@ -51,8 +51,7 @@ class GuardCounts:
 
 async def clear(tx: Transaction, backend: BackendId, run: RunId, run_no: int) -> None:
     """Drop this run's own work rows and those that dead runs left behind."""
-    await tx.execute("staging.clear_ended", tx.tenant, backend)
-    await drop(tx, run, run_no)
+    await tx.execute("staging.clear_all", tx.tenant, run, run_no, backend)
 
 
 async def clear_todo(tx: Transaction, run_no: int) -> None:
@@ -66,9 +65,7 @@ async def any_scope(tx: Transaction, run: RunId) -> bool:
 
 async def drop(tx: Transaction, run: RunId, run_no: int) -> None:
     """Drop one run's work rows."""
-    await tx.execute("staging.clear_scopes", tx.tenant, run)
-    await tx.execute("staging.clear", run_no)
-    await clear_todo(tx, run_no)
+    await tx.execute("staging.clear", tx.tenant, run, run_no)
 
 
 async def add_entries(tx: Transaction, run_no: int, entries: Iterable[Entry]) -> int:

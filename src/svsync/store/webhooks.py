@@ -173,10 +173,10 @@ async def release(tx: Transaction, held: Claim) -> None:
 
 
 async def next_due(db: Database, tenants: Sequence[TenantId]) -> float | None:
-    """Seconds until something is due to somebody, negative where it is overdue."""
+    """Seconds until something is due to somebody, or may be; none or fewer: by now."""
     async with db.transaction_of(tenants, read_only=True) as tx:
         await tx.execute("webhooks.by_key")
-        seconds: float | None = await tx.fetchval("webhooks.next_due")
+        seconds: float | None = await tx.fetchval("webhooks.next_due", list(tenants))
     return seconds
 
 

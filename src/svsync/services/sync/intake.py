@@ -198,12 +198,16 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
             tx, run.spec.id, claimed.run_id, claimed.run_no, staged, run.push_rules, run.leaving,
             listed_from=run.listed_from,
         )  # fmt: skip
-        blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
-        unseen = await staging.unseen(tx, claimed.run_id)
+        blinded, unseen = staging.Blinded([], {}, 0), []
+        if not run.listed_all:
+            blinded = await staging.blinded(tx, run.spec.id, claimed.run_id, claimed.run_no)
+            unseen = await staging.unseen(tx, claimed.run_id)
         waiting = await staging.quarantined(tx, run.spec.id, claimed.run_id)
+        await queue.record_todo(tx, claimed.run_id, counts.todo)
     seeds = await seed(run, counts.todo)
-    async with run.transaction(scratch=True) as tx:
-        await queue.record_todo(tx, claimed.run_id, counts.todo + seeds)
+    if seeds:
+        async with run.transaction(scratch=True) as tx:
+            await queue.record_todo(tx, claimed.run_id, counts.todo + seeds)
     _report_unseen(run, blinded, unseen)
     for path, reason in waiting.named:
         run.skip(path, SkipReason.QUARANTINED, reason)
@@ -227,7 +231,7 @@ async def diff(run: Run, staged: int) -> tuple[int, GuardNumbers]:
 
 async def mark_denied(run: Run) -> None:
     """Known pairs below denied folders say so from now on; the guards let the run pass."""
-    if run.dry:
+    if run.dry or run.listed_all:
         return
     async with run.transaction() as tx:
         await staging.mark_blinded(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)

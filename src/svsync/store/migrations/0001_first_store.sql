@@ -530,7 +530,7 @@ BEGIN
 END $$;
 
 -- Opens a run's transaction: its tenant, and its fence, locked until the end.
--- False: the run belongs to somebody else now.
+-- SV001: the run belongs to somebody else now.
 --
 -- A worker that is stopped inside its transaction would hold the fence, and so keep
 -- everybody from taking over: the server ends a session that sends nothing for 5 s.
@@ -542,7 +542,7 @@ END $$;
 -- With `scratch` the commit does not wait for the disk: what it holds is of use to
 -- this run alone, and the run does not survive the crash that could lose it.
 CREATE FUNCTION svsync_enter(tenant int, backend text, held_fence bigint, lookups boolean, scratch boolean)
-RETURNS boolean
+RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('svsync.tenants', tenant::text, true);
@@ -557,5 +557,7 @@ BEGIN
   PERFORM 1 FROM leases
     WHERE tenant_id = tenant AND backend_id = backend AND fence = held_fence AND holder IS NOT NULL
     FOR KEY SHARE;
-  RETURN FOUND;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'fence lost' USING ERRCODE = 'SV001';
+  END IF;
 END $$;

@@ -67,7 +67,9 @@ UPDATE backend_health SET next_due_at = now() WHERE tenant_id = $1 AND backend_i
 UPDATE backends SET state = 'paused', vanished = true WHERE tenant_id = $1 AND backend_id = $2 AND state = 'active';
 
 -- name: set_applied
-UPDATE backends SET applied_hash = $3 WHERE tenant_id = $1 AND backend_id = $2;
+-- With $4, everything of it was listed as well. Most cycles change neither, and then leave the row alone.
+UPDATE backends SET applied_hash = $3, initial = CASE WHEN $4 THEN '[]' ELSE initial END
+WHERE tenant_id = $1 AND backend_id = $2 AND (applied_hash IS DISTINCT FROM $3 OR $4 AND initial <> '[]');
 
 -- name: forget_applied
 UPDATE backends SET applied_hash = NULL WHERE tenant_id = $1 AND backend_id = $2 AND applied_hash IS NOT NULL;

@@ -1,22 +1,21 @@
 -- name: clear
 -- Work rows of one run.
-DELETE FROM stage WHERE run_no = $1;
+WITH a AS (DELETE FROM stage WHERE run_no = $3),
+     b AS (DELETE FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2)
+DELETE FROM todo WHERE run_no = $3;
+
+-- name: clear_all
+-- The same, and what earlier runs of this backend left behind when they died.
+WITH ended AS (SELECT run_no, run_id FROM (SELECT run_no, run_id FROM runs WHERE tenant_id = $1 AND backend_id = $4 AND kind <> 'probe'
+                 AND state NOT IN ('queued', 'running')
+               ORDER BY run_id DESC LIMIT 20) e
+               UNION ALL SELECT $3, $2),
+     a AS (DELETE FROM stage USING ended WHERE stage.run_no = ended.run_no),
+     b AS (DELETE FROM stage_scopes s USING ended e WHERE s.tenant_id = $1 AND s.run_id = e.run_id)
+DELETE FROM todo USING ended WHERE todo.run_no = ended.run_no;
 
 -- name: clear_todo
 DELETE FROM todo WHERE run_no = $1;
-
--- name: clear_ended
--- Work rows that earlier runs of this backend left behind when they died.
-WITH ended AS (SELECT run_no FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND kind <> 'probe'
-                 AND state NOT IN ('queued', 'running')
-               ORDER BY run_id DESC LIMIT 20),
-     a AS (DELETE FROM stage USING ended WHERE stage.run_no = ended.run_no),
-     b AS (DELETE FROM stage_scopes s USING runs r, ended e
-           WHERE r.tenant_id = $1 AND r.run_no = e.run_no AND s.tenant_id = $1 AND s.run_id = r.run_id)
-DELETE FROM todo USING ended WHERE todo.run_no = ended.run_no;
-
--- name: clear_scopes
-DELETE FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2;
 
 -- name: any_scope
 SELECT EXISTS (SELECT FROM stage_scopes WHERE tenant_id = $1 AND run_id = $2);

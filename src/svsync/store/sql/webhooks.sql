@@ -106,12 +106,14 @@ UPDATE deliveries SET state = 'dead', error_code = $3, ended_at = now()
 WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'due';
 
 -- name: next_due
--- Seconds until something is due to an endpoint that may be taken in hand then. Null: nothing is.
-SELECT extract(epoch FROM min(greatest(d.next_at, e.held_until, e.claimed_until)) - now())::float8
-FROM endpoints e
-CROSS JOIN LATERAL (SELECT min(d.next_at) AS next_at FROM deliveries d
-                    WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.endpoint_id AND d.state = 'due') d
-WHERE e.state = 'active' AND d.next_at IS NOT NULL;
+-- Seconds until something is due to an endpoint that may be taken in hand then; 0 where an event waits to be handed out.
+-- Null: nothing is.
+SELECT least(CASE WHEN EXISTS (SELECT FROM outbox o WHERE o.tenant_id = ANY ($1::int[]) AND o.pending) THEN 0 END,
+             (SELECT extract(epoch FROM min(greatest(d.next_at, e.held_until, e.claimed_until)) - now())
+              FROM endpoints e
+              CROSS JOIN LATERAL (SELECT min(d.next_at) AS next_at FROM deliveries d
+                                  WHERE d.tenant_id = e.tenant_id AND d.endpoint_id = e.endpoint_id AND d.state = 'due') d
+              WHERE e.state = 'active' AND d.next_at IS NOT NULL))::float8;
 
 -- name: deliveries
 -- An endpoint's deliveries, newest first, from below a delivery on.
