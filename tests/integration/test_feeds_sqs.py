@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from tests.aws import KEYS, LOOPBACK, Aws, AwsFront, aws_spec
+from tests.house import settings_for
 from tests.queues import (
     Ear,
     TestQueue,
@@ -25,10 +28,19 @@ from svsync.domain.errors import (
     SvsyncError,
     ThrottledError,
 )
+from svsync.domain.federation import BackendSpec
+from svsync.domain.ids import TenantId
 from svsync.domain.values import Credential
 from svsync.embedded.processes import free_port
 from svsync.feeds.aws_sqs import open_feed
 from svsync.network import NetworkPolicy
+from svsync.registry import Registry
+
+
+@pytest.fixture(params=["roto", "moto"])
+def aws(request: pytest.FixtureRequest) -> Aws:
+    found: Aws = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -42,11 +54,7 @@ async def front(roto: Aws) -> AsyncIterator[AwsFront]:
         yield found
 
 
-@pytest.mark.parametrize("server", ["roto", "moto"])
-async def test_event_reaches_the_queue_is_told_and_deleted(
-    server: str, request: pytest.FixtureRequest
-) -> None:
-    aws: Aws = request.getfixturevalue(server)
+async def test_event_reaches_the_queue_is_told_and_deleted(aws: Aws) -> None:
     queue = await new_queue(aws.url)
     await route_events(queue)
     async with listening(sqs_feed(aws.url, queue.url)) as ear:
@@ -175,11 +183,7 @@ async def refusal(url: str, queue_url: str) -> SvsyncError:
     return refused.value
 
 
-@pytest.mark.parametrize("server", ["roto", "moto"])
-async def test_queue_that_is_not_there_is_named(
-    server: str, request: pytest.FixtureRequest
-) -> None:
-    aws: Aws = request.getfixturevalue(server)
+async def test_queue_that_is_not_there_is_named(aws: Aws) -> None:
     told = await refusal(aws.url, f"{aws.url}/123456789012/nowhere")
     assert isinstance(told, ConfigError)
     assert str(told) == (
@@ -264,6 +268,17 @@ async def test_feed_goes_where_its_backend_goes_and_as_the_same(
     async with listening(feed) as ear:
         await ear.until(lambda: ear.paths == ["app/db"])
     assert asked == ["credential"]
+
+
+async def test_feed_of_another_type_of_backend_is_not_opened(tmp_path: Path) -> None:
+    async def credential(_: BackendSpec, __: TenantId) -> Credential:
+        raise AssertionError("asked for nothing")
+
+    registry = Registry(settings_for("postgres://x", tmp_path), credential)
+    spec = replace(aws_spec("http://127.0.0.1:1", ""), type="hashicorp-vault")
+    entry = {"feed": "aws-sqs", "queue_url": "https://x/123456789012/q"}
+    with pytest.raises(ConfigError, match="aws-sqs is for aws-secrets-manager, not for hashi"):
+        registry.open_feed(entry, spec, TenantId(1))
 
 
 def test_endpoint_that_may_not_be_called_opens_no_feed() -> None:

@@ -557,9 +557,9 @@ def test_filters_are_those_of_the_type() -> None:
         ({}, "events[0].feed: is missing; add feed: vault-audit, "),
         (
             {"feed": "vault-event"},
-            "events[0].feed: must be vault-audit, vault-events or http; did you mean vault-events?",
+            "; did you mean vault-events?",
         ),
-        ({"feed": "xyzzy"}, "events[0].feed: must be vault-audit, vault-events or http"),
+        ({"feed": "xyzzy"}, "events[0].feed: must be vault-audit, vault-events, aws-sqs, "),
         (
             {"feed": "aws-sqs", "queue_url": "https://x"},
             "feed: is for aws-secrets-manager, not for",
@@ -578,11 +578,53 @@ def test_a_bad_feed_is_one_sentence_with_its_key(event: Mapping[str, Any], expec
     assert expected in refusal(backend(events=[event]))
 
 
-def test_a_feed_that_comes_later_is_refused_with_that_reason() -> None:
-    events = [{"feed": "aws-sqs", "queue_url": "https://sqs.us-east-1.amazonaws.com/1/svsync"}]
-    assert refusal(typed("aws-secrets-manager", AWS, events=events)).endswith(
-        "events[0].feed: is for aws-secrets-manager, and this svsync does not listen to it yet;"
-        " remove it"
+QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/svsync"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        QUEUE,
+        f"{QUEUE}.fifo",
+        "https://vpce-0a-b1.sqs.us-east-1.vpce.amazonaws.com/123456789012/svsync",
+        "https://queue.amazonaws.com/123456789012/svsync",
+        "http://127.0.0.1:4566/123456789012/svsync",
+    ],
+)
+def test_a_queue_is_named_by_its_url(url: str) -> None:
+    entry = {"feed": "aws-sqs", "queue_url": url}
+    (spec,) = from_file(typed("aws-secrets-manager", AWS, events=[entry]))
+    assert spec.events == (entry,)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (None, "events[0].queue_url: is missing"),
+        ("svsync", "events[0].queue_url: must be a queue's URL such as https://sqs."),
+        (f"{QUEUE}?x=1", "events[0].queue_url: must be a queue's URL"),
+        ("https://sqs.us-east-1.amazonaws.com/1/svsync", "queue_url: must be a queue's URL"),
+        (
+            QUEUE.replace("us-east-1", "eu-west-1"),
+            "events[0].queue_url: is a queue of eu-west-1, and the secrets are of us-east-1",
+        ),
+    ],
+)
+def test_a_queue_that_cannot_be_the_right_one_is_refused(url: str | None, expected: str) -> None:
+    entry = {"feed": "aws-sqs"} | ({"queue_url": url} if url else {})
+    assert expected in refusal(typed("aws-secrets-manager", AWS, events=[entry]))
+
+
+def test_a_subscription_is_named_in_full() -> None:
+    entry = {"feed": "gcp-pubsub", "subscription": "projects/acme/subscriptions/svsync"}
+    (spec,) = from_file(typed("gcp-secret-manager", GCP, events=[entry]))
+    assert spec.events == (entry,)
+    short = {"feed": "gcp-pubsub", "subscription": "svsync"}
+    assert "events[0].subscription: must be a subscription such as projects/" in refusal(
+        typed("gcp-secret-manager", GCP, events=[short])
+    )
+    assert "feed: is for gcp-secret-manager, not for aws-secrets-manager" in refusal(
+        typed("aws-secrets-manager", AWS, events=[entry])
     )
 
 
