@@ -10,11 +10,16 @@ import pytest
 pytest_plugins = [
     "tests.openbao",
     "tests.aws",
+    "tests.azure",
+    "tests.gcp",
+    "tests.key_services",
     "tests.postgres",
     "tests.canary",
     "tests.house",
+    "tests.aws_house",
     "tests.api",
     "tests.valkey",
+    "tests.example",
 ]
 
 

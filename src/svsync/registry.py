@@ -22,7 +22,7 @@ from svsync.config.key_services import KeyServiceSpec, specs_of
 from svsync.config.model import Settings
 from svsync.config.references import Reference, resolve
 from svsync.domain.costs import Terms
-from svsync.domain.errors import ConfigError, KeyServiceError
+from svsync.domain.errors import ConfigError, KeyServiceError, SvsyncError
 from svsync.domain.federation import BackendSpec, ManagedBy, store_of
 from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.mapping import RuleSet
@@ -49,6 +49,7 @@ from svsync.store.pairs import Mapping as PairMapping
 _BACKENDS = {
     "hashicorp-vault": "svsync.backends.vault.driver:VaultDriver",
     "aws-secrets-manager": "svsync.backends.aws.driver:AwsDriver",
+    "azure-key-vault": "svsync.backends.azure.driver:AzureDriver",
     "gcp-secret-manager": "svsync.backends.gcp.driver:GcpDriver",
 }
 _FEEDS = {
@@ -73,14 +74,17 @@ _ANCHORS = {
     "s3": "svsync.anchors.s3:open_anchor",
     "syslog": "svsync.anchors.syslog:open_anchor",
 }
-_LATER = ("azure-key-vault",)
 _ATTESTORS = {
     ("hashicorp-vault", "aws"): "svsync.clients.aws.attesting:attestor",
     ("hashicorp-vault", "gcp"): "svsync.clients.gcp_identity:attestor",
 }
 """Of logins that take a proof of who svsync is in a cloud, by type and `auth_method`. Only
 that of AWS needs an SDK."""
-_EXTRAS = {"aws-secrets-manager": "aws", "gcp-secret-manager": "gcp"}
+_EXTRAS = {
+    "aws-secrets-manager": "aws",
+    "azure-key-vault": "azure",
+    "gcp-secret-manager": "gcp",
+}
 """The extra of this package that brings what a type needs."""
 _PLUGINS = "svsync.backends"
 
@@ -339,8 +343,6 @@ class Registry:
                 return plugin
             raise ConfigError(f"no installed package brings the backend type {kind!r}")
         known = ", ".join(sorted({*_BACKENDS, *self._drivers}))
-        if kind in _LATER:
-            raise ConfigError(f"this svsync does not speak to {kind} yet; it knows {known}")
         raise ConfigError(
             f"there is no backend type {kind!r}: it knows {known}; a plugin's type is named in"
             " allowed_plugins"
@@ -363,17 +365,16 @@ def key_services(
             another key service may open what it is to take over.
 
     Raises:
-        KeyServiceError: none of them is there.
-        ConfigError: one cannot be used as it is configured.
+        KeyServiceError, ConfigError: none of them can be used.
     """
     opened: list[KeyService | None] = []
-    problems: list[KeyServiceError] = []
+    problems: list[SvsyncError] = []
     specs = specs_of(settings)
     for spec in specs:
         try:
             may = may_make and (not stored or len(specs) > 1)
             opened.append(_key_service(spec, settings, environ, stored if may else None))
-        except KeyServiceError as problem:
+        except (KeyServiceError, ConfigError) as problem:  # the other one may do
             opened.append(None)
             problems.append(problem)
     if not any(opened):

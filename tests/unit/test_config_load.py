@@ -154,6 +154,35 @@ def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
         ("tls_key_file: /a", "tls_key_file: needs tls_cert_file beside it"),
         ("tls_client_ca_file: /a", "needs tls_cert_file and tls_key_file"),
         ("kms_provider: aws", "kms_provider: aws needs kms_key_id"),
+        ("kms_provider: aws\nkms_key_id: svsync", "kms_key_id: must be, for aws, a key's ARN"),
+        ("kms_key_id: kms.key", "kms_key_id: must be, for local, file: and an absolute path"),
+        (
+            "kms_key_id_secondary: aws:svsync",
+            "kms_key_id_secondary: must be, for aws, a key's ARN",
+        ),
+        (
+            "kms_key_id_secondary: azure:https://vault.example.com/keys/k",
+            "kms_key_id_secondary: must be, for azure, a key's address",
+        ),
+        (
+            "kms_key_id: file:/k\nkms_key_id_secondary: local:file:/k",
+            "kms_key_id_secondary: is the key of kms_key_id",
+        ),
+        ("kms_access: {endpoint: 'https://vault'}", "kms_access: has the key endpoint, and local"),
+        ("kms_access: {token: x}", "kms_access.token: holds a credential in plain text"),
+        ("kms_access: {credentials_path: infra/kms}", "must be env:NAME or file:/absolute/path"),
+        (
+            "kms_access_secondary: {region: eu-west-1}",
+            "kms_access_secondary: needs kms_key_id_secondary",
+        ),
+        (
+            "kms_provider: pkcs11\nkms_key_id: token=a;object=b\nkms_access: {module: /m.so}",
+            "kms_access: needs module",
+        ),
+        (
+            "kms_provider: vault\nkms_key_id: transit/k\nkms_access: {endpoint: 'http://vault'}",
+            "kms_access: endpoint must begin with https://",
+        ),
         ("scaikey_jwks_url: https://x/jwks", "scaikey_jwks_url: needs scaikey_url"),
         ("scaikey_url: http://x", "svsync.yaml:1: scaikey_url: must begin with https://"),
         ("scaikey_url: http://127.0.0.1:1", "scaikey_url: is on loopback; set allow_loopback"),
@@ -177,6 +206,8 @@ def test_each_key_refuses_a_mapping_a_list_and_nothing_in_one_sentence(tmp_path:
         for value in ("{c4n4ry: c4n4ry}", "[[c4n4ry]]", "~", ".nan", "'c4n4ry\\'", "-1e400"):
             if name in ("kms_key_id", "kms_key_id_secondary") and value.startswith("'"):
                 continue  # these take any text
+            if name.startswith("kms_access") and value.startswith("{"):
+                continue  # these take a mapping, and name a key that they do not know
             if name == "api_rate_limits" and value.startswith("{"):
                 continue  # this takes a mapping, and names a key that it does not know
             assert f"svsync.yaml:2: {name}" in refusal(write(tmp_path, f"\n{name}: {value}"))
@@ -282,6 +313,8 @@ VALUES = {
     "kms_provider": "vault",
     "kms_key_id": "transit/svsync",
     "kms_key_id_secondary": "transit/other",
+    "kms_access": "{endpoint: 'https://vault.internal:8200', credentials_path: 'env:KMS_TOKEN'}",
+    "kms_access_secondary": '{"namespace": "ops"}',
     "kms_grace": "1h",
     "allowed_file_roots": "/run/secrets,/etc/svsync",
     "ambient_identity_tenants": "ops",
@@ -367,6 +400,8 @@ def test_any_value_can_be_given_by_the_environment() -> None:
         kms_provider=KmsProvider.VAULT,
         kms_key_id="transit/svsync",
         kms_key_id_secondary="transit/other",
+        kms_access={"endpoint": "https://vault.internal:8200", "credentials_path": "env:KMS_TOKEN"},
+        kms_access_secondary={"namespace": "ops"},
         kms_grace=3600,
         allowed_file_roots=("/run/secrets", "/etc/svsync"),
         ambient_identity_tenants=("ops",),

@@ -84,7 +84,9 @@ _MAY: Final[Mapping[str, frozenset[str]]] = {
     "vault": frozenset({"credentials_path", "endpoint", "auth_mount", "namespace", "ca_file"}),
     "pkcs11": frozenset({"credentials_path", "module"}),
 }
-_VAULT_HOST: Final = "|".join(re.escape(suffix) for suffix in KEY_VAULT_SUFFIXES)
+_VAULT_HOST: Final = "|".join(
+    (*(rf"[A-Za-z0-9-]+{re.escape(suffix)}" for suffix in KEY_VAULT_SUFFIXES), r"localhost:[0-9]+")
+)
 _KEYS: Final = {
     "local": (r"(file:/[^\x00-\x1f\x7f]+)?", "file: and an absolute path, or nothing"),
     "aws": (
@@ -98,7 +100,7 @@ _KEYS: Final = {
         "projects/P/locations/L/keyRings/R/cryptoKeys/K",
     ),
     "azure": (
-        rf"https://[A-Za-z0-9-]+({_VAULT_HOST})/keys/[A-Za-z0-9-]{{1,127}}(/[0-9a-f]{{32}})?",
+        rf"https://({_VAULT_HOST})/keys/[A-Za-z0-9-]{{1,127}}(/[0-9a-f]{{32}})?",
         "a key's address, such as https://NAME.vault.azure.net/keys/KEY",
     ),
     "vault": (rf"{_MOUNT}/[A-Za-z0-9_.-]+", "the mount and the key of transit, such as transit/k"),

@@ -7,11 +7,11 @@ has them, also before the first start.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from svsync.config.model import KmsProvider, Settings
 from svsync.domain.errors import ConfigError, SvsyncError
@@ -20,12 +20,14 @@ from svsync.domain.ids import BackendId, TenantId
 from svsync.ports import Signals
 from svsync.services.backend_findings import look_at_backend
 from svsync.services.checkpoints import LATE_S
+from svsync.services.federation import status_json
 from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME
 from svsync.services.replica_findings import look_at_replica
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
+from svsync.services.root_keys import Word
 from svsync.services.sealing import Sealing
 from svsync.store import checkpoints, doctor, federation, overview, restore
 from svsync.store.database import Database, Row
@@ -170,6 +172,13 @@ class Doctor:
                 yield warning("root key", said)
         else:
             yield ok("root key", "it opens")
+        for one in sealing.standings:
+            if one.word is Word.UNUSED:
+                yield warning(
+                    "key service",
+                    f"{one.reference} does not wrap the root key yet",
+                    "the next start of svsync lets it",
+                )
 
     # --- backends -------------------------------------------------------------------
 
@@ -224,7 +233,7 @@ class Doctor:
             neglected = await doctor.neglected(tx, OVERDUE_S)
         work = any("worker" in row["roles"] for row in processes)
         left = [f for row in neglected for f in _neglected(row, stopped=stopped is not None)]
-        left += await self._stale(db, tenants)
+        left += await self._standing(db, tenants)
         left += [
             wrong(f"backend {spec.id}", f"there is no tenant {spec.tenant!r}: nothing runs it")
             for spec in self._settings.backends
@@ -255,20 +264,16 @@ class Doctor:
             )
         return ok("processes", f"{versions[0]}: {names}")
 
-    async def _stale(self, db: Database, tenants: dict[TenantId, str]) -> list[Finding]:
+    async def _standing(self, db: Database, tenants: dict[TenantId, str]) -> list[Finding]:
+        """What the status of each backend says that somebody should look after."""
         found = []
         for tenant in tenants:
             async with db.transaction(tenant, read_only=True) as tx:
                 rows = await overview.backends(tx)
-            found += [
-                warning(
-                    f"backend {from_json(row['spec']).id}",
-                    "its last success is older than max_staleness, or than three intervals",
-                    "`svsync runs list` says how its last runs ended",
-                )
-                for row in rows
-                if row["stale"]
-            ]
+            for row in rows:
+                spec = from_json(row["spec"])
+                terms = self._backends.terms(spec)
+                found += _of_status(row, status_json(spec, terms, row["state"], row))
         return found
 
     # --- the audit log ----------------------------------------------------------------
@@ -347,6 +352,31 @@ def _clock(server: Row, before: datetime, after: datetime) -> Finding:
             "let both follow one time server: logins and certificates go by this machine's",
         )
     return ok("clock", f"the database's and this machine's agree; {zone}")
+
+
+def _of_status(row: Row, status: Mapping[str, Any]) -> list[Finding]:
+    check = f"backend {status['id']}"
+    found = []
+    if row["stale"]:
+        found.append(
+            warning(
+                check,
+                "its last success is older than max_staleness, or than three intervals",
+                "`svsync runs list` says how its last runs ended",
+            )
+        )
+    if short := status["interval_unreachable"]:
+        says, _, advice = short["message"].partition("; ")
+        found.append(warning(check, f"its sync_interval cannot be kept: {says}", advice))
+    if put_off := status["put_off"]:
+        found.append(
+            warning(
+                check,
+                f"its run is put off until {put_off['until']}: {put_off['reason']}",
+                "raise call_budget.per_day, or lengthen sync_interval",
+            )
+        )
+    return found
 
 
 def _neglected(row: Row, *, stopped: bool) -> list[Finding]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from svsync.domain.errors import KeyServiceError, StoreError
+from svsync.domain.errors import KeyServiceError, SvsyncError
 from svsync.observe.logs import get_logger
 from svsync.services.root_keys import Standing
 from svsync.services.sealing import Sealing
@@ -54,8 +54,6 @@ class KeyGrace:
             standings = await self._sealing.look()
             if self.shut:
                 await self._sealing.open_root()
-        except StoreError:
-            return  # it is the database that is away: nothing is known of the keys
         except KeyServiceError as problem:
             self.away_s = max(self._clock() - self._opened_at, 1e-9)
             if problem.message not in self._said:
@@ -70,6 +68,8 @@ class KeyGrace:
                 self._sealing.shut(why)
                 log.error("keys_shut", detail=why)
             return
+        except SvsyncError:
+            return  # it is the database that is away: nothing is known of the keys
         for detail in sorted(_said(standings) - self._said):
             log.warning("key_service", detail=detail)
         if self._said and not _said(standings):

@@ -326,7 +326,8 @@ class AzureSession:
     async def _made(self) -> tuple[SdkCredential, str]:
         """The SDK's credential, made anew, and what it is by, for a person."""
         seconds = self.settings.timeout
-        authority = self._authority()
+        # With its scheme: the SDK takes the name before a port for one.
+        authority = f"https://{self._authority()}"
         if self.settings.auth_method in STATIC:
             credential = await self._credential()
             http = transport(self._session("login"), seconds=seconds)
