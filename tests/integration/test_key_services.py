@@ -128,7 +128,7 @@ async def test_either_of_two_kinds_opens_and_the_one_that_is_away_is_told(
     both = also_by(by(settings_for(database_url, state_dir), roto_home), vault_home)
     environ = {**roto_home.environ, **vault_home.environ}
     assert await start(both, environ) == ([], [Word.OPENS, Word.OPENS])
-    changes = (
+    changes: dict[str, Any] = (
         {"kms_access": roto_home.away}
         if lost == "primary"
         else {"kms_access_secondary": vault_home.away}

@@ -8,16 +8,13 @@ it is a key of `KMS_PROVIDER`. How each is reached, and as whom, stands in `kms_
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from svsync.config.document import Node
 from svsync.config.endpoints import KEY_VAULT_SUFFIXES, URL
 from svsync.config.kinds import FILE_PATH, REFERENCE, Key, Kind, object_schema, read_object, text
 from svsync.config.references import Place, Reference
 from svsync.domain.errors import ConfigError
-
-if TYPE_CHECKING:  # it is made of this module's rows
-    from svsync.config.model import Settings
 
 _MOUNT: Final = r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*"
 _ROLE_ARN: Final = r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+"
@@ -127,7 +124,22 @@ class KeyServiceSpec:
     access: Mapping[str, Any] = field(default_factory=dict)
 
 
-def specs_of(settings: "Settings") -> tuple[KeyServiceSpec, ...]:
+class Configured(Protocol):
+    """What `model.Settings` has of this, which is made of this module's rows."""
+
+    @property
+    def kms_provider(self) -> str: ...
+    @property
+    def kms_key_id(self) -> str | None: ...
+    @property
+    def kms_key_id_secondary(self) -> str | None: ...
+    @property
+    def kms_access(self) -> Mapping[str, Any] | None: ...
+    @property
+    def kms_access_secondary(self) -> Mapping[str, Any] | None: ...
+
+
+def specs_of(settings: Configured) -> tuple[KeyServiceSpec, ...]:
     """The primary key service, and the secondary one if there is one.
 
     Raises ConfigError for a key that is none of its provider's, for access that the provider

@@ -200,7 +200,8 @@ async def _in_thread(work: Callable[[], T]) -> T:
             done.set_result(result)  # type: ignore[arg-type]
 
     def run() -> None:
-        result, problem = None, None
+        result: T | None = None
+        problem: BaseException | None = None
         if not _ONE_CALL.acquire(timeout=_SECONDS):
             problem = TimeoutError()
         else:
