@@ -105,6 +105,11 @@ class PubSub:
         async with asyncio.timeout(20), self.changed:
             await self.changed.wait_for(reached)
 
+    async def called(self, method: str, *, times: int) -> None:
+        """Until a method is called so many times more."""
+        wanted = self.calls.count(method) + times
+        await self.until(lambda: self.calls.count(method) >= wanted)
+
     @property
     def left(self) -> int:
         return len(self.messages)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import trustme
@@ -51,8 +52,7 @@ async def test_message_goes_once_what_it_told_is_written_down(there: PubSub) -> 
         await there.publish(**notice("app_db"))
         await ear.until(lambda: bool(ear.paths))
         for _ in range(5):
-            held = there.calls.count("ModifyAckDeadline")
-            await there.until(lambda held=held: there.calls.count("ModifyAckDeadline") > held + 1)
+            await there.called("ModifyAckDeadline", times=2)
             await there.pass_time(9)
         assert there.left == 1
         assert "Acknowledge" not in there.calls
@@ -175,7 +175,7 @@ async def test_short_fault_is_for_the_guard_to_get_over(there: PubSub) -> None:
 # --- what a person has to change ----------------------------------------------------
 
 
-async def refusal(there: PubSub, name: str = NAME, **options: object) -> SvsyncError:
+async def refusal(there: PubSub, name: str = NAME, **options: Any) -> SvsyncError:
     with pytest.raises(SvsyncError) as refused:
         await asyncio.wait_for(there.feed(name, **options).listen(Ear()), 20)
     assert "c4n4ry" not in str(refused.value)

@@ -6,6 +6,7 @@ What a queue keeps is let go of last, so a process may die anywhere on the way.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.waiting import queued, scheduling, until, work_all, work_all_now
 from svsync.domain.errors import StoreUnavailableError
 from svsync.domain.federation import Mode
 from svsync.domain.ids import BackendId, RemotePath, TenantId
-from svsync.feeds.aws_sqs import SqsFeed
+from svsync.feeds.aws_sqs import SqsFeed, feed
 from svsync.services.feeds import Feeds, FeedState
 from svsync.services.owed import TakeNotice
 
@@ -105,12 +106,12 @@ async def test_nothing_is_lost_between_a_message_and_its_run(
     roto: Aws, queue: TestQueue, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process takes the message, cannot write it down, and dies; it comes to the next."""
-    monkeypatch.setitem(SqsFeed.__init__.__kwdefaults__, "hidden_s", 1)
+    monkeypatch.setattr(feed, "SqsFeed", partial(SqsFeed, hidden_s=1))
     path = f"{roto.prefix}app/db"
     told = asyncio.Event()
 
     async def away(
-        tenant: TenantId, backend: BackendId, paths: Collection[RemotePath] | None, feed: str
+        tenant: TenantId, backend: BackendId, paths: Collection[RemotePath] | None, by: str
     ) -> None:
         if paths:
             told.set()
