@@ -50,6 +50,7 @@ from svsync.services.federation import Federation
 from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.groups import Groups
 from svsync.services.idempotency import Idempotency
+from svsync.services.keys import Keys
 from svsync.services.listing import Listing
 from svsync.services.overview import Overview
 from svsync.services.pair_states import PairStates
@@ -101,6 +102,7 @@ class App:
     db: Database
     registry: Registry
     sealing: Sealing
+    keys: Keys
     secrets: Secrets
     listing: Listing
     writes: SecretWrites
@@ -193,6 +195,7 @@ async def open_app(
             db=db,
             registry=registry,
             sealing=sealing,
+            keys=Keys(db, sealing),
             secrets=secrets,
             listing=Listing(db, sealing, proxying),
             writes=SecretWrites(db, sealing, registry, ids=new_id),
@@ -244,7 +247,7 @@ async def open_app(
             verification=Verification(db, signing),
             proxying=proxying,
             reading=Reading(db, recorder, sealing, proxying),
-            overview=Overview(db),
+            overview=Overview(db, registry),
             embedded=embedded is not None,
         )
         if apply_backends and (settings.backends or settings.source is not None):
@@ -274,6 +277,18 @@ def open_hints(settings: Settings) -> AbstractAsyncContextManager[Signals]:
     Raises ConfigError for a `redis_url` that means nothing.
     """
     return open_signals(settings.redis_url)
+
+
+@asynccontextmanager
+async def rates_shared(app: App) -> AsyncIterator[None]:
+    """Until the block ends, rates of calls are shared with the other processes, where Redis
+    joins them."""
+    if app.settings.redis_url is None:
+        yield
+        return
+    async with open_hints(app.settings) as signals:
+        app.registry.share_rates(signals)
+        yield
 
 
 @asynccontextmanager

@@ -42,6 +42,7 @@ from svsync.ports import (
     KeyService,
     KeyServices,
     Operation,
+    Tell,
     Signals,
 )
 from svsync.store.pairs import Mapping as PairMapping
@@ -114,6 +115,27 @@ class Opened:
 
     def allow(self, calls: int) -> None:
         self.guard.allow(calls)
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedFeed:
+    """A feed that calls nobody before its backend was found to be what somebody authorised:
+    one that signs in as svsync itself reads no credential at which that would be asked."""
+
+    feed: ChangeFeed
+    check: Callable[[], Awaitable[None]]
+
+    async def listen(self, tell: Tell) -> None:
+        await self.check()
+        await self.feed.listen(tell)
+
+    @property
+    def invalid(self) -> int:
+        return self.feed.invalid
+
+    @property
+    def dropped(self) -> int:
+        return self.feed.dropped
 
 
 class Registry:
@@ -266,10 +288,13 @@ class Registry:
         if wanted != spec.type:
             raise ConfigError(f"{kind} is for {wanted}, not for {spec.type}", where="events.feed")
 
-        async def credential() -> Credential:
+        async def check() -> None:
             self._refuse_ambient(spec)
             if self._authorised is not None:
                 await self._authorised(spec, tenant)
+
+        async def credential() -> Credential:
+            await check()
             return await self._credential(spec, tenant)
 
         # A queue is no backend: what it is asked is not among the backend's limits, budget
@@ -282,7 +307,7 @@ class Registry:
                 raise
             raise _not_installed(kind, spec.type, missing) from None
         feed: ChangeFeed = opens(entry, spec, credential, self._policy(), guard)
-        return feed
+        return _CheckedFeed(feed, check)
 
     def arriving(self, feed: str) -> ArrivingFeed | None:
         """What reads a feed that comes over HTTP; None: there is none of this name."""

@@ -338,7 +338,7 @@ async def test_run_whose_worker_is_gone_and_pushes_without_an_end_are_told_of(
 
 
 async def test_stop_of_all_runs_is_told_of(clinic: Clinic) -> None:
-    await Overview(clinic.house.app.db).stop("ann")
+    await Overview(clinic.house.app.db, clinic.house.app.registry).stop("ann")
     said = (await clinic.of("runs"))[0]
     assert (said.state, said.says) == (State.WARNING, "all were stopped, by ann")
     assert "svsync backends resume --all" in said.advice

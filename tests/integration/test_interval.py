@@ -6,14 +6,18 @@ import pytest
 from tests.house import BACKEND, TENANT, House, backend
 
 from svsync.config.kinds import SECONDS
+from svsync.domain.costs import Terms
 from svsync.domain.errors import ConfigError
 from svsync.domain.federation import RuleSpec
 from svsync.domain.ids import BackendId
+from svsync.domain.quotas import Limit
 from svsync.services.federation import refuse_unreachable_interval
 from svsync.testing.memory import MemoryStore
 
 SLOW = {"list": {"per_second": 0.01}}
 """A list call takes 100 seconds."""
+NOTHING = Terms()
+"""Of a provider that publishes none."""
 
 
 @pytest.fixture
@@ -131,10 +135,10 @@ def test_what_fits_is_rounded_up_and_written_as_the_file_takes_it(
 ) -> None:
     spec = backend(rate_limit={"list": {"per_second": per_second}}, sync_interval=interval)
     with pytest.raises(ConfigError, match=f"set sync_interval to {fits} or more"):
-        refuse_unreachable_interval(spec, [calls])
+        refuse_unreachable_interval(spec, NOTHING, [calls])
     seconds = int(fits[:-1]) * SECONDS[fits[-1]]
     kept = backend(rate_limit={"list": {"per_second": per_second}}, sync_interval=seconds)
-    refuse_unreachable_interval(kept, [calls])
+    refuse_unreachable_interval(kept, NOTHING, [calls])
 
 
 def test_slowest_operation_of_the_quickest_cycle_is_named() -> None:
@@ -144,5 +148,13 @@ def test_slowest_operation_of_the_quickest_cycle_is_named() -> None:
     )
     with pytest.raises(ConfigError, match=r"made 200 read calls, which take 200s at"):
         refuse_unreachable_interval(
-            spec, [{"list": 100, "read": 900}, {"list": 1000, "read": 200, "write": 9999}]
+            spec, NOTHING, [{"list": 100, "read": 900}, {"list": 1000, "read": 200, "write": 9999}]
         )
+
+
+def test_where_nothing_is_set_the_providers_quota_counts() -> None:
+    terms = Terms(limits={"list": Limit(per_second=2), "read": Limit(per_second=100)})
+    with pytest.raises(ConfigError, match=r"rate_limit.list.per_second 2; set sync_interval to 2m"):
+        refuse_unreachable_interval(backend(sync_interval=60), terms, [{"list": 200, "read": 900}])
+    faster = backend(sync_interval=60, rate_limit={"list": {"per_second": 10}})
+    refuse_unreachable_interval(faster, terms, [{"list": 200, "read": 900}])

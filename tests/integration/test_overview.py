@@ -23,7 +23,7 @@ def scheduling(house: House) -> Scheduling:
 
 
 def overview(house: House) -> Overview:
-    return Overview(house.app.db)
+    return Overview(house.app.db, house.app.registry)
 
 
 async def only(house: House) -> dict[str, Any]:

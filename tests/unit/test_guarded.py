@@ -8,9 +8,7 @@ import pytest
 from svsync.backends.guarded import (
     BackendGuard,
     BreakerPolicy,
-    Limit,
     RetryPolicy,
-    parse_limits,
 )
 from svsync.domain.errors import (
     BackendError,
@@ -20,6 +18,7 @@ from svsync.domain.errors import (
     LoginError,
     ThrottledError,
 )
+from svsync.domain.quotas import Limit, parse_limits
 from svsync.ports import Operation
 
 
@@ -101,9 +100,10 @@ async def test_the_total_time_is_bounded() -> None:
     with pytest.raises(ThrottledError):
         await guard.call("read", failing(throttled(6), throttled(6), throttled(6)))
     assert time.now <= 10
+    time = Time()
     with pytest.raises(ThrottledError):
-        await guard.call("read", failing(throttled(retry_after=3600)))
-    assert time.now <= 10
+        await guard_of(time).call("read", failing(throttled(retry_after=3600)))
+    assert time.now == 0
 
 
 async def test_whoever_wants_an_answer_soon_is_told_instead_of_waiting() -> None:
@@ -282,6 +282,14 @@ def test_limits_are_read_from_settings() -> None:
     limits = parse_limits({"read": {"concurrency": 4, "per_second": 2.5}})
     assert limits["read"] == Limit(4, 2.5)
     assert limits["list"] == Limit()
+
+
+def test_a_setting_overrides_of_the_providers_limit_what_it_names() -> None:
+    published: dict[Operation, Limit] = {"read": Limit(8, 50.0), "list": Limit(per_second=25.0)}
+    limits = parse_limits({"read": {"per_second": 5}}, published)
+    assert limits["read"] == Limit(8, 5.0)
+    assert limits["list"] == Limit(16, 25.0)
+    assert limits["write"] == Limit()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from collections.abc import Awaitable
 
 import pytest
 
-from svsync.backends.guarded import BackendGuard, BreakerPolicy, Limit, RetryPolicy
-from svsync.domain.errors import BackendError, BackendUnreachableError
+from svsync.backends.guarded import BackendGuard, BreakerPolicy, RetryPolicy
+from svsync.domain.errors import BackendError, BackendUnreachableError, FenceLostError
+from svsync.domain.quotas import Limit
 
 
 class Backend:
@@ -123,3 +124,54 @@ async def test_a_refusal_leaves_the_circuit_as_it_was() -> None:
     moments.append(6.0)
     await refused(guard.call("read", there.call))
     await refused(guard.call("read", there.call))
+
+
+# --- asked for more ---------------------------------------------------------------------
+
+
+class Purse:
+    """Gives calls, so many at a time, while there are any."""
+
+    def __init__(self, calls: int, portion: int = 2) -> None:
+        self.left = calls
+        self.asked = 0
+        self._portion = portion
+
+    async def more(self) -> int:
+        self.asked += 1
+        await asyncio.sleep(0)
+        given = min(self._portion, self.left)
+        self.left -= given
+        return given
+
+
+async def test_more_is_asked_for_where_none_is_left_and_only_then() -> None:
+    there, purse = Backend(), Purse(3)
+    guard = guard_of(1, more=purse.more)
+    await guard.call("read", there.call)
+    assert purse.asked == 0
+    for _ in range(3):
+        await guard.call("read", there.call)
+    assert (there.reached, purse.asked) == (4, 2)
+    await refused(guard.call("read", there.call))
+    await refused(guard.call("list", there.call))
+    assert (there.reached, purse.asked) == (4, 3), "who has none is not asked again"
+
+
+async def test_many_calls_at_one_time_make_no_more_than_they_were_given() -> None:
+    there, purse = Backend(), Purse(9, portion=4)
+    guard = guard_of(0, more=purse.more)
+    calls = [guard.call("read", there.call) for _ in range(30)]
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert there.reached == 9
+    assert [getattr(end, "code", None) for end in ended].count("call_budget_spent") == 21
+
+
+async def test_what_asking_for_more_meets_ends_the_call() -> None:
+    async def lost() -> int:
+        raise FenceLostError("the run is over")
+
+    there = Backend()
+    with pytest.raises(FenceLostError):
+        await guard_of(0, more=lost).call("read", there.call)
+    assert there.reached == 0

@@ -4,9 +4,12 @@ Every outgoing call of every backend passes through here, and nothing else
 limits, retries or counts. For each operation class there is a number of calls
 at one time that adapts itself: it falls by half when the backend throttles or
 fails, gently when its answers take much longer than they did, and rises by one
-a round while all is well. A backend that has failed for a while is left alone
-(the circuit is open) but for one call now and then that asks whether it is back.
-Where calls are billed there may be a budget of them; once it is spent, none goes out.
+a round while all is well. Where there is a rate as well, throttling halves that
+too, and it comes back within seconds. While a backend asks for silence, by its
+Retry-After, no call of that class goes out, whoever makes it. A backend that has
+failed for a while is left alone (the circuit is open) but for one call now and
+then that asks whether it is back. Where calls are billed there may be a budget of
+them; once it is spent, none goes out.
 """
 
 import asyncio
@@ -15,32 +18,28 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar, get_args
+from typing import Final, TypeVar
 
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
-    ConfigError,
     DeniedError,
     LoginError,
     ThrottledError,
 )
-from svsync.ports import Operation
+from svsync.domain.quotas import OPERATIONS, Limit, Operation
 
 T = TypeVar("T")
 
-_OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
 _ONCE: Final = frozenset({"write", "delete"})
 _SLOW_FACTOR: Final = 4.0
 _SLOW_AT_LEAST: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Of one operation class: calls at one time, and calls a second (None: any)."""
-
-    concurrency: int = 16
-    per_second: float | None = None
+_SLOWEST_SHARE: Final = 1 / 64
+"""Of a rate, what is left of it however often the backend throttles."""
+_REGAINED: Final = 0.05
+"""Of a rate, what comes back a second while all is well."""
+_LONGEST_SILENCE_S: Final = 60.0
+"""A backend that asks for a longer silence is asked again after this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class CallCounts:
     @property
     def calls(self) -> dict[Operation, int]:
         """Calls by operation class, every class named."""
-        made: dict[Operation, int] = dict.fromkeys(_OPERATIONS, 0)
+        made: dict[Operation, int] = dict.fromkeys(OPERATIONS, 0)
         for (operation, _), number in self.statuses.items():
             made[operation] += number
         return made
@@ -95,38 +94,20 @@ class CallCounts:
         return sum(n for (_, status), n in self.statuses.items() if status == "throttled")
 
 
-def parse_limits(
-    settings: Mapping[str, object], defaults: Mapping[Operation, Limit] | None = None
-) -> dict[Operation, Limit]:
-    """The limits of a `rate_limit` setting: `{read: {concurrency: 16, per_second: 50}}`.
-
-    Raises ConfigError naming the key that cannot be used.
-    """
-    limits: dict[Operation, Limit] = {o: (defaults or {}).get(o, Limit()) for o in _OPERATIONS}
-    for name, given in settings.items():
-        operation = next((o for o in _OPERATIONS if o == name), None)
-        if operation is None:
-            raise ConfigError(f"has no operation {name!r}", where="rate_limit")
-        if not isinstance(given, Mapping) or not given.keys() <= {"concurrency", "per_second"}:
-            raise ConfigError("holds concurrency and per_second", where=f"rate_limit.{name}")
-        concurrency = given.get("concurrency", limits[operation].concurrency)
-        rate = given.get("per_second", limits[operation].per_second)
-        if type(concurrency) is not int or not 1 <= concurrency <= 256:
-            raise ConfigError("is a number from 1 to 256", where=f"rate_limit.{name}.concurrency")
-        if rate is not None and (type(rate) not in (int, float) or rate <= 0):
-            raise ConfigError("is a number above 0", where=f"rate_limit.{name}.per_second")
-        limits[operation] = Limit(concurrency, None if rate is None else float(rate))
-    return limits
-
-
 class _Lane:
-    """The calls of one operation class: slots, pace, and the adapting limit."""
+    """The calls of one operation class: slots, pace, and the limits that adapt.
+
+    Attributes:
+        rate, pace: calls a second at most, and now; None: any.
+        silent_until: no call goes out before, at the backend's own wish.
+    """
 
     def __init__(self, limit: Limit) -> None:
         self.most = float(limit.concurrency)
         self.allowed = self.most
-        self.interval = 1.0 / limit.per_second if limit.per_second else 0.0
+        self.rate = self.pace = limit.per_second
         self.next_start = 0.0
+        self.silent_until = float("-inf")
         self.in_flight = 0
         self.seconds = 0.0
         self.lowered_at = float("-inf")
@@ -167,12 +148,20 @@ class _Lane:
             self.lower(started, started + took, 0.8)
         else:
             self.allowed = min(self.most, self.allowed + 1.0 / self.allowed)
+        if self.rate is not None and self.pace is not None:
+            gained = min(self.pace, _REGAINED * self.rate / self.pace)  # a call's share of it
+            self.pace = min(self.rate, self.pace + gained)
 
-    def lower(self, started: float, now: float, factor: float) -> None:
+    def lower(self, started: float, now: float, factor: float, *, throttled: bool = False) -> None:
         """Once a round: what was already under way when it was lowered says nothing new."""
         if started > self.lowered_at:
             self.allowed = max(1.0, self.allowed * factor)
             self.lowered_at = now
+            if throttled and self.rate is not None and self.pace is not None:
+                self.pace = max(self.rate * _SLOWEST_SHARE, self.pace * factor)
+
+    def be_silent(self, now: float, seconds: float) -> None:
+        self.silent_until = max(self.silent_until, now + min(seconds, _LONGEST_SILENCE_S))
 
 
 @dataclass
@@ -218,6 +207,10 @@ class BackendGuard:
     Args:
         limits: by operation class; one that is missing has the default.
         calls_left: tries of all classes together that may still go out; None: any.
+        more: asked where none is left; how many more may go out. 0: none, and it is not
+            asked again. What it raises ends the call.
+        turn: takes a turn of a rate that others share, and tells the seconds until it is
+            due; None: nobody does.
         patience: seconds within which whoever asks wants an answer, so that no wait is begun
             that would end later; None: as long as `retry` says.
         tell: is told of each try, with its status (see `CallCounts`) and its seconds.
@@ -230,6 +223,8 @@ class BackendGuard:
         limits: Mapping[Operation, Limit] | None = None,
         *,
         calls_left: int | None = None,
+        more: Callable[[], Awaitable[int]] | None = None,
+        turn: Callable[[Operation, float], Awaitable[float]] | None = None,
         patience: float | None = None,
         tell: Callable[[Operation, str, float], None] | None = None,
         retry: RetryPolicy = RetryPolicy(),
@@ -238,8 +233,11 @@ class BackendGuard:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._lanes = {o: _Lane((limits or {}).get(o, Limit())) for o in _OPERATIONS}
+        self._lanes = {o: _Lane((limits or {}).get(o, Limit())) for o in OPERATIONS}
         self._calls_left = calls_left
+        self._more = more
+        self._asking = asyncio.Lock()
+        self._turn = turn
         self._tell = tell
         self._retry = retry
         self._total = retry.total if patience is None else min(retry.total, patience)
@@ -253,21 +251,22 @@ class BackendGuard:
         """Run `attempt`, again where that may help; see `ports.CallGuard`.
 
         Raises what the last try raised, BackendUnreachableError at once while the
-        circuit is open, or a BackendError with code `call_budget_spent` once no call
+        circuit is open, ThrottledError where the backend wants a longer silence than
+        there is time for, or a BackendError with code `call_budget_spent` once no call
         is left.
         """
         started = self._clock()
         tries = 1 if operation in _ONCE else self._retry.attempts
         for number in range(1, tries + 1):
             try:
-                return await self._try(operation, attempt)
+                return await self._try(operation, attempt, started + self._total)
             except (BackendUnreachableError, ThrottledError) as error:
                 wait = self._wait_before(number, error)
                 late = self._clock() + wait - started > self._total
                 if (
                     number == tries
                     or late
-                    or isinstance(error, _LeftAloneError | _BudgetSpentError)
+                    or isinstance(error, _LeftAloneError | _BudgetSpentError | _SilenceError)
                 ):
                     raise
             await self._sleep(wait)
@@ -290,13 +289,16 @@ class BackendGuard:
             {o: int(lane.allowed) for o, lane in self._lanes.items()},
         )
 
-    async def _try(self, operation: Operation, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _try(
+        self, operation: Operation, attempt: Callable[[], Awaitable[T]], until: float
+    ) -> T:
         lane = self._lanes[operation]
         await lane.acquire()
         try:
-            self._refuse_beyond_budget(operation)  # a refusal waits for no turn
-            await self._keep_pace(lane)
-            self._refuse_beyond_budget(operation)  # others went out meanwhile
+            await self._stay_within_budget(operation)  # a refusal waits for no turn
+            await self._keep_silence(operation, lane, until)
+            await self._keep_pace(operation, lane)
+            await self._stay_within_budget(operation)  # others went out meanwhile
             if not self._breaker.admits(self._clock()):
                 raise _LeftAloneError(
                     "the backend failed again and again and is left alone for a moment",
@@ -316,12 +318,14 @@ class BackendGuard:
         status = "error"
         try:
             result = await attempt()
-        except _BudgetSpentError:
+        except (_BudgetSpentError, _SilenceError):
             self._breaker.probing = False  # a login within it was refused here, not there
             raise
-        except ThrottledError:
+        except ThrottledError as error:
             status = "throttled"
-            lane.lower(started, self._clock(), 0.5)
+            lane.lower(started, self._clock(), 0.5, throttled=True)
+            if error.retry_after:
+                lane.be_silent(self._clock(), error.retry_after)
             self._breaker.answered()
             raise
         except BackendUnreachableError:
@@ -348,8 +352,16 @@ class BackendGuard:
             if self._tell is not None:
                 self._tell(operation, status, took)
 
-    def _refuse_beyond_budget(self, operation: Operation) -> None:
-        if self._calls_left is not None and self._calls_left <= 0:
+    async def _stay_within_budget(self, operation: Operation) -> None:
+        """Nothing is awaited between a call that is left and its going out."""
+        if self._calls_left is None or self._calls_left > 0:
+            return
+        async with self._asking:
+            if self._calls_left <= 0 and self._more is not None:
+                given = await self._more()
+                self._calls_left += given
+                self._more = self._more if given else None
+        if self._calls_left <= 0:
             raise _BudgetSpentError(
                 "the calls that call_budget.per_day allows in 24 hours are made: raise it, or"
                 " wait until earlier runs ended more than 24 hours ago; what was committed stays",
@@ -357,13 +369,29 @@ class BackendGuard:
                 sent=False,
             )
 
-    async def _keep_pace(self, lane: _Lane) -> None:
-        if lane.interval:
+    async def _keep_silence(self, operation: Operation, lane: _Lane, until: float) -> None:
+        while (left := lane.silent_until - self._clock()) > 0:
+            if lane.silent_until > until:
+                raise _SilenceError(
+                    "the backend asked for fewer calls and is left alone for a moment",
+                    operation=operation,
+                    retry_after=left,
+                    sent=False,
+                )
+            await self._sleep(left)
+
+    async def _keep_pace(self, operation: Operation, lane: _Lane) -> None:
+        if lane.pace is None:
+            return
+        if self._turn is not None:
+            wait = await self._turn(operation, lane.pace)
+        else:
             now = self._clock()
             mine = max(now, lane.next_start)
-            lane.next_start = mine + lane.interval
-            if mine > now:
-                await self._sleep(mine - now)
+            lane.next_start = mine + 1.0 / lane.pace
+            wait = mine - now
+        if wait > 0:
+            await self._sleep(wait)
 
     def _wait_before(self, number: int, error: BackendError) -> float:
         """Full jitter: anything from nothing up to the doubled interval, but
@@ -374,6 +402,10 @@ class BackendGuard:
 
 class _LeftAloneError(BackendUnreachableError):
     """The circuit is open; no call was made."""
+
+
+class _SilenceError(ThrottledError):
+    """The backend wants a silence; no call was made."""
 
 
 class _BudgetSpentError(ThrottledError):

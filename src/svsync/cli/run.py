@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command, add_group, backend_option
+from svsync.cli.costs import of_month, of_run, too_short
 from svsync.cli.output import Output, ago, say, span
 from svsync.domain.errors import BackendBusyError, GuardError, SvsyncError
 
@@ -57,6 +58,7 @@ def add_commands(subparsers: Any) -> None:
 
 async def run_once(args: argparse.Namespace) -> int:
     """One cycle; the exit code is that of its cause, or asked for by --fail-on-…"""
+    from svsync.app import rates_shared
     from svsync.cli.opening import opened
     from svsync.domain.guards import Allow
 
@@ -66,7 +68,8 @@ async def run_once(args: argparse.Namespace) -> int:
     async with opened(args) as (app, tenant):
         if not args.dry_run:
             await app.overview.refuse_stopped()
-        ended = await _run(app, tenant, request, out, wait=args.wait)
+        async with rates_shared(app):
+            ended = await _run(app, tenant, request, out, wait=args.wait)
         document = ended.to_json()
         if out.json:
             out.document(document)
@@ -85,10 +88,11 @@ async def run_once(args: argparse.Namespace) -> int:
 async def plan(args: argparse.Namespace) -> int:
     """A dry run. Where a guard would stop the run, it is passed by, so that the plan
     shows what it stops; the exit code is that of the run that would be stopped."""
+    from svsync.app import rates_shared
     from svsync.cli.opening import opened
 
     out: Output = args.out
-    async with opened(args) as (app, tenant):
+    async with opened(args) as (app, tenant), rates_shared(app):
         guards: list[GuardError] = []
         ended = await _run(app, tenant, _request(args, dry=True), out)
         first = ended
@@ -102,6 +106,8 @@ async def plan(args: argparse.Namespace) -> int:
         **{key: stopped[key] for key in ("state", "result", "error")},
         "guards": [{"code": g.code, "message": g.message, "plan": g.plan} for g in guards],
         "calls_per_cycle": status["calls_per_cycle"],
+        "estimated_cost": status["estimated_cost"],
+        "interval_unreachable": status["interval_unreachable"],
     }
     if out.json:
         out.document(document)
@@ -315,15 +321,17 @@ def _show_effort(out: Output, run: Mapping[str, Any]) -> None:
     cycle = run.get("calls_per_cycle")
     facts = [
         ("calls", ", ".join(calls) or "none"),
+        ("cost", of_run(run["counts"])),
         ("throttled", throttled or None),
         ("values read", _size(run["counts"].get("bytes", 0))),
         ("time", ", ".join(stages) or None),
     ]
     if "guards" in run:
-        known = (
-            "known after the first run" if cycle is None else f"{cycle:,} calls, as the last run"
-        )
-        facts.append(("a cycle costs", f"{known}; this backend does not bill calls"))
+        known = "known after the first run"
+        if cycle is not None:
+            bill = of_month(run.get("estimated_cost")) or "no price of them is known"
+            known = f"{cycle:,} calls, as the last run; {bill}"
+        facts += [("a cycle costs", known), ("interval", too_short(run))]
     out.line()
     out.facts(facts)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from svsync.cli.costs import of_month, shortest, too_short
 from svsync.cli.output import Output, ago, span
 
 _COLUMNS: Final = (
@@ -41,6 +42,8 @@ def show(out: Output, look: Mapping[str, Any], *, one: bool) -> None:
         out.facts(_facts(backends[0], look["stopped"], now))
     elif not said_there_are_none(out, backends):
         out.table(_COLUMNS, [_row(b, look["stopped"], now) for b in backends])
+        for line in _short_lines(backends):
+            out.line(line)
     for line in unsafe_lines(backends):
         out.heading(line, "failed")
 
@@ -63,6 +66,8 @@ def next_words(status: Mapping[str, Any], stopped: object, now: datetime) -> str
         return None
     if stopped:
         return "stopped"
+    if put_off := status.get("put_off"):
+        return f"put off, {ago(put_off['until'], now)}"
     words = ago(due, now)
     return words if words.startswith("in ") else f"due {words}"
 
@@ -83,6 +88,11 @@ def unsafe_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
         for b in backends
         if not b["tls_verify"]
     ]
+
+
+def _short_lines(backends: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of those whose cycles cannot be as often as they are to be."""
+    return [f"{b['id']}: {words}" for b in backends if (words := shortest(b))]
 
 
 def said_there_are_none(out: Output, backends: Sequence[object]) -> bool:
@@ -119,6 +129,8 @@ def _facts(s: Mapping[str, Any], stopped: object, now: datetime) -> list[tuple[s
         ("last sync", ago(s["last_sync_at"], now)),
         ("last success", ago(s["last_success_at"], now)),
         ("next sync", next_words(s, stopped, now)),
+        ("put off", s["put_off"] and s["put_off"]["reason"]),
+        ("interval", too_short(s)),
         ("stale for", _stale(s)),
         (
             "running now",
@@ -132,6 +144,7 @@ def _facts(s: Mapping[str, Any], stopped: object, now: datetime) -> list[tuple[s
         ("quarantined", s["quarantined"]),
         ("latency", None if latency is None else f"{latency:.0f} ms"),
         ("calls a cycle", s["calls_per_cycle"]),
+        ("costs", of_month(s["estimated_cost"])),
         ("failures", s["consecutive_failures"] or None),
         ("unreachable", s["unreachable_since"] and f"since {ago(s['unreachable_since'], now)}"),
         ("last error", s["last_error"]),

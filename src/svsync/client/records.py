@@ -178,6 +178,25 @@ class Lease(TypedDict):
     expires_at: str
 
 
+class EstimatedCost(TypedDict):
+    currency: str
+    per_cycle: float
+    calls_per_month: float
+    secrets_per_month: float
+    prices_of: str
+
+
+class UnreachableInterval(TypedDict):
+    shortest_s: int | None
+    because: Literal["rate_limit", "call_budget", "duration"]
+    message: str
+
+
+class PutOff(TypedDict):
+    reason: Literal["call_budget_spent"]
+    until: str
+
+
 class Status(TypedDict):
     id: str
     status: Health
@@ -200,6 +219,9 @@ class Status(TypedDict):
     last_run: RunInBrief | None
     last_error: str | None
     calls_per_cycle: int | None
+    estimated_cost: EstimatedCost | None
+    interval_unreachable: UnreachableInterval | None
+    put_off: PutOff | None
     lease: Lease | None
 
 

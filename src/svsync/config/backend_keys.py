@@ -250,10 +250,10 @@ CALL_BUDGET = (
         "per_day",
         integer(1, 10**12),
         "Calls of all kinds, logins too, that runs and reads that pass through may make in any 24 "
-        "hours. The next one is refused with `call_budget_spent`, which ends a run; what was "
-        "committed stays. A run is counted when it ends, so what one called whose process died or "
-        "whose configuration changed meanwhile is not in it; nor are the calls of `backends test`. "
-        "Reads are given some calls at a time, which count at once.",
+        "hours. The next one is refused with `call_budget_spent`; what was committed stays. A tenth "
+        "is kept for reads and for runs that somebody asked for: the schedule's are put off until "
+        "enough calls are older than a day. Runs and reads are given some calls at a time, which "
+        "count at once; those of `backends test` and of writes that pass through do not count.",
     ),
 )
 
@@ -425,7 +425,7 @@ BACKEND = (
     Key(
         "call_budget",
         record(CALL_BUDGET, "a budget"),
-        "Calls that runs may make; where calls are billed.",
+        "Calls that may be made; where calls are billed.",
         keys=CALL_BUDGET,
     ),
     Key("events", _FEEDS, "Change feeds that make runs start before their time.", default=[]),

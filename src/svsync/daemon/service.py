@@ -110,6 +110,7 @@ async def serve(
             )
         )
         signals = await stack.enter_async_context(open_hints(settings))
+        app.registry.share_rates(signals)
         with suppress(SvsyncError):  # looked after again by whoever has the turn
             await app.months.prepare()
         service = _Service(

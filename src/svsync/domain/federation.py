@@ -153,6 +153,11 @@ class BackendSpec:
     managed_by: ManagedBy = ManagedBy.FILE
 
     @property
+    def syncs(self) -> bool:
+        """One of its rules is in sync mode, so it has cycles."""
+        return any(self.for_rule(r).mode is Mode.SYNC for r in self.rules if not r.exclude)
+
+    @property
     def is_standby(self) -> bool:
         """It stands in for another backend, which owns the paths of both."""
         return bool(self.extra.get("standby_for"))

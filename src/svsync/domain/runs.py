@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from svsync.domain.costs import Prices
 from svsync.domain.errors import SvsyncError
 from svsync.domain.guards import above
 from svsync.domain.ids import BackendId, RunId
@@ -227,6 +228,18 @@ MAX_SKIPPED: Final = 10_000
 
 _OPERATIONS: Final = ("list", "metadata", "read", "write", "delete", "login")
 
+_OF_CHANGES: Final = (
+    Count.CREATED,
+    Count.UPDATED,
+    Count.METADATA_UPDATED,
+    Count.PUSHED,
+    Count.METADATA_PUSHED,
+    Count.DELETED,
+    Count.RETAINED,
+    Count.CONFLICTS,
+    Count.ATTACHED,
+)
+
 _EVENT_COUNTS: Final = (
     Count.LISTED,
     Count.UNCHANGED,
@@ -259,6 +272,7 @@ class Report:
         plan: the numbers of the guard that stopped the run.
         out_of_reach: known secrets below folders that could not be listed.
         folders: of the failures, those that are folders of unknown content.
+        prices: by which the cost of its calls is estimated; None: they are not billed.
     """
 
     numbers: Counter[Count] = field(default_factory=Counter)
@@ -271,6 +285,7 @@ class Report:
     plan: Mapping[str, int | float] | None = None
     out_of_reach: int = 0
     folders: int = 0
+    prices: Prices | None = None
 
     def add(self, count: Count, n: int = 1) -> None:
         self.numbers[count] += n
@@ -318,6 +333,11 @@ class Report:
             self.reasons[reason] += many
 
     @property
+    def quiet(self) -> bool:
+        """It changed nothing and brought nothing in: what it called is what a cycle takes."""
+        return not any(self.numbers[count] for count in _OF_CHANGES)
+
+    @property
     def skips(self) -> int:
         return sum(n for reason, n in self.reasons.items() if reason not in INTENDED)
 
@@ -350,6 +370,8 @@ class Report:
         counts: dict[str, object] = {str(count): self.numbers[count] for count in Count}
         counts |= {"skipped": self.skips, "skipped_by_reason": _sorted(self.reasons)}
         counts |= {"throttled": self.throttled, "bytes": self.bytes_read}
+        if self.prices is not None:
+            counts["estimated_cost"] = self.prices.of_calls_json(self.calls)
         return counts if self.plan is None else counts | {"plan": dict(self.plan)}
 
     def api_calls(self) -> dict[str, int]:

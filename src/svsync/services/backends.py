@@ -289,7 +289,7 @@ class ManagedBackends:
             return
         async with self._db.transaction(tenant, read_only=True) as tx:
             calls = await queue.calls_of_cycles(tx, spec.id)
-        refuse_unreachable_interval(spec, calls)
+        refuse_unreachable_interval(spec, self._backends.terms(spec), calls)
 
     # --- storing it ---------------------------------------------------------------
 

@@ -1,21 +1,46 @@
-"""Of the calls that a backend may be called in a day, those that reads make.
+"""Of the calls that a backend may be called in a day, who makes how many.
 
-A process takes some of them at a time, counted from then on, so that no two together make
-more than there are; what one has taken and not used when it ends counts as used.
+Runs and reads take some of them at a time, counted from then on, so that no two together,
+in whichever process, make more than there are. A run gives back what it took and did not
+use when it ends; what a read's process took and did not use counts as used.
+
+A tenth of the budget is kept for people: for reads that pass through, and for runs that
+somebody asked for. What the schedule and change feeds begin does not touch it. Where less is
+left to those than a cycle takes, they are put off until enough calls are older than a day.
 """
 
+from datetime import datetime
 from typing import Final
 
+from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, TenantId
+from svsync.domain.runs import RunKind
 from svsync.store import proxied_calls as store
 from svsync.store import queue
 from svsync.store.database import Database, Transaction
+from svsync.store.queue import Claimed
 
+SPENT: Final = "call_budget_spent"
 _PARTS: Final = 100
+_PARTS_OF_RUNS: Final = 20
 _LEAST: Final = 8
 _MOST: Final = 1_000
-"""Calls that are taken at a time: a hundredth of the budget, within these bounds."""
+"""Calls that are taken at a time: a hundredth of the budget for reads, a twentieth for runs,
+within these bounds."""
+_KEPT: Final = 10
+"""So many parts of the budget, one of which is kept for people."""
+
+
+class ShortBudgetError(SvsyncError):
+    """The schedule's run is put off: too few calls are left for it. `until`: when there may
+    be enough; None: nobody can tell yet."""
+
+    code = SPENT
+
+    def __init__(self, until: datetime | None) -> None:
+        super().__init__("too few of the calls that call_budget.per_day allows are left")
+        self.until = until
 
 
 def per_day_of(spec: BackendSpec) -> int | None:
@@ -24,13 +49,54 @@ def per_day_of(spec: BackendSpec) -> int | None:
     return per_day if isinstance(per_day, int) else None
 
 
+def for_schedule(spec: BackendSpec) -> int | None:
+    """Those of them that the runs of the schedule and of change feeds may make."""
+    per_day = per_day_of(spec)
+    return None if per_day is None else per_day - per_day // _KEPT
+
+
 async def made(tx: Transaction, backend: BackendId) -> int:
-    """Calls of the last 24 hours: those of runs that ended, and those that reads were given."""
+    """Calls of the last 24 hours: those of runs, which count as made from when they are given
+    to one that is under way, and those that reads were given."""
     return await queue.calls_of_last_day(tx, backend) + await store.made(tx, backend)
 
 
+class RunBudget:
+    """The calls of one run of a backend with a budget."""
+
+    def __init__(self, spec: BackendSpec, claimed: Claimed) -> None:
+        per_day = per_day_of(spec) or 0
+        self._backend = spec.id
+        self._claimed = claimed
+        self._allowed = per_day if claimed.asked_for else for_schedule(spec) or 0
+        self._portion = max(_LEAST, min(_MOST, per_day // _PARTS_OF_RUNS))
+
+    async def refuse_short(self, tx: Transaction, cycle: int | None) -> None:
+        """Raise ShortBudgetError where too little is left to begin.
+
+        A cycle that nobody asked for needs as many calls as the last one made, `cycle`;
+        anything else, and the first one, begins while there is one.
+        """
+        needed = 1
+        if not self._claimed.asked_for and self._claimed.kind == RunKind.FULL:
+            needed = max(1, min(cycle or 1, self._allowed))
+        left = self._allowed - await made(tx, self._backend)
+        if left < needed:
+            free = await queue.calls_come_free(tx, self._backend, needed - left)
+            raise ShortBudgetError(free)
+
+    async def take(self, tx: Transaction) -> int:
+        """So many more calls for this run; 0: none is left."""
+        # Whoever takes at the same time waits for this row.
+        await store.count(tx, self._backend, 0)
+        given = min(self._portion, max(0, self._allowed - await made(tx, self._backend)))
+        if given:
+            await queue.grant(tx, self._claimed.run_id, given)
+        return given
+
+
 class CallBudgets:
-    """The budgets of every tenant's backends."""
+    """The budgets of every tenant's backends, for reads that pass through."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -6,13 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from svsync.config.kinds import SECONDS, shortest
+from svsync.domain.costs import Terms
+from svsync.domain.cycles import QuietCycle, rounded_up, slowest, unreachable
 from svsync.domain.errors import ConfigError, MappingError
 from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
+from svsync.domain.quotas import parse_limits
 from svsync.observe.logs import get_logger
 from svsync.ports import Connection
+from svsync.services.call_budgets import for_schedule
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.runs import Backends
@@ -57,8 +61,7 @@ class Federation:
         beside = await self._made_by_api({spec.id for spec in specs})
         refuse_overlaps(named, beside)
         refuse_circular_credentials([*named, *beside])
-        limited = [(spec, mapping.hash) for spec, _, mapping in compiled if spec.rate_limit]
-        await self._refuse_new_intervals(limited)
+        await self._refuse_new_intervals([(spec, mapping.hash) for spec, _, mapping in compiled])
         slugs = await federation.tenants(self._db)
         for spec in specs:
             if spec.tenant not in slugs:
@@ -116,14 +119,14 @@ class Federation:
             ]
         return found
 
-    async def _refuse_new_intervals(self, limited: Sequence[tuple[BackendSpec, str]]) -> None:
+    async def _refuse_new_intervals(self, given: Sequence[tuple[BackendSpec, str]]) -> None:
         """Refuse a changed `sync_interval` or `rate_limit` under which cycles take too long.
 
         Judged by what full runs called, and only where the last mapping that a full run
         brought in is the one applied now: another mapping makes another number of calls.
         """
         for slug in await federation.tenants(self._db):
-            own = [(spec, mapping_hash) for spec, mapping_hash in limited if spec.tenant == slug]
+            own = [(spec, mapping_hash) for spec, mapping_hash in given if spec.tenant == slug]
             if not own:
                 continue
             tenant = await federation.tenant(self._db, slug)
@@ -137,7 +140,11 @@ class Federation:
                         spec.sync_interval,
                         spec.rate_limit,
                     ):
-                        refuse_unreachable_interval(spec, await queue.calls_of_cycles(tx, spec.id))
+                        refuse_unreachable_interval(
+                            spec,
+                            self._backends.terms(spec),
+                            await queue.calls_of_cycles(tx, spec.id),
+                        )
 
     async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:
         """Every backend with the heart of its status; one statement, however many there are."""
@@ -151,7 +158,7 @@ class Federation:
                 "type": spec.type,
                 "mode": str(spec.mode),
                 "state": row["state"],
-                **status_json(spec, row["state"], row),
+                **status_json(spec, self._backends.terms(spec), row["state"], row),
             }
             for spec, row in found
         ]
@@ -174,7 +181,8 @@ class Federation:
         async with self._db.transaction(tenant, read_only=True) as tx:
             stored = await federation.get(tx, backend)
             health = await federation.health(tx, stored.spec.id)
-        return status_json(stored.spec, stored.state, health)
+        terms = self._backends.terms(stored.spec)
+        return status_json(stored.spec, terms, stored.state, health)
 
     async def listening(self) -> list[Listening]:
         """Active backends of every tenant that have change feeds."""
@@ -236,34 +244,29 @@ async def refuse_namesake(tx: Transaction, spec: BackendSpec) -> None:
         )
 
 
-def refuse_unreachable_interval(spec: BackendSpec, cycles: Sequence[Mapping[str, int]]) -> None:
+def refuse_unreachable_interval(
+    spec: BackendSpec, terms: Terms, cycles: Sequence[Mapping[str, int]]
+) -> None:
     """A cycle may not need longer for its calls than the interval between two of them.
 
     Args:
+        terms: the provider's quotas, where `rate_limit` is silent.
         cycles: calls by operation of full runs that completed; the quickest counts, for
             it is nearest to what a cycle costs in which nothing has changed.
     """
-    paces = {
-        operation: float(limit["per_second"])
-        for operation, limit in spec.rate_limit.items()
-        if isinstance(limit, Mapping) and limit.get("per_second")
-    }
-    if not paces or not cycles:
+    limits = parse_limits(spec.rate_limit, terms.limits)
+    found = [(*slowest(made, limits), made) for made in cycles]
+    if not found:
         return
-    seconds, operation, calls = min(
-        max((made.get(name, 0) / pace, name, made.get(name, 0)) for name, pace in paces.items())
-        for made in cycles
-    )
-    if seconds <= spec.sync_interval:
+    seconds, operation, made = min(found, key=lambda one: one[0])
+    if operation is None or seconds <= spec.sync_interval:
         return
-    unit = 1 if seconds <= 60 else 60
-    fits = shortest(math.ceil(seconds / unit) * unit, SECONDS)
     raise ConfigError(
         f"the backend {spec.id} cannot keep a sync_interval of"
         f" {shortest(spec.sync_interval, SECONDS)}: the quickest of its last full runs made"
-        f" {calls:,} {operation} calls, which take {math.ceil(seconds):,}s at"
-        f" rate_limit.{operation}.per_second {paces[operation]:g}; set sync_interval to {fits} or"
-        " more, or raise that limit",
+        f" {made.get(operation, 0):,} {operation} calls, which take {math.ceil(seconds):,}s at"
+        f" rate_limit.{operation}.per_second {limits[operation].per_second:g}; set sync_interval"
+        f" to {shortest(rounded_up(seconds), SECONDS)} or more, or raise that limit",
         code="interval_unreachable",
     )
 
@@ -305,8 +308,8 @@ def credential_path(spec: BackendSpec) -> LocalPath | None:
     return None
 
 
-def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]:
-    """The status of a backend as the API gives it."""
+def status_json(spec: BackendSpec, terms: Terms, state: str, health: Row) -> dict[str, object]:
+    """The status of a backend as the API gives it. `terms`: what its provider publishes."""
     staleness = health["staleness_s"]
     return {
         "id": spec.id,
@@ -330,9 +333,31 @@ def status_json(spec: BackendSpec, state: str, health: Row) -> dict[str, object]
         "last_run": health["last_run_id"],
         "last_error": health["last_error"],
         "calls_per_cycle": health["calls_per_cycle"],
+        **_of_cycles(spec, terms, health),
+        "put_off": None
+        if health["put_off"] is None
+        else {"reason": health["put_off"], "until": _time(health["put_off_until"])},
         "lease": None
         if health["holder"] is None
         else {"holder": health["holder"], "expires_at": _time(health["lease_until"])},
+    }
+
+
+def _of_cycles(spec: BackendSpec, terms: Terms, health: Row) -> dict[str, object]:
+    """What cycles cost, and whether there can be one each interval; null until one was
+    measured, and where there are none."""
+    cycle = QuietCycle.from_json(json.loads(health["cycle"]) if health["cycle"] else None)
+    if cycle is None or not spec.syncs:
+        return {"estimated_cost": None, "interval_unreachable": None}
+    cost = None
+    if terms.prices is not None:
+        kept = health["secrets_synced"]
+        cost = terms.prices.by_month(cycle.calls, spec.sync_interval, kept).to_json()
+    limits = parse_limits(spec.rate_limit, terms.limits)
+    short = unreachable(spec.sync_interval, cycle, limits, for_schedule(spec))
+    return {
+        "estimated_cost": cost,
+        "interval_unreachable": None if short is None else short.to_json(),
     }
 
 

@@ -6,11 +6,13 @@ are, so that it may be taken every second by anybody.
 
 from typing import Any, Final
 
+from svsync.domain.costs import Terms
 from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import TenantId
 from svsync.domain.runs import Stage
 from svsync.services.federation import status_json
+from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
 from svsync.store import overview
 from svsync.store.database import Database, Row
@@ -25,8 +27,9 @@ _UNTIL_COMPARED: Final = {*_UNTIL_STAGED, Stage.DIFF}
 class Overview:
     """Looks at the backends of a tenant, and at what all tenants share."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, backends: Backends) -> None:
         self._db = db
+        self._backends = backends
 
     async def look(self, tenant: TenantId) -> dict[str, Any]:
         """How things stand, ready to be printed; names and numbers, never a value.
@@ -46,7 +49,8 @@ class Overview:
             rows = await overview.backends(tx)
         processes = await overview.processes(self._db)
         now, stopped = await overview.now(self._db)
-        backends = [_backend(from_json(row["spec"]), row) for row in rows]
+        known = [(from_json(row["spec"]), row) for row in rows]
+        backends = [_backend(spec, self._backends.terms(spec), row) for spec, row in known]
         return {
             "at": time_of(now),
             "stopped": stopped_json(stopped),
@@ -98,13 +102,13 @@ def stopped_json(found: Stopped | None) -> dict[str, str | None] | None:
     return None if found is None else {"since": time_of(found.since), "by": found.by}
 
 
-def _backend(spec: BackendSpec, row: Row) -> dict[str, Any]:
+def _backend(spec: BackendSpec, terms: Terms, row: Row) -> dict[str, Any]:
     return {
         "name": spec.name,
         "type": spec.type,
         "state": row["state"],
         "syncs": row["syncs"],
-        **status_json(spec, row["state"], row),
+        **status_json(spec, terms, row["state"], row),
         "max_staleness_s": spec.max_staleness,
         "stale": row["stale"],
         "tls_verify": spec.config.get("tls_verify") is not False,

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from svsync.domain.cycles import QuietCycle
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
@@ -25,8 +26,8 @@ from svsync.domain.errors import (
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, RemotePath, RunId
 from svsync.domain.runs import (
-    Report,
     Count,
+    Report,
     RunError,
     RunKind,
     RunResult,
@@ -49,9 +50,9 @@ from svsync.store.queue import Ending
 PROBE_FIRST_S: Final = 5.0
 PROBE_LONGEST_S: Final = 60.0
 """Seconds until a backend that could not be reached is looked at again, doubling in between."""
-
 _FEW: Final = 1_000
 """Work rows that are dropped with the run's end; more of them would hold up what waits for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -161,10 +162,10 @@ class RunEnds:
                     if not failed:
                         await schedule.clean(tx, run.spec.id, seen or {})
                 await queue.release(tx, run.claimed.held)
-        # The run has ended; its work rows are of no use, and the next run clears them too.
                 few = not failed and run.report.numbers[Count.LISTED] <= _FEW
                 if few:
                     await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+        # The run has ended; its work rows are of no use, and the next run clears them too.
         if not few:
             with suppress(StoreError):
                 async with self._db.transaction(run.claimed.held.tenant) as tx:
@@ -216,7 +217,8 @@ class RunEnds:
                 retained=counts["retained"],
                 conflicts=waiting,
                 skipped=run.report.skips if full else None,
-                calls=sum(run.report.api_calls().values()) if full and not failed else None,
+                cycle=_cycle(record, run.report) if full and not failed else None,
+                quiet=run.report.quiet,
                 latency_ms=latency,
                 again_soon=isinstance(error, BackendUnreachableError)
                 and run.connection is not None,
@@ -280,6 +282,10 @@ class RunEnds:
         it, or will, with its event."""
         async with self._db.transaction(run.claimed.held.tenant) as tx:
             await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
+
+
+def _cycle(record: RunRecord, report: Report) -> QuietCycle:
+    return QuietCycle(report.api_calls(), (record.duration_ms or 0) / 1000)
 
 
 def _health(run: Run, error: SvsyncError | None) -> str | None:

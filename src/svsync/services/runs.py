@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 
+from svsync.domain.costs import Terms
 from svsync.domain.errors import (
     ConfigError,
     FenceLostError,
@@ -34,7 +35,7 @@ from svsync.observe.logs import log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend
-from svsync.services import call_budgets
+from svsync.services.call_budgets import RunBudget, ShortBudgetError, per_day_of
 from svsync.services.lost_runs import measure, tell_lost
 from svsync.services.run_ends import Ended, RunEnds
 from svsync.services.run_rows import record_of, run_of
@@ -81,12 +82,17 @@ class Backends(Protocol):
         """The compiled rules alone, also of a backend that cannot be used here."""
         ...
 
+    def terms(self, spec: BackendSpec) -> Terms:
+        """Quotas and prices that the backend's provider publishes, as far as they are known."""
+        ...
+
     def open(
         self,
         spec: BackendSpec,
         tenant: TenantId,
         *,
         calls_left: int | None = None,
+        more: Callable[[], Awaitable[int]] | None = None,
         patience: float | None = None,
         trial: bool = False,
     ) -> AbstractAsyncContextManager[OpenBackend]:
@@ -96,7 +102,8 @@ class Backends(Protocol):
         backend of the API has to be what somebody authorised: `authorisation_changed`.
 
         `calls_left`: so many calls may go out, logins too, and the next one raises a
-        BackendError with code `call_budget_spent`; None: as many as are made. `patience`:
+        BackendError with code `call_budget_spent`; None: as many as are made. `more` is asked
+        before that: so many more may, until it says 0. `patience`:
         seconds after which no call is tried again; None: as long as a run has time for.
         """
         ...
@@ -133,7 +140,7 @@ class _Begun:
 
     Attributes:
         first: no pair of the backend has a base yet.
-        calls_left: how many calls its budget leaves it; None: it has none.
+        budget: of its calls, and how many it was given to begin with; None: it has none.
         targets: None: everything.
         named: the paths that change feeds had named, each with the number of its notice.
         lost: runs of dead workers that this one ended.
@@ -145,7 +152,7 @@ class _Begun:
     mapping: Mapping
     allow: Allow
     first: bool
-    calls_left: int | None
+    budget: tuple[RunBudget, int] | None
     targets: Targets | None
     named: dict[RemotePath, int]
     lost: Sequence[Row]
@@ -203,7 +210,8 @@ class Runs:
 
     async def work(self, tenant: TenantId, run: RunId, stopping: Stopping) -> Ended | None:
         """Claim a run that waits, work it, and end it; None where somebody else has it by
-        now, or its backend has nothing to run any more.
+        now, its backend has nothing to run any more, or its calls are not in the budget now,
+        so that it waits on.
 
         Where `stopping` turns true the run is given back between two batches.
 
@@ -219,7 +227,11 @@ class Runs:
                 found = await queue.claim_queued(tx, run, holder=self._holder)
                 if found is None:
                     return None
-                begun = await self._begin(tx, *found)
+                begun = await self._begin(tx, *found, waits=True)
+        except ShortBudgetError as short:
+            async with self._db.transaction(tenant) as tx:
+                await queue.put_off(tx, run, short.code, short.until)
+            return None
         except ConfigError as problem:
             if problem.code == "backend_paused":
                 return None  # it waits on
@@ -253,6 +265,7 @@ class Runs:
             first=begun.first,
             stopping=stopping,
         )
+        run.report.prices = self._backends.terms(run.spec).prices
         if claimed.left is not None:
             run.report.go_on_from(claimed.left.counts)
             run.report.calls.update(claimed.left.calls)
@@ -320,8 +333,11 @@ class Runs:
             )
         return stored
 
-    async def _begin(self, tx: Transaction, claimed: Claimed, lost: Sequence[Row]) -> "_Begun":
-        """What a run works by, in the transaction that claimed it.
+    async def _begin(
+        self, tx: Transaction, claimed: Claimed, lost: Sequence[Row], *, waits: bool = False
+    ) -> "_Begun":
+        """What a run works by, in the transaction that claimed it. With `waits` it can do so
+        until there are calls for it, and is not begun in vain.
 
         The configuration is read behind the lease: a change that was made before is
         seen, and one that is made later takes the fence away.
@@ -331,10 +347,13 @@ class Runs:
         rules, mapping = self._backends.rules(stored.spec)
         for row in lost:
             await tell_lost(tx, stored.spec, row, ids=self._ids)
-        calls_left = None
-        per_day = call_budgets.per_day_of(stored.spec)
-        if per_day is not None:
-            calls_left = max(0, per_day - await call_budgets.made(tx, backend))
+        budget = None
+        if per_day_of(stored.spec) is not None:
+            of_run = RunBudget(stored.spec, claimed)
+            if waits and not lost:  # whoever ends a dead worker's run goes on for it
+                health = await federation.health(tx, backend)
+                await of_run.refuse_short(tx, health["calls_per_cycle"])
+            budget = (of_run, await of_run.take(tx))
         named = {} if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
         targets = None
         if claimed.kind == RunKind.TARGETED or claimed.paths is not None:
@@ -350,7 +369,7 @@ class Runs:
                 regression="mass_regression" in claimed.allow,
             ),
             first=not await pairs.any_settled(tx, backend),
-            calls_left=calls_left,
+            budget=budget,
             targets=targets,
             named=named,
             lost=lost,
@@ -360,10 +379,14 @@ class Runs:
         """Run the cycle, or the probe; the error that ended it, if any."""
         opened: OpenBackend | None = None
         held = run.claimed.held
+        budget, calls_left = begun.budget or (None, None)
+        more = None if budget is None else _more_calls(run, budget)
         try:
             async with (
                 held_lease(self._db, held, run.claimed.holder, time.monotonic) as run.lease_left,
-                self._backends.open(run.spec, held.tenant, calls_left=begun.calls_left) as opened,
+                self._backends.open(
+                    run.spec, held.tenant, calls_left=calls_left, more=more
+                ) as opened,
             ):
                 run.backend = opened.backend
                 if run.claimed.kind == RunKind.PROBE:
@@ -417,6 +440,16 @@ def _seen(run: Run, begun: _Begun) -> dict[RemotePath, int]:
     name, or listed now and whole. A stage that it took over may be older than a notice."""
     whole = run.listed_all and run.claimed.left is None
     return begun.named if begun.targets is not None or whole else {}
+
+
+def _more_calls(run: Run, budget: RunBudget) -> Callable[[], Awaitable[int]]:
+    """Takes more of the budget's calls, as long as the run holds its lease."""
+
+    async def more() -> int:
+        async with run.transaction() as tx:
+            return await budget.take(tx)
+
+    return more
 
 
 def _unexpected(bug: Exception) -> SvsyncError:

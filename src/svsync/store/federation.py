@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from svsync.domain.cycles import QuietCycle
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import BackendSpec, Mode, from_json, store_of, to_json
+from svsync.domain.federation import BackendSpec, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
@@ -31,7 +32,8 @@ class RunEnd:
     """What a finished run changes in its backend's health row. None: as it was.
 
     `next_in_s` counts from its start. With `again_soon` the next cycle comes sooner, the later
-    the more runs have failed in a row.
+    the more runs have failed in a row. `cycle` is what a full run took; `quiet`: nothing changed
+    in it.
     """
 
     run_id: RunId
@@ -47,7 +49,8 @@ class RunEnd:
     retained: int | None = None
     conflicts: int | None = None
     skipped: int | None = None
-    calls: int | None = None
+    cycle: QuietCycle | None = None
+    quiet: bool = False
     latency_ms: float | None = None
     again_soon: bool = False
 
@@ -101,11 +104,10 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     """
     rows = await tx.fetch("federation.stored", tx.tenant, spec.id)
     text = to_json(spec)
-    syncs = any(spec.for_rule(r).mode is Mode.SYNC for r in spec.rules if not r.exclude)
     if not rows:
         await tx.execute(
             "federation.add", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-            str(spec.managed_by), syncs, spec.sync_interval, spec.max_staleness,
+            str(spec.managed_by), spec.syncs, spec.sync_interval, spec.max_staleness,
         )  # fmt: skip
         await tx.execute("federation.add_health", tx.tenant, spec.id)
         return True
@@ -115,8 +117,8 @@ async def apply(tx: Transaction, spec: BackendSpec, mapping_hash: str) -> bool:
     same_store = store_of(from_json(row["spec"])) == store_of(spec)
     await tx.execute(
         "federation.change", tx.tenant, spec.id, spec.name, spec.type, text, mapping_hash,
-        "active" if row["vanished"] else row["state"], same_store, syncs, spec.sync_interval,
-        spec.max_staleness, str(spec.managed_by),
+        "active" if row["vanished"] else row["state"], same_store, spec.syncs,
+        spec.sync_interval, spec.max_staleness, str(spec.managed_by),
     )  # fmt: skip
     await due_now(tx, spec.id)
     return True
@@ -256,11 +258,13 @@ async def health(tx: Transaction, backend: BackendId) -> Row:
 
 
 async def run_ended(tx: Transaction, backend: BackendId, end: RunEnd) -> None:
+    calls = None if end.cycle is None else sum(end.cycle.calls.values())
+    cycle = None if end.cycle is None else json.dumps(end.cycle.to_json())
     await tx.execute(
         "federation.run_ended", tx.tenant, backend, end.run_id, end.full, end.succeeded,
         end.status, end.error, end.next_in_s, end.synced, end.diverged, end.quarantined,
-        end.retained, end.conflicts, end.skipped, end.calls, end.latency_ms, end.started_at,
-        end.again_soon,
+        end.retained, end.conflicts, end.skipped, calls, end.latency_ms, end.started_at,
+        end.again_soon, cycle, end.quiet,
     )  # fmt: skip
 
 

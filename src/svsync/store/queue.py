@@ -27,7 +27,8 @@ LEASE_S = 30.0
 class Claimed:
     """A run that this process works on now.
 
-    `after_death`: the worker of the backend's last run died, nobody knows of what yet.
+    `asked_for`: a person wants it, whoever was first. `after_death`: the worker of the
+    backend's last run died, nobody knows of what yet.
     """
 
     run_id: RunId
@@ -41,6 +42,7 @@ class Claimed:
     allow: tuple[str, ...]
     paths: tuple[str, ...] | None
     left: "Left | None" = None
+    asked_for: bool = False
     after_death: bool = False
 
 
@@ -84,8 +86,9 @@ async def enqueue(
         if made is not None:
             return RunId(made), False
         joined = await tx.fetchval(
-            "queue.join_waiting", tx.tenant, backend, wanted.kind, list(wanted.allow), paths
-        )
+            "queue.join_waiting", tx.tenant, backend, wanted.kind, list(wanted.allow), paths,
+            wanted.trigger,
+        )  # fmt: skip
         if joined is not None:
             return RunId(joined), True
         # It was claimed in between; or there is nothing to run any more.
@@ -120,6 +123,17 @@ async def claim_queued(
         return None
     fence, lost = await _take_lease(tx, BackendId(backend), run, holder)
     return await _start(tx, BackendId(backend), run, fence, holder, lost), lost
+
+
+async def put_off(tx: Transaction, run: RunId, reason: str, until: datetime | None) -> None:
+    """Let a run wait until then, by the database's clock, or for a minute; `reason` is a
+    published code, and `status` shows it."""
+    await tx.execute("queue.put_off", tx.tenant, run, reason, until)
+
+
+async def grant(tx: Transaction, run: RunId, calls: int) -> None:
+    """A running run may make so many more calls; they count as made until it ends."""
+    await tx.execute("queue.grant", tx.tenant, run, calls)
 
 
 async def withdraw(tx: Transaction, run: RunId) -> None:
@@ -173,6 +187,7 @@ async def _start(
         trigger=row["trigger"],
         started_at=row["started_at"],
         suspicion=suspicion,
+        asked_for=row["asked_for"],
         after_death=after_death,
         allow=tuple(row["allow"]),
         paths=None if row["paths"] is None else tuple(row["paths"]),
@@ -231,9 +246,11 @@ async def lock_lease(tx: Transaction, backend: BackendId) -> None:
 
 
 async def raise_fence(tx: Transaction, backend: BackendId) -> None:
-    """What runs on this backend now is superseded, and loses its next commit."""
+    """What runs on this backend now is superseded, and loses its next commit; what was put
+    off is looked at again."""
     await tx.execute("queue.raise_fence", tx.tenant, backend)
     await tx.execute("queue.supersede_running", tx.tenant, backend)
+    await tx.execute("queue.look_again", tx.tenant, backend)
 
 
 async def set_stage(tx: Transaction, run: RunId, stage: str) -> None:
@@ -296,12 +313,21 @@ async def recent(tx: Transaction, backend: BackendId, limit: int) -> list[Row]:
 
 
 async def calls_of_last_day(tx: Transaction, backend: BackendId) -> int:
-    """Calls of the backend's runs that ended within 24 hours, of every kind of run and call.
+    """Calls of the backend's runs that ended within 24 hours, or have not ended, of every kind
+    of run and call.
 
-    No more than were made: a run whose worker died, or that was superseded, tells none.
+    Of one that is under way, or whose worker died, or that was superseded, those that were
+    granted to it; where its backend had no budget, none.
     """
     made: int = await tx.fetchval("queue.calls_of_last_day", tx.tenant, backend)
     return made
+
+
+async def calls_come_free(tx: Transaction, backend: BackendId, calls: int) -> datetime | None:
+    """When so many of the calls that count now are older than a day; None: nobody can tell,
+    for runs are under way."""
+    at: datetime | None = await tx.fetchval("queue.calls_come_free", tx.tenant, backend, calls)
+    return at
 
 
 async def calls_of_cycles(tx: Transaction, backend: BackendId) -> list[dict[str, int]]:

@@ -22,6 +22,7 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.paths import remote_problem
+from svsync.domain.published import AWS_SECRETS_MANAGER
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
 from svsync.ports import Connection, Features
 
@@ -34,6 +35,7 @@ FEATURES: Final = Features(
     segment=SEGMENT,
     max_name=MAX_NAME,
     max_value=MAX_VALUE,
+    terms=AWS_SECRETS_MANAGER,
 )
 
 

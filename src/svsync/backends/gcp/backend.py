@@ -27,6 +27,7 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.mapping import RuleSet
 from svsync.domain.paths import remote_problem
+from svsync.domain.published import GCP_SECRET_MANAGER
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
 from svsync.ports import Connection, Features
 
@@ -43,6 +44,7 @@ FEATURES: Final = Features(
     separator=None,
     max_name=MAX_NAME,
     max_value=MAX_VALUE,
+    terms=GCP_SECRET_MANAGER,
 )
 
 

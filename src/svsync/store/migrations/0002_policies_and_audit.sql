@@ -67,6 +67,17 @@ CREATE TABLE proxied_calls (
   PRIMARY KEY (tenant_id, backend_id, hour)
 );
 
+-- Cost and quota -----------------------------------------------------------------
+
+-- Of the calls of a budget, those that a run under way was given; they count as made until it tells what it called.
+ALTER TABLE runs ADD COLUMN granted bigint;
+-- Why a run that waits is not begun before its time: a published code.
+ALTER TABLE runs ADD COLUMN put_off text;
+-- A person asked for what the schedule or a feed had asked for already.
+ALTER TABLE runs ADD COLUMN asked_for boolean NOT NULL DEFAULT false;
+-- What the last full run took in which nothing changed, or that called least: calls by operation, their total, and seconds.
+ALTER TABLE backend_health ADD COLUMN quiet_cycle jsonb;
+
 -- The audit log ------------------------------------------------------------------
 
 CREATE SEQUENCE audit_chain_ids AS bigint CACHE 1;
@@ -377,3 +388,14 @@ BEGIN
   FROM unnest(tenant, chain, seq, hash) AS x(tenant, chain, seq, hash)
   WHERE c.tenant_id = x.tenant AND c.chain_id = x.chain;
 END $$;
+
+-- Data keys that go ------------------------------------------------------------------
+
+-- Since when no row names it any more.
+ALTER TABLE data_keys ADD COLUMN emptied_at timestamptz;
+
+-- As of versions and endpoints: whoever removes a data key, none goes while anything is sealed under it.
+ALTER TABLE sync_state ADD FOREIGN KEY (tenant_id, base_raw_key) REFERENCES data_keys;
+ALTER TABLE pushes ADD FOREIGN KEY (tenant_id, before_key_id) REFERENCES data_keys;
+ALTER TABLE conflicts ADD FOREIGN KEY (tenant_id, local_key_id) REFERENCES data_keys,
+                      ADD FOREIGN KEY (tenant_id, remote_key_id) REFERENCES data_keys;

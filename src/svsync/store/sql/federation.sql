@@ -90,8 +90,10 @@ SELECT h.*, (SELECT count(*) FROM conflicts c WHERE c.tenant_id = $1 AND c.backe
        AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = $2 AND p.path = u.path
                        AND p.remote_path = u.remote_path AND p.status = 'pending_push')) AS pending_pushes,
   extract(epoch FROM now() - h.last_success_at) AS staleness_s,
-  l.holder, l.expires_at AS lease_until
+  l.holder, l.expires_at AS lease_until, h.quiet_cycle::text AS cycle, q.put_off, q.not_before AS put_off_until
 FROM backend_health h
+LEFT JOIN LATERAL (SELECT r.put_off, r.not_before FROM runs r WHERE r.tenant_id = $1 AND r.backend_id = $2 AND r.state = 'queued'
+                   AND r.put_off IS NOT NULL AND r.not_before > now() ORDER BY r.not_before LIMIT 1) q ON true
 LEFT JOIN leases l ON l.tenant_id = h.tenant_id AND l.backend_id = h.backend_id AND l.holder IS NOT NULL AND l.expires_at > now()
 WHERE h.tenant_id = $1 AND h.backend_id = $2;
 
@@ -108,7 +110,10 @@ UPDATE backend_health SET last_run_id = $3, last_sync_at = now(),
                      WHEN $4 THEN $17::timestamptz + make_interval(secs => $8) ELSE next_due_at END,
   secrets_synced = coalesce($9, secrets_synced), diverged = coalesce($10, diverged), quarantined = coalesce($11, quarantined),
   retained = coalesce($12, retained), conflicts_open = coalesce($13, conflicts_open), skipped = coalesce($14, skipped),
-  calls_per_cycle = coalesce($15, calls_per_cycle), latency_ms = coalesce($16, latency_ms)
+  calls_per_cycle = coalesce($15, calls_per_cycle), latency_ms = coalesce($16, latency_ms),
+  -- A cycle in which something changed tells what a quiet one takes at most.
+  quiet_cycle = CASE WHEN $19::jsonb IS NOT NULL AND ($20 OR quiet_cycle IS NULL OR $15 <= (quiet_cycle ->> 'total')::bigint)
+                     THEN $19::jsonb ELSE quiet_cycle END
 WHERE tenant_id = $1 AND backend_id = $2;
 
 -- name: connection_seen

@@ -9,10 +9,14 @@ WITH open AS (SELECT backend_id, count(*) AS n FROM conflicts WHERE tenant_id = 
          AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.backend_id = u.backend_id AND p.path = u.path
                          AND p.remote_path = u.remote_path AND p.status = 'pending_push')
        GROUP BY u.backend_id),
-     waiting AS (SELECT backend_id, count(*) AS n FROM runs WHERE tenant_id = $1 AND state = 'queued' GROUP BY backend_id)
+     waiting AS (
+       SELECT backend_id, count(*) AS n, min(put_off) FILTER (WHERE not_before > clock_timestamp()) AS put_off,
+         min(not_before) FILTER (WHERE put_off IS NOT NULL AND not_before > clock_timestamp()) AS put_off_until
+       FROM runs WHERE tenant_id = $1 AND state = 'queued' GROUP BY backend_id)
 SELECT b.spec, b.state, b.syncs,
   h.status, h.last_sync_at, h.last_success_at, h.next_due_at, h.secrets_synced, h.latency_ms::float8 AS latency_ms, h.failures,
   h.unreachable_since, h.diverged, h.skipped, h.quarantined, h.last_run_id, h.last_error, h.calls_per_cycle,
+  h.quiet_cycle::text AS cycle, w.put_off, w.put_off_until,
   extract(epoch FROM clock_timestamp() - h.last_success_at)::float8 AS staleness_s,
   b.state = 'active' AND b.syncs
     AND clock_timestamp() - coalesce(h.last_success_at, b.created_at) > make_interval(secs => coalesce(b.stale_after_s, 3 * b.interval_s))

@@ -8,8 +8,10 @@ ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO NOTHING
 RETURNING run_id;
 
 -- name: join_waiting
--- Whoever asks for what waits already gets that run, which then has his leave and his paths too.
+-- Whoever asks for what waits already gets that run, which then has his leave and his paths too. Where a person asks, it is
+-- not put off any more as the schedule's are.
 UPDATE runs SET allow = ARRAY (SELECT DISTINCT unnest(allow || $4::text[])), not_before = least(not_before, clock_timestamp()),
+  asked_for = asked_for OR $6 IN ('api', 'run_once'), put_off = NULL,
   paths = CASE WHEN paths IS NULL THEN $5::text[] WHEN $5::text[] IS NULL THEN paths
                ELSE ARRAY (SELECT DISTINCT unnest(paths || $5::text[])) END
 WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued'
@@ -25,7 +27,7 @@ FOR UPDATE SKIP LOCKED;
 -- what it suspects, and what it was asked for.
 UPDATE runs w SET run_no = r.run_no, handed_over = true, not_before = clock_timestamp(), staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
   counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, suspects = r.suspects, attempts = r.attempts,
-  allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)),
+  allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)), asked_for = w.asked_for OR r.asked_for OR r.trigger IN ('api', 'run_once'),
   paths = CASE WHEN w.paths IS NULL THEN r.paths WHEN r.paths IS NULL THEN w.paths
                ELSE ARRAY (SELECT DISTINCT unnest(w.paths || r.paths)) END
 FROM runs r
@@ -37,16 +39,31 @@ RETURNING w.run_id;
 UPDATE stage_scopes SET run_id = $3 WHERE tenant_id = $1 AND run_id = $2;
 
 -- name: supersede
--- Its work rows are another run's now.
-UPDATE runs SET state = 'superseded', ended_at = clock_timestamp(), run_no = DEFAULT
+-- Its work rows are another run's now, and so is the count of its calls.
+UPDATE runs SET state = 'superseded', ended_at = clock_timestamp(), run_no = DEFAULT, calls = NULL, granted = NULL
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
 
 -- name: requeue
 -- Given back by a worker that was stopped: it waits again, with its stage and what it has done so far.
 UPDATE runs SET state = 'queued', handed_over = true, fence = NULL, worker = NULL, started_at = NULL,
   staged_count = CASE WHEN $6 THEN staged_count END,
-  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, not_before = clock_timestamp()
+  counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, not_before = clock_timestamp(), granted = NULL
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
+
+-- name: put_off
+-- A run that nobody waits for and that would come to no end now: looked at again at that time, or in a minute where nobody can
+-- tell when.
+UPDATE runs SET put_off = $3, not_before = greatest(coalesce($4, clock_timestamp() + interval '1 minute'), clock_timestamp() + interval '1 second')
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued';
+
+-- name: look_again
+-- What put a backend's runs off may be otherwise under its new configuration.
+UPDATE runs SET put_off = NULL, not_before = clock_timestamp()
+WHERE tenant_id = $1 AND backend_id = $2 AND state = 'queued' AND put_off IS NOT NULL;
+
+-- name: grant
+-- Calls of a budget that a run may make from now on; once it has ended, those count that it made.
+UPDATE runs SET granted = coalesce(granted, 0) + $3 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
 
 -- name: withdraw
 -- A run that nobody can work: its backend has nothing to run any more.
@@ -109,10 +126,12 @@ UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5
   staged_count = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' THEN staged_count END,
   stage = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' AND staged_count IS NOT NULL
                THEN 'diff' ELSE 'list' END,
+  put_off = NULL, granted = NULL,
   -- What an earlier worker had in hand is of a work list that is made anew.
   todo_count = NULL, batch_cursor = 0, batch_size = NULL, in_hand = NULL, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
-RETURNING run_no, started_at, attempts, allow, paths, kind, trigger, handed_over, staged_count, scope_hash,
+RETURNING run_no, started_at, attempts, allow, paths, kind, trigger, asked_for OR trigger IN ('api', 'run_once') AS asked_for,
+  handed_over, staged_count, scope_hash,
   counts::text AS counts, calls::text AS calls, stages_ms::text AS stages_ms;
 
 -- name: set_stage
@@ -131,7 +150,7 @@ UPDATE runs SET batch_cursor = $3, batch_size = $4 WHERE tenant_id = $1 AND run_
 
 -- name: finish
 UPDATE runs SET state = $3, result = $4, stage = $5, counts = $6::jsonb, calls = $7::jsonb, stages_ms = $8::jsonb,
-  error_code = $9, error_stage = $10, error_message = $11, ended_at = clock_timestamp(),
+  error_code = $9, error_stage = $10, error_message = $11, ended_at = clock_timestamp(), granted = NULL,
   -- A full run that went through has cleared whom it suspected; any other passes that on.
   suspects = CASE WHEN $3 = 'completed' AND kind = 'full' THEN NULL ELSE suspects END
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running'
@@ -157,15 +176,35 @@ FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT $3
 -- name: calls_of_last_day
 -- From the newest run backwards, one look-up each, until one ended 48 hours ago: the history behind it is not read.
 -- Ids follow the order in which runs were queued, not quite that in which they ended; hence twice the time that counts.
+-- What was granted to a run counts until it tells what it called; one whose worker died, or that was overtaken, never does.
 WITH RECURSIVE latest AS (
-  (SELECT run_id, calls, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
+  (SELECT run_id, calls, granted, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
   UNION ALL
-  SELECT r.run_id, r.calls, r.ended_at FROM latest l CROSS JOIN LATERAL (
-    SELECT run_id, calls, ended_at FROM runs
+  SELECT r.run_id, r.calls, r.granted, r.ended_at FROM latest l CROSS JOIN LATERAL (
+    SELECT run_id, calls, granted, ended_at FROM runs
     WHERE tenant_id = $1 AND backend_id = $2 AND run_id < l.run_id ORDER BY run_id DESC LIMIT 1) r
   WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '48 hours')
-SELECT coalesce(sum(c.made::bigint), 0)::bigint FROM latest l CROSS JOIN LATERAL jsonb_each_text(l.calls) AS c(operation, made)
-WHERE l.ended_at > clock_timestamp() - interval '24 hours';
+SELECT coalesce(sum(coalesce(c.made, 0) + coalesce(l.granted, 0)), 0)::bigint FROM latest l
+CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(l.calls) AS x(operation, made)) c
+WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '24 hours';
+
+-- name: calls_come_free
+-- When so many calls more ($3) than now are older than a day, as `calls_of_last_day` and `proxied_calls.made` count them.
+WITH RECURSIVE latest AS (
+  (SELECT run_id, calls, granted, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
+  UNION ALL
+  SELECT r.run_id, r.calls, r.granted, r.ended_at FROM latest l CROSS JOIN LATERAL (
+    SELECT run_id, calls, granted, ended_at FROM runs
+    WHERE tenant_id = $1 AND backend_id = $2 AND run_id < l.run_id ORDER BY run_id DESC LIMIT 1) r
+  WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '48 hours'),
+spent AS (
+  SELECT l.ended_at + interval '24 hours' AS until, coalesce(c.made, 0) + coalesce(l.granted, 0) AS made FROM latest l
+  CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(l.calls) AS x(operation, made)) c
+  WHERE l.ended_at > clock_timestamp() - interval '24 hours'
+  UNION ALL
+  SELECT hour + interval '25 hours', made FROM proxied_calls
+  WHERE tenant_id = $1 AND backend_id = $2 AND hour > now() - interval '25 hours')
+SELECT min(until) FROM (SELECT until, sum(made) OVER (ORDER BY until) AS free FROM spent) s WHERE s.free >= $3;
 
 -- name: calls_of_cycles
 -- What the last full runs cost that went through; a dry run is no cycle.

@@ -40,7 +40,9 @@ SELECT d.tenant_id, i.id, d.backend_id, CASE WHEN d.syncs THEN 'full' ELSE 'prob
   CASE WHEN d.syncs THEN 'schedule' ELSE 'probe' END, d.rev
 FROM due d JOIN unnest($1::text[]) WITH ORDINALITY AS i(id, n) ON i.n = d.n WHERE NOT (SELECT halt.halted FROM halt)
 -- One that waits for its time, for a feed, need not any more; one that could begin already is left as it is.
-ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued' DO UPDATE SET not_before = now() WHERE runs.not_before > now()
+-- So is one that was put off.
+ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued'
+DO UPDATE SET not_before = now() WHERE runs.not_before > now() AND runs.put_off IS NULL
 RETURNING run_id;
 
 -- name: candidates
@@ -92,7 +94,7 @@ SELECT $1, $3, $2, $4, 'feed', b.rev, greatest(clock_timestamp(), make_interval(
 FROM backends b WHERE b.tenant_id = $1 AND b.backend_id = $2 AND b.state = 'active' AND b.syncs
 -- The one that waits is locked, so that nobody begins it before the paths that it is to look at are there.
 ON CONFLICT (tenant_id, backend_id, kind) WHERE state = 'queued'
-DO UPDATE SET not_before = least(runs.not_before, excluded.not_before)
+DO UPDATE SET not_before = CASE WHEN runs.put_off IS NULL THEN least(runs.not_before, excluded.not_before) ELSE runs.not_before END
 RETURNING run_id;
 
 -- name: add_dirty
