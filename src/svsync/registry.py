@@ -42,8 +42,8 @@ from svsync.ports import (
     KeyService,
     KeyServices,
     Operation,
-    Tell,
     Signals,
+    Tell,
 )
 from svsync.store.pairs import Mapping as PairMapping
 

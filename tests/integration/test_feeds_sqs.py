@@ -281,6 +281,28 @@ async def test_feed_of_another_type_of_backend_is_not_opened(tmp_path: Path) -> 
         registry.open_feed(entry, spec, TenantId(1))
 
 
+@pytest.mark.parametrize("credentials_path", ["env:AWS_KEYS", None])
+async def test_feed_of_a_backend_that_nobody_authorised_calls_nobody(
+    front: AwsFront, queue: TestQueue, tmp_path: Path, credentials_path: str | None
+) -> None:
+    """Whether it has a credential or signs in as svsync itself."""
+
+    async def credential(_: BackendSpec, __: TenantId) -> Credential:
+        return Credential.parse(KEYS, "env:AWS_KEYS")
+
+    async def authorised(_: BackendSpec, __: TenantId) -> None:
+        raise ConfigError("is not as it was authorised", code="authorisation_changed")
+
+    registry = Registry(settings_for("postgres://x", tmp_path), credential, authorised=authorised)
+    spec = aws_spec(front.url, "", config={"credentials_path": credentials_path})
+    entry = {"feed": "aws-sqs", "queue_url": queue.url}
+    feed = registry.open_feed(entry, spec, TenantId(1))
+    with pytest.raises(ConfigError, match="not as it was authorised"):
+        await asyncio.wait_for(feed.listen(Ear()), 20)
+    assert front.seen == []
+    assert (feed.invalid, feed.dropped) == (0, 0)
+
+
 def test_endpoint_that_may_not_be_called_opens_no_feed() -> None:
     spec = aws_spec("http://127.0.0.1:1", "")
 
