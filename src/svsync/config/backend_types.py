@@ -199,6 +199,19 @@ AZURE = (
         "Directory of the identity, for `workload_identity`.",
         default_words="`AZURE_TENANT_ID`",
     ),
+    Key(
+        "tls_verify",
+        TLS_VERIFY,
+        "Check the certificates of the vault and of Entra; a path or PEM text is the CA to check "
+        "them with. `false` is shown red in `status` and `doctor`.",
+        default=True,
+    ),
+    Key(
+        "content_type",
+        text(r"[!-~]+(; ?[!-~]+)*", "a content type such as application/json", max_length=255),
+        "Content type of secrets made by svsync; those that are there keep theirs.",
+        default_words="`application/json` for objects, `text/plain` for texts",
+    ),
 )
 
 _GCP_PLACE = text(r"[a-z]+(-[a-z]+)*[0-9]*", "a location such as europe-west3", max_length=64)
@@ -265,6 +278,10 @@ _WORDS = sequence(ANY_TEXT, "a list of texts", max_items=10)
 AWS_FILTERS = tuple(
     Key(name, _WORDS, f"ListSecrets filter `{name}`; any of the texts, as AWS matches them.")
     for name in ("name", "description", "tag-key", "tag-value", "primary-region", "owning-service")
+)
+
+AZURE_FILTERS = (
+    Key("tags", table(ANY_TEXT, "tags and their values"), "Only secrets with all these tags."),
 )
 
 GCP_FILTERS = (
@@ -357,14 +374,20 @@ FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
             ),
         ),
     ),
+    "azure-eventgrid": (
+        "azure-key-vault",
+        (
+            Key(
+                "secret_path",
+                REFERENCE,
+                "Where the feed's secret is kept for whoever sets up the subscription; svsync "
+                "reads nothing there.",
+            ),
+        ),
+    ),
     "http": ("", ()),
 }
 """Feed → the type of backend it serves, empty for any, and the keys beside `feed`."""
-
-LATER_FEEDS: Mapping[str, str] = {
-    "azure-eventgrid": "azure-key-vault",
-}
-"""Feeds that this version does not listen to yet, and the type of backend that each is for."""
 
 
 # --- the types ----------------------------------------------------------------------
@@ -466,6 +489,7 @@ TYPES: Mapping[str, BackendType] = {
         "vault_url",
         _azure_problem,
         lambda config: config["auth_method"] not in _AZURE_STATIC,
+        AZURE_FILTERS,
     ),
     "gcp-secret-manager": BackendType(
         GCP,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from svsync.config.backend_keys import BACKEND, EXTRA
-from svsync.config.backend_types import FEEDS, LATER_FEEDS, TYPES, BackendType, queue_region
+from svsync.config.backend_types import FEEDS, TYPES, BackendType, queue_region
 from svsync.config.document import Node, below, from_json
 from svsync.config.endpoints import endpoint_problem
 from svsync.config.kinds import ANY_TEXT, Key, list_of, mapping_of, read_object, text_of
@@ -248,10 +248,6 @@ def _read_feed(node: Node, type_name: str, config: Mapping[str, Any], api: bool)
     wanted, keys = _known_feed(feed_node)
     if wanted and type_name in TYPES and type_name != wanted:
         raise feed_node.error(f"is for {wanted}, not for {type_name}")
-    if feed_node.value in LATER_FEEDS:
-        raise feed_node.error(
-            f"is for {wanted}, and this svsync does not listen to it yet; remove it"
-        )
     entry = read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
     of, region = queue_region(str(entry.get("queue_url", ""))), config.get("region")
     if of and of != region:
@@ -267,9 +263,7 @@ def _known_feed(node: Node) -> tuple[str, tuple[Key, ...]]:
     name = text_of(node, "the name of a feed")
     if name in FEEDS:
         return FEEDS[name]
-    if name in LATER_FEEDS:
-        return LATER_FEEDS[name], ()
-    nearest = difflib.get_close_matches(name, [*FEEDS, *LATER_FEEDS], 1, 0.4)
+    nearest = difflib.get_close_matches(name, list(FEEDS), 1, 0.4)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise node.error(f"must be {_FEED_NAMES}{hint}")
 

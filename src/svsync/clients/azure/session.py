@@ -207,7 +207,7 @@ class AzureSession:
         )
         try:
             async with asyncio.timeout(self.settings.timeout):
-                got = await login.client.send_request(request)  # type: ignore[misc]
+                got = await login.client.send_request(request)
         except WrongTenantError:
             raise self._wrong_tenant(login, operation, shown) from None
         except (AzureError, TooLargeError, TimeoutError) as error:
@@ -314,7 +314,7 @@ class AzureSession:
         given = Given(token, expires_on)
         client = SecretClient(
             self.settings.vault_url,
-            given,  # type: ignore[arg-type]  # no more is asked of it
+            given,
             transport=transport(self._session("vault"), seconds=self.settings.timeout),
             verify_challenge_resource=not self.settings.on_loopback,
             api_version=API_VERSION,

@@ -20,6 +20,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from svsync.domain.bases import rolled_back
 from svsync.domain.changes import (
     BaseKind,
     Change,
@@ -36,7 +37,7 @@ from svsync.domain.changes import (
     RemoteValue,
 )
 from svsync.domain.federation import HistoryMode
-from svsync.domain.runs import Count, Stage
+from svsync.domain.runs import Count, SkipReason, Stage
 from svsync.domain.values import check_limits
 from svsync.services.sync.context import Run
 
@@ -176,6 +177,8 @@ async def _fetched(run: Run, change: Change, remote: RemoteRead) -> Fetched:
     if not isinstance(remote, RemoteValue):
         return Fetched(change, remote)
     run.report.bytes_read += remote.payload.size
+    if await _is_behind(run, change, remote):
+        return Fetched(change, RemoteUnknown(SkipReason.LAGGING, "a later version is still there"))
     remote = _with_listed_tags(remote, change.entry)
     reason = check_limits(remote.payload.reveal(), run.spec.max_value_bytes)
     if reason is not None:
@@ -183,9 +186,27 @@ async def _fetched(run: Run, change: Change, remote: RemoteRead) -> Fetched:
     return Fetched(change, remote, await _history(run, change, remote))
 
 
+async def _is_behind(run: Run, change: Change, remote: RemoteValue) -> bool:
+    """Does the backend give a version from before the one that base is of, while it still has
+    that one? Where its answers may lag, a lower number is no rollback by itself."""
+    base, features = change.pair.base, run.backend.features
+    if not (features.ordered_tokens and features.consistency_window_s):
+        return False
+    if not rolled_back(base, remote.order):
+        return False
+    assert base.order is not None
+    later = await run.backend.read_history(
+        change.pair.remote_path, above=base.order - 1, below=base.order + 1, limit=1
+    )
+    return bool(later)
+
+
 def _with_listed_tags(remote: RemoteValue, entry: Entry | None) -> RemoteValue:
-    """A batch read may tell no tags: those listed beside this very value are its tags."""
-    if remote.tags is not None or entry is None or entry.value_token != remote.value_token:
+    """A batch read may tell no tags: those listed beside this very value are its tags, and
+    those of a listing that tells of no value."""
+    if remote.tags is not None or entry is None:
+        return remote
+    if entry.value_token not in (None, remote.value_token):
         return remote
     return replace(remote, tags=entry.tags, meta_token=entry.meta_token)
 
@@ -198,9 +219,11 @@ async def _history(run: Run, change: Change, remote: RemoteValue) -> tuple[Histo
     """
     pair = change.pair
     below, above = remote.order, pair.base.order or 0
+    features = run.backend.features
+    by_default = HistoryMode.FULL if features.history_by_default else HistoryMode.CURRENT
     if (
-        run.spec.history is HistoryMode.CURRENT
-        or not run.backend.features.history
+        (run.spec.history or by_default) is HistoryMode.CURRENT
+        or not features.history
         or below is None
         or below - above <= 1
         or pair.conflict_open
