@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.canary",
     "tests.house",
     "tests.aws_house",
+    "tests.azure_house",
     "tests.api",
     "tests.valkey",
     "tests.example",

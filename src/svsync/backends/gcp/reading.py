@@ -84,10 +84,12 @@ class GcpReading:
 
         By number where there are no more than that: it is what is strongly consistent.
         """
-        if limit < 1 or below - above <= 1:
+        first = max(1, above + 1)
+        if limit < 1 or below <= first:
             return []
-        created: dict[int, object] = dict.fromkeys(range(max(1, above + 1), below))
-        if len(created) > limit:
+        if below - first <= limit:
+            created: dict[int, object] = dict.fromkeys(range(first, below))
+        else:
             created = await self._enabled(path, above, below, limit)
         reads = await run_all(self._numbered(path, number) for number in sorted(created))
         return [
