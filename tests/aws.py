@@ -48,6 +48,7 @@ class Aws:
 
     url: str
     prefix: str = ""
+    region: str = REGION
 
     async def call(self, operation: str, **body: Any) -> dict[str, Any]:
         """One call to Secrets Manager; raises AwsCallRefused."""
@@ -55,7 +56,8 @@ class Aws:
             "X-Amz-Target": f"secretsmanager.{operation}",
             "Content-Type": "application/x-amz-json-1.1",
             "Authorization": (
-                f"AWS4-HMAC-SHA256 Credential=AKIA/20261123/{REGION}/secretsmanager/aws4_request,"
+                "AWS4-HMAC-SHA256"
+                f" Credential=AKIA/20261123/{self.region}/secretsmanager/aws4_request,"
                 " SignedHeaders=host, Signature=00"
             ),
         }
@@ -135,6 +137,29 @@ class Aws:
     async def restore(self, name: str) -> None:
         await self.call("RestoreSecret", SecretId=self.prefix + name)
 
+    async def versions(self, name: str) -> set[str]:
+        """Ids of all versions, those without a label too."""
+        told = await self.call(
+            "ListSecretVersionIds", SecretId=self.prefix + name, IncludeDeprecated=True
+        )
+        return {version["VersionId"] for version in told["Versions"]}
+
+    async def listed(self) -> list[dict[str, Any]]:
+        """What a listing says of each secret below the prefix."""
+        found: list[dict[str, Any]] = []
+        following: dict[str, str] = {}
+        while True:
+            told = await self.call(
+                "ListSecrets",
+                IncludePlannedDeletion=True,
+                Filters=[{"Key": "name", "Values": [self.prefix]}],
+                **following,
+            )
+            found += told["SecretList"]
+            if not told.get("NextToken"):
+                return found
+            following = {"NextToken": told["NextToken"]}
+
 
 def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
@@ -149,6 +174,52 @@ class AwsFront(Front):
         body = json.dumps({"__type": code, "Message": message})
         kind = "application/x-amz-json-1.1"
         self.answer(pattern, lambda _: web.Response(status=status, text=body, content_type=kind))
+
+    def refuse_first(self, pattern: str, code: str, status: int = 400, *, times: int) -> None:
+        """Refuse so many of these calls, and let later ones through."""
+        body = {"__type": code}
+        left = [times]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            left[0] -= 1
+            if left[0] >= 0:
+                return web.json_response(body, status=status)
+            return await self.forward(request)
+
+        self.answer(pattern, answer)
+
+    def lose(self, pattern: str) -> None:
+        """These calls are made, and nobody is told so."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            await self.forward(request)
+            return web.json_response({"__type": "InternalServiceError"}, status=500)
+
+        self.answer(pattern, answer)
+
+    async def lag(self, aws: Aws) -> None:
+        """Listings show what is below the prefix now, whatever changes there later. AWS's may
+        be five minutes behind (API reference, ListSecrets)."""
+        page = {"SecretList": await aws.listed()}
+        self.answer("^ListSecrets", lambda _: web.json_response(page))
+
+    def cannot_decrypt(self, name: str) -> None:
+        """The key of one secret in KMS is of no use (API reference, GetSecretValue and
+        BatchGetSecretValue, DecryptionFailure)."""
+        failure = {"SecretId": name, "ErrorCode": "DecryptionFailure", "Message": ""}
+
+        async def batch(request: web.Request) -> web.StreamResponse:
+            answer = await self.forward(request)
+            assert isinstance(answer, web.Response)
+            assert isinstance(answer.body, bytes)
+            told = json.loads(answer.body)
+            told["SecretValues"] = [v for v in told["SecretValues"] if v["Name"] != name]
+            if name in json.loads(await request.read())["SecretIdList"]:
+                told["Errors"] = [*(told.get("Errors") or ()), failure]
+            return web.json_response(told)
+
+        self.answer("^BatchGetSecretValue", batch)
+        self.refuse_as(f"^GetSecretValue {name}$", "DecryptionFailure")
 
     def calls(self, operation: str) -> int:
         return sum(line.split(" ")[0] == operation for line in self.seen)

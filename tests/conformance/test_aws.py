@@ -107,6 +107,14 @@ class TestMoto(BackendConformance):
             yield scene
 
 
+class TestMotoWithoutBatches(BackendConformance):
+    @pytest.fixture
+    async def scene(self, moto: Aws) -> AsyncIterator[Scene]:
+        async with opened(moto) as scene:
+            scene.front.refuse_as("^BatchGetSecretValue", "AccessDeniedException")
+            yield scene
+
+
 class TestMotoWrites(WriteConformance):
     @pytest.fixture
     async def scene(self, moto: Aws) -> AsyncIterator[Scene]:

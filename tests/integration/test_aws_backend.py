@@ -18,7 +18,7 @@ from svsync.domain.errors import (
     ProtocolError,
     ThrottledError,
 )
-from svsync.domain.federation import HistoryMode, ManagedBy, Mode, RuleSpec, Writes
+from svsync.domain.federation import HistoryMode, ManagedBy, RuleSpec
 from svsync.domain.ids import RemotePath
 from svsync.domain.values import Encoding
 from svsync.network import NetworkPolicy
@@ -288,64 +288,6 @@ async def test_listing_that_leads_to_itself_ends(roto: Aws, aws_front: AwsFront)
     assert raised.value.code == "listing_unbounded"
 
 
-# --- the connection test ----------------------------------------------------------
-
-
-async def test_account_is_known_without_a_secret(roto: Aws, aws_front: AwsFront) -> None:
-    async with open_aws(aws_front.url, roto.prefix) as aws:
-        found = await aws.backend.connect([roto.prefix], probe=False)
-    assert (found.identity, found.checks) == (f"aws:{ACCOUNT}:{REGION}", ())
-    assert aws_front.seen == ["ListSecrets ", "GetCallerIdentity "]
-
-
-async def test_endpoint_without_sts_leaves_the_account_open(roto: Aws, aws_front: AwsFront) -> None:
-    aws_front.refuse_as("^GetCallerIdentity", "UnknownOperationException", 404)
-    async with open_aws(aws_front.url, roto.prefix) as aws:
-        assert (await aws.backend.connect([roto.prefix])).identity == ""
-        await roto.put("a", {"k": "v"})
-        assert (await aws.backend.connect([roto.prefix])).identity == f"aws:{ACCOUNT}:{REGION}"
-
-
-@pytest.mark.parametrize(
-    ("denied", "state", "status", "resource"),
-    [
-        ("ListSecrets", "missing", "denied", "*"),
-        ("GetSecretValue", "missing", "denied", None),
-        ("DescribeSecret", "missing", "degraded", None),
-        ("BatchGetSecretValue", "missing_optional", "healthy", "*"),
-        ("UpdateSecretVersionStage", "missing", "degraded", None),
-    ],
-)
-async def test_right_that_is_missing_is_named_with_the_statement_that_grants_it(
-    roto: Aws, aws_front: AwsFront, denied: str, state: str, status: str, resource: str | None
-) -> None:
-    await roto.put("a", {"k": "v"})
-    aws_front.refuse_as(f"^{denied} ", "AccessDeniedException")
-    async with open_aws(
-        aws_front.url, roto.prefix, mode=Mode.SYNC, writes=Writes.WRITE_THROUGH
-    ) as aws:
-        found = await aws.backend.connect([roto.prefix])
-    assert found.status == status
-    [lacking] = [check for check in found.checks if check.state != "granted"]
-    assert lacking.state == state
-    account = "123456789012" if denied != "ListSecrets" else "*"
-    whole = f"arn:aws:secretsmanager:{REGION}:{account}:secret:{roto.prefix}*"
-    assert json.loads(lacking.hint) == {
-        "Effect": "Allow",
-        "Action": f"secretsmanager:{denied}",
-        "Resource": resource or whole,
-    }
-    assert await roto.stages("a") == {"AWSCURRENT": (await roto.stages("a"))["AWSCURRENT"]}
-
-
-async def test_proxied_backend_needs_no_listing(roto: Aws, aws_front: AwsFront) -> None:
-    aws_front.refuse_as("^ListSecrets", "AccessDeniedException")
-    async with open_aws(aws_front.url, roto.prefix, mode=Mode.PROXY) as aws:
-        found = await aws.backend.connect([roto.prefix])
-    assert found.status == "healthy"
-    assert [check.state for check in found.checks].count("missing_optional") == 1
-
-
 # --- what goes wrong --------------------------------------------------------------
 
 
@@ -441,6 +383,14 @@ async def test_proxy_of_the_environment_is_not_used(
 async def test_endpoint_that_is_not_there_is_unreachable(roto: Aws) -> None:
     async with open_aws("http://127.0.0.1:9", roto.prefix) as aws:
         with pytest.raises(BackendUnreachableError) as raised:
+            await aws.listed()
+    assert not raised.value.sent
+
+
+async def test_name_that_cannot_be_resolved_points_at_the_region(roto: Aws) -> None:
+    """So it is with a region that does not exist: AWS's address is made of its name."""
+    async with open_aws("https://nowhere.invalid", roto.prefix) as aws:
+        with pytest.raises(BackendUnreachableError, match=r"config\.region") as raised:
             await aws.listed()
     assert not raised.value.sent
 

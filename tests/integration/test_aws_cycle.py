@@ -1,44 +1,23 @@
 """Whole cycles over AWS Secrets Manager: what they bring, what they cost, what goes through."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import web
-from tests.aws import KEYS, Aws, AwsFront, aws_spec
+from tests.aws import KEYS, Aws, AwsFront
+from tests.aws_house import Database, house_of
 from tests.canary import Canary
-from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, counts, open_house, skips
+from tests.house import ENDINGS, TENANT, WORK, counts, skips
 from tests.program import Program
 from tests.waiting import try_once
 from tests.writes import overdue
 
 from svsync.domain.errors import WriteOutcomeUnknownError
-from svsync.domain.federation import ConflictPolicy, Mode, OnRemoteDelete, Writes
+from svsync.domain.federation import ConflictPolicy, OnRemoteDelete, Writes
 from svsync.domain.ids import LocalPath
 from svsync.domain.runs import RunResult
 from svsync.services.sync import fetch
-
-Database = tuple[str, str, Path]
-
-
-@pytest.fixture
-def database(database_url: str, admin_url: str, state_dir: Path) -> Database:
-    return database_url, admin_url, state_dir
-
-
-@asynccontextmanager
-async def house_of(
-    url: str, prefix: str, database: Database, **settings: Any
-) -> AsyncIterator[House]:
-    """A house that syncs what is below a prefix to `ext/**`, and believes AWS at once."""
-    given = {"mode": Mode.SYNC, "extra": {"consistency_window": 0}, **settings}
-    spec = aws_spec(url, prefix, id=BACKEND, name=str(BACKEND), **given)
-    async with open_house(*database, spec, environ={"AWS_KEYS": KEYS}) as house:
-        yield house
 
 
 async def test_cycle_brings_what_changed_and_nothing_else(roto: Aws, database: Database) -> None:
@@ -165,16 +144,6 @@ async def test_delete_goes_through_and_can_be_undone_there(roto: Aws, database: 
         assert await house.data("ext/a") == {"k": "1"}
 
 
-def lose_the_move(front: AwsFront) -> None:
-    """AWSCURRENT is moved, and nobody is told so."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        await front.forward(request)
-        return web.json_response({"__type": "InternalServiceError"}, status=500)
-
-    front.answer("^UpdateSecretVersionStage", answer)
-
-
 async def test_push_without_an_answer_is_found_by_its_id_under_a_newer_version(
     roto: Aws, aws_front: AwsFront, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +152,7 @@ async def test_push_without_an_answer_is_found_by_its_id_under_a_newer_version(
     writes = Writes.WRITE_THROUGH
     async with house_of(aws_front.url, roto.prefix, database, writes=writes) as house:
         await house.run()
-        lose_the_move(aws_front)
+        aws_front.lose("^UpdateSecretVersionStage")
         with pytest.raises(WriteOutcomeUnknownError):
             await house.write("ext/a", {"k": "2"})
         await roto.put("a", {"k": "theirs"})

@@ -1,8 +1,6 @@
 """As whom svsync calls AWS, and what it does when the keys end."""
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -325,38 +323,3 @@ async def test_web_identity_that_cannot_be_read_is_named(tmp_path: Path) -> None
     async with AwsSession(settings, credential, LOOPBACK, environ=environ) as session:
         with pytest.raises(LoginError, match="cannot be read"):
             await session.sign_in("secretsmanager")
-
-
-# --- what is loaded ---------------------------------------------------------------
-
-
-def test_process_that_speaks_to_vault_alone_loads_no_sdk_of_aws() -> None:
-    code = (
-        "import sys\n"
-        "from svsync.config.model import Settings\n"
-        "from svsync.registry import Registry\n"
-        "registry = Registry(Settings(state_dir='.'), lambda spec, tenant: None)\n"
-        "registry.driver('hashicorp-vault')\n"
-        "before = sorted(m for m in sys.modules if m.startswith(('botocore', 'aiobotocore')))\n"
-        "registry.driver('aws-secrets-manager')\n"
-        "print(before, 'aiobotocore' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "[] True\n"
-
-
-def test_missing_package_is_named_with_what_brings_it() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['aiobotocore'] = None\n"
-        "from svsync.config.model import Settings\n"
-        "from svsync.registry import Registry\n"
-        "try:\n"
-        "    registry = Registry(Settings(state_dir='.'), lambda spec, tenant: None)\n"
-        "    registry.driver('aws-secrets-manager')\n"
-        "except Exception as error:\n"
-        "    print(type(error).__name__, error)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.startswith("ConfigError aws-secrets-manager needs the package aiobotocore")
-    assert "svsync[aws]" in run.stdout

@@ -298,6 +298,7 @@ _OF_CODES: Final = {
     SkipReason.NUMBER_WOULD_CHANGE: 422,
     SkipReason.NAME_NOT_ALLOWED: 422,
     SkipReason.PUSH_REFUSED: 502,
+    SkipReason.PUSH_THROTTLED: 429,
     SkipReason.DENIED: 502,
     SkipReason.UNREADABLE: 502,
     SkipReason.WRITE_OUTCOME_UNKNOWN: 504,

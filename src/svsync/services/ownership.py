@@ -1,16 +1,20 @@
 """Which backend a local path belongs to, and what that allows a local write to do."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec, ConflictPolicy, Mode, PathSettings, Writes
 from svsync.domain.ids import LocalPath, RemotePath
-from svsync.domain.mapping import Mapped, RuleSet
+from svsync.domain.mapping import Mapped, RuleSet, Unmapped
+from svsync.domain.runs import SkipReason
 from svsync.services.runs import Backends
 from svsync.store import federation
 from svsync.store.database import Transaction
 from svsync.store.federation import StoredBackend
 from svsync.store.pairs import Mapping
+
+_NAMELESS: Final = (SkipReason.NAME_NOT_ALLOWED, SkipReason.AMBIGUOUS_SEPARATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +80,27 @@ async def owner_of(tx: Transaction, backends: Backends, path: LocalPath) -> Owne
             rules, mapping = backends.rules(spec)
         return Owner(stored, rules, mapping, mapped.rule, mapped.remote, settings)
     return None
+
+
+async def refuse_nameless(tx: Transaction, backends: Backends, path: LocalPath) -> None:
+    """For a path that no backend owns and at which nothing is yet: whoever makes it means
+    it to be written through where a rule says so, and is told where that cannot be.
+
+    Raises:
+        SvsyncError: `name_not_allowed`, `ambiguous_separator`.
+    """
+    for stored in await federation.list_backends(tx):
+        if stored.state == "deleting" or stored.spec.is_standby:
+            continue
+        rules = backends.mapping(stored.spec)
+        mapped = rules.to_remote(path)
+        if not isinstance(mapped, Unmapped) or mapped.rule is None:
+            continue
+        settings = stored.spec.for_rule(rules.spec(mapped.rule))
+        through = settings.mode is Mode.SYNC and settings.writes is Writes.WRITE_THROUGH
+        if through and mapped.reason in _NAMELESS:
+            raise SvsyncError(
+                f"{path} can have no name in {stored.spec.id}, where it would be written through"
+                f" ({mapped.detail}): choose another path, or set `escape` on its rule",
+                code=mapped.reason,
+            )

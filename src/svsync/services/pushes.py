@@ -159,6 +159,7 @@ class Made:
         reason: REMOTE_CHANGED or a skip reason, empty where it landed.
         error: what the backend raised, should it concern the backend as a whole.
         foreign: versions that somebody wrote between what was expected and ours.
+        again_s: seconds after which the backend asks to come again, where it throttled.
     """
 
     push: Push
@@ -168,6 +169,7 @@ class Made:
     detail: str = ""
     error: SvsyncError | None = None
     foreign: tuple[HistoricVersion, ...] = ()
+    again_s: float | None = None
 
     @property
     def took_tags(self) -> bool:

@@ -25,7 +25,7 @@ from svsync.domain.envelope import Purpose
 from svsync.domain.errors import NotFoundError, VersionConflictError
 from svsync.domain.ids import BackendId, LocalPath, PushId, SecretId, TenantId
 from svsync.domain.values import Encoding, Payload
-from svsync.services.ownership import Owner, owner_of
+from svsync.services.ownership import Owner, owner_of, refuse_nameless
 from svsync.services.pushes import Sender
 from svsync.services.runs import Backends
 from svsync.services.sealing import Sealed, Sealing
@@ -125,6 +125,8 @@ class SecretWrites:
         async with self._db.transaction(w.tenant) as tx:
             place = await look(tx, self._backends, w.path)
             w.check(place)
+            if place.owner is None and place.row is None:
+                await refuse_nameless(tx, self._backends, w.path)
             equal = place.live and place.row is not None and place.row["fp"] == w.fingerprint
             if w.put.skip_if_equal and equal:
                 return await self._redescribe(tx, w, place)

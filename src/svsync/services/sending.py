@@ -13,7 +13,14 @@ from functools import partial
 from svsync.domain.changes import HistoricVersion, RemoteValue
 from svsync.domain.decide import PushKind
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import BackendError, DeniedError, KeyServiceError, SvsyncError
+from svsync.domain.errors import (
+    BackendError,
+    DeniedError,
+    KeyServiceError,
+    LoginError,
+    SvsyncError,
+    ThrottledError,
+)
 from svsync.domain.ids import (
     PushId,
 )
@@ -84,6 +91,13 @@ async def _make(sender: Sender, push: Push, until: float) -> Made:
         if call.went_out and error.sent:
             reason = SkipReason.WRITE_OUTCOME_UNKNOWN
             return Made(push, PushState.UNKNOWN, reason=reason, error=whole)
+        if isinstance(error, ThrottledError) and error.code == ThrottledError.code:
+            return Made(
+                push,
+                PushState.WITHDRAWN,
+                reason=SkipReason.PUSH_THROTTLED,
+                again_s=error.retry_after,
+            )
         return Made(
             push,
             PushState.WITHDRAWN,
@@ -109,6 +123,8 @@ def concerns_all(error: BackendError) -> bool:
     """Does the error speak of the backend as a whole, not of the one path asked for?"""
     if isinstance(error, DeniedError):
         return False
+    if isinstance(error, LoginError):
+        return True  # whatever status a clock or keys are refused with
     return error.status is None or error.status >= 500
 
 

@@ -18,6 +18,7 @@ from svsync.domain.errors import (
     ConfigError,
     DeniedError,
     SvsyncError,
+    ThrottledError,
     WriteOutcomeUnknownError,
 )
 from svsync.domain.ids import LocalPath, PushId, TenantId
@@ -43,6 +44,8 @@ from svsync.store.outbox import Event
 
 BACKUP_S = 5.0
 """Seconds that a write under `local_wins` waits for its backup; it stands already."""
+_AGAIN_S = 1.0
+"""Seconds after which to write again, where a backend that throttles names none."""
 
 
 class OvertakenError(Exception):
@@ -227,6 +230,7 @@ async def make(sender: Sender, push: PushId, path: LocalPath) -> Made:
 
     Raises:
         WriteOutcomeUnknownError: nobody knows, and it is found out later.
+        ThrottledError: `push_throttled`; nothing was written.
         BackendError: the backend was not reached; nothing was written.
         SvsyncError: the backend refused it: `remote_changed`, or the skip reason.
     """
@@ -241,6 +245,14 @@ async def make(sender: Sender, push: PushId, path: LocalPath) -> Made:
             raise unknown(push, path)
         case PushState.WITHDRAWN if ended.error is not None:
             raise ended.error
+        case PushState.WITHDRAWN if ended.reason == SkipReason.PUSH_THROTTLED:
+            raise ThrottledError(
+                f"{sender.spec.id} asks for fewer calls; nothing was written: try again",
+                operation="write",
+                retry_after=ended.again_s or _AGAIN_S,
+                code=SkipReason.PUSH_THROTTLED,
+                sent=False,
+            )
         case PushState.WITHDRAWN if ended.reason != "local_unreadable":
             raise BackendUnreachableError(
                 f"{sender.spec.id} does not answer in time; nothing was written", operation="write"

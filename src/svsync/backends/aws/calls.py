@@ -33,6 +33,11 @@ _CHANGED: Final = (
 """Somebody made, removed, deleted or restored it meanwhile."""
 
 
+def action_of(method: str) -> str:
+    """What a policy calls the right to a call, without its service."""
+    return "".join(word.capitalize() for word in method.split("_"))
+
+
 async def run_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results in order. The first error ends them all, and is raised as it is."""
     tasks = [asyncio.create_task(call) for call in calls]
@@ -79,8 +84,7 @@ class AwsCalls:
         try:
             await self.request(operation, method, path, **parameters)
         except DeniedError:
-            action = "".join(word.capitalize() for word in method.split("_"))
-            return Refused("denied", f"secretsmanager:{action} is not granted")
+            return Refused("denied", f"secretsmanager:{action_of(method)} is not granted")
         except AwsRefusedError as error:
             # Of a secret that is only made now, what is not found is its key in KMS.
             of_key = method == "create_secret" and error.reason == "ResourceNotFoundException"

@@ -1,15 +1,19 @@
 """The connection test: whose store answers, and what the keys may do there.
 
-Nothing is asked that writes. Each permission is tried on a name that need not exist:
-that there is no such secret is said only to who may ask.
+Nothing is asked that could change what anybody reads. Each permission is tried on a name
+that need not exist: that there is no such secret is said only to who may ask. Those that
+write are tried where a look has just said that there is none. CreateSecret and
+DeleteSecret are not tried: one would make what is not there, the other might meet it.
 """
 
 import json
 import time
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-from svsync.backends.aws.calls import AwsCalls
+from svsync.backends.aws.calls import AwsCalls, action_of
+from svsync.backends.aws.entries import listed_tags
 from svsync.backends.aws.listing import AwsListing
 from svsync.clients.aws import AwsRefusedError
 from svsync.domain.errors import (
@@ -24,6 +28,22 @@ from svsync.ports import Check, Connection, Operation
 PROBE: Final = "svsync-connection-test"
 _LIST: Final = "list secrets"
 _NO_VERSION: Final = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A call that is tried: `does`, the secret's prefix, and `how` name it for people."""
+
+    does: str
+    method: str
+    name: str
+    about: Mapping[str, Any]
+    how: str = ""
+    optional: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"SecretId": self.name, **self.about}
 
 
 class ConnectionTest:
@@ -76,37 +96,51 @@ class ConnectionTest:
     async def _check_prefix(self, prefix: str) -> None:
         name = prefix + PROBE
         describe = f"describe {prefix or 'secrets'}"
-        granted = await self._try("metadata", "describe_secret", SecretId=name)
+        granted, free = await self._try("metadata", "describe_secret", SecretId=name)
         self._note(describe, granted=granted, action="DescribeSecret", prefix=prefix)
-        granted = await self._try("read", "get_secret_value", SecretId=name)
+        granted, _ = await self._try("read", "get_secret_value", SecretId=name)
         self._note(_read(prefix), granted=granted, action="GetSecretValue", prefix=prefix)
-        granted = await self._try("read", "batch_get_secret_value", SecretIdList=[name])
+        granted, _ = await self._try("read", "batch_get_secret_value", SecretIdList=[name])
         self._note(
             "read twenty at a time", granted=granted, action="BatchGetSecretValue", optional=True
         )
-        if self._writes_through():
-            granted = await self._try(
-                "metadata",
-                "update_secret_version_stage",
-                SecretId=name,
-                VersionStage=PROBE,
-                RemoveFromVersionId=_NO_VERSION,
-            )
+        if not self._writes_through():
+            return
+        for asked in self._writes(name) if free else self._moves(name):
+            granted, _ = await self._try("metadata", asked.method, **asked.parameters)
             self._note(
-                f"write {prefix or 'secrets'} on a condition",
+                f"{asked.does} {prefix or 'secrets'}{asked.how}",
                 granted=granted,
-                action="UpdateSecretVersionStage",
+                action=action_of(asked.method),
                 prefix=prefix,
+                optional=asked.optional,
             )
 
-    async def _try(self, operation: Operation, method: str, **parameters: object) -> bool:
+    def _moves(self, name: str) -> Iterator[_Write]:
+        """What does nothing also where the secret is there after all."""
+        label = {"VersionStage": PROBE, "RemoveFromVersionId": _NO_VERSION}
+        yield _Write("write", "update_secret_version_stage", name, label, how=" on a condition")
+        yield _Write("take tags from", "untag_resource", name, {"TagKeys": [PROBE]}, optional=True)
+
+    def _writes(self, name: str) -> Iterator[_Write]:
+        """All of them: a look said that the secret is not there. Should somebody make it
+        meanwhile, it gets a version without AWSCURRENT and a tag, and nothing else."""
+        yield from self._moves(name)
+        value = {"SecretString": "{}", "VersionStages": [PROBE], "ClientRequestToken": _NO_VERSION}
+        yield _Write("write", "put_secret_value", name, value)
+        tags = {"Tags": listed_tags({PROBE: ""})}
+        yield _Write("tag", "tag_resource", name, tags, optional=True)
+        yield _Write("restore", "restore_secret", name, {}, optional=True)
+
+    async def _try(self, operation: Operation, method: str, **parameters: Any) -> tuple[bool, bool]:
+        """Whether it is granted, and whether AWS says that there is no such secret."""
         try:
             await self._calls.request(operation, method, PROBE, **parameters)
         except DeniedError:
-            return False
-        except AwsRefusedError:
-            return True  # there is no such secret
-        return True
+            return False, False
+        except AwsRefusedError as refused:
+            return True, refused.reason == "ResourceNotFoundException"
+        return True, False
 
     def _note(
         self,
