@@ -6,10 +6,12 @@ Hands make their own requests, as those of `tests.aws` do.
 
 import asyncio
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -21,6 +23,7 @@ from svsync.domain.values import Credential
 from svsync.feeds.aws_sqs import SqsFeed
 from svsync.ports import ChangeFeed, Notice
 
+_PAGE: Final = Path(__file__).parent.parent / "docs/change-feeds.md"
 _SERVICES: Final = {"sqs": ("AmazonSQS", "1.0"), "events": ("AWSEvents", "1.1")}
 
 
@@ -111,7 +114,6 @@ class TestQueue:
     hands: Hands
     url: str
     name: str
-    source: str = field(default_factory=lambda: f"s{uuid.uuid4().hex[:8]}")
 
     async def send(self, body: str | dict[str, Any]) -> None:
         text = body if isinstance(body, str) else json.dumps(body)
@@ -137,26 +139,27 @@ async def new_queue(url: str, **attributes: str) -> TestQueue:
     return TestQueue(hands, str(made["QueueUrl"]), name)
 
 
+def documented_pattern() -> dict[str, Any]:
+    """What the rule of `docs/change-feeds.md` sends."""
+    [text] = re.findall(r"--event-pattern '([^']+)'", _PAGE.read_text("utf-8"))
+    pattern: dict[str, Any] = json.loads(text)
+    return pattern
+
+
 async def route_events(queue: TestQueue) -> None:
-    """A rule, as `docs/change-feeds.md` has it, that sends what tells of secrets to a queue."""
-    pattern = {
-        "source": ["aws.secretsmanager"],
-        "detail": {"requestParameters": {"for": [queue.name]}},
-    }
-    call = queue.hands.call
-    await call("events", "PutRule", Name=queue.name, EventPattern=json.dumps(pattern))
+    """The rule of the page, to a queue."""
+    call, pattern = queue.hands.call, json.dumps(documented_pattern())
+    await call("events", "PutRule", Name=queue.name, EventPattern=pattern)
     target = {"Id": "svsync", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue.name}"}
     await call("events", "PutTargets", Rule=queue.name, Targets=[target])
 
 
 async def happen(queue: TestQueue, event: dict[str, Any]) -> None:
     """Hand an event to EventBridge, as CloudTrail does."""
-    detail = dict(event["detail"])
-    detail["requestParameters"] = {**detail["requestParameters"], "for": queue.name}
     entry = {
         "Source": event["source"],
         "DetailType": event["detail-type"],
-        "Detail": json.dumps(detail),
+        "Detail": json.dumps(event["detail"]),
     }
     told = await queue.hands.call("events", "PutEvents", Entries=[entry])
     assert told["FailedEntryCount"] == 0

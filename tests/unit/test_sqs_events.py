@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.aws import ACCOUNT, REGION
-from tests.queues import aws_event
+from tests.queues import aws_event, documented_pattern
 
 from svsync.domain.paths import remote_problem
+from svsync.feeds.aws_sqs import events
 from svsync.feeds.aws_sqs.events import names_of
 
 ARN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:"
@@ -39,6 +40,14 @@ def test_each_call_that_changes_something_names_its_secret(call: str) -> None:
 @pytest.mark.parametrize("call", ["GetSecretValue", "DescribeSecret", "RotateSecret", "", "X" * 99])
 def test_calls_that_change_nothing_are_passed_over(call: str) -> None:
     assert told(aws_event(call)) == []
+
+
+def test_the_rule_of_the_page_sends_what_is_read_here_and_no_more() -> None:
+    pattern = documented_pattern()
+    assert pattern["source"] == ["aws.secretsmanager"]
+    for name in pattern["detail"]["eventName"]:
+        assert told(aws_event(name)) == ["app/db"]
+    assert set(pattern["detail"]["eventName"]) == events._CHANGES
 
 
 def test_a_call_that_failed_changed_nothing() -> None:
