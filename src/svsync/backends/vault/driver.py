@@ -23,6 +23,11 @@ _KEYS: Final = (
     "auth_mount",
     "namespace",
     "tls_verify",
+    "role",
+    "jwt_path",
+    "aws_region",
+    "aws_server_id",
+    "gcp_service_account",
 )
 _NEVER_REMOTE: Final = frozenset({"sys", "auth", "identity", "cubbyhole"})
 
@@ -46,7 +51,7 @@ class VaultDriver:
                     f"is not a setting of hashicorp-vault{meant}", where=f"config.{key}"
                 )
         policy = self._policy(spec)
-        settings = _settings(spec)
+        settings = VaultSettings.of_config(spec.config)
         settings.check(policy)
         tls_context(settings.tls_verify, policy, where="config.tls_verify")
         _check_rules(spec)
@@ -62,7 +67,7 @@ class VaultDriver:
     ) -> AsyncIterator[Backend]:
         self.check_config(spec)
         session = VaultSession(
-            _settings(spec),
+            VaultSettings.of_config(spec.config),
             credential,
             self._policy(spec),
             login_call=partial(guard.call, "login"),
@@ -72,25 +77,6 @@ class VaultDriver:
 
     def _policy(self, spec: BackendSpec) -> NetworkPolicy:
         return replace(self._network, file_managed=spec.managed_by is ManagedBy.FILE)
-
-
-def _settings(spec: BackendSpec) -> VaultSettings:
-    return VaultSettings(
-        endpoint=_text(spec, "endpoint", required=True),
-        auth_method=_text(spec, "auth_method", required=True),
-        auth_mount=_text(spec, "auth_mount"),
-        namespace=_text(spec, "namespace"),
-        tls_verify=spec.config.get("tls_verify", True),
-    )
-
-
-def _text(spec: BackendSpec, key: str, *, required: bool = False) -> str:
-    value = spec.config.get(key, "")
-    if not isinstance(value, str):
-        raise ConfigError("is a text", where=f"config.{key}")
-    if required and not value:
-        raise ConfigError("is missing", where=f"config.{key}")
-    return value
 
 
 def _check_rules(spec: BackendSpec) -> None:

@@ -1,13 +1,12 @@
 """A session with HashiCorp Vault or OpenBao, shared by whatever talks to one."""
 
 from svsync.clients.vault.session import VaultSession, nothing_sent
+from svsync.clients.vault.settings import LOGIN_METHODS, VaultSettings
 from svsync.clients.vault.transport import (
     CAS_MISMATCH,
-    LOGIN_METHODS,
     MAX_ANSWER,
     Answer,
     AnswerTooLargeError,
-    VaultSettings,
 )
 
 __all__ = [

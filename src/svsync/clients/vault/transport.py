@@ -7,7 +7,7 @@ no message holds text of the server, for that may hold a token or a value.
 import email.utils
 import io
 import json
-import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -15,10 +15,10 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
+from svsync.clients.vault.settings import VaultSettings
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
-    ConfigError,
     ProtocolError,
     ThrottledError,
 )
@@ -26,18 +26,15 @@ from svsync.domain.values import SecretValue
 from svsync.network import (
     AddressRefusedError,
     NetworkPolicy,
-    check_url,
     guarded_connector,
     tls_context,
 )
 
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of one answer, decompressed, counted while reading."""
+REFUSALS: Final = (401, 403, 404)
+"""Statuses whose answer is read by whoever made the call."""
 
-LOGIN_METHODS: Final = ("token", "approle")
-_KNOWN_METHODS: Final = ("token", "approle", "kubernetes", "aws", "gcp")
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9_/-]*")
-_MOUNT: Final = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _ACL_DENIALS: Final = (
     # Both are said only after the token was accepted; a dead token gets the bare
     # "permission denied" (OpenBao) or "invalid token" beside it (Vault).
@@ -58,44 +55,6 @@ class AnswerTooLargeError(ProtocolError):
     """The backend's answer is larger than svsync reads."""
 
     code = "value_too_large"
-
-
-@dataclass(frozen=True, slots=True)
-class VaultSettings:
-    """The part of a backend's configuration that a session needs.
-
-    Attributes:
-        endpoint: https URL of the server, a path before `/v1` allowed.
-        auth_method: one of LOGIN_METHODS.
-        auth_mount: where the login method is mounted; its name by default.
-        namespace: sent with every request that is not about the server itself.
-        tls_verify: true, a PEM text, and in the operator's file a path or false.
-        timeout: seconds for one call, connecting included.
-        connections: at most, at one time; the call guard allows fewer.
-    """
-
-    endpoint: str
-    auth_method: str
-    auth_mount: str = ""
-    namespace: str = ""
-    tls_verify: object = True
-    timeout: float = 30.0
-    connections: int = 256
-
-    def check(self, policy: NetworkPolicy) -> URL:
-        """The endpoint as a URL. Raises ConfigError naming the field."""
-        if self.auth_method not in LOGIN_METHODS:
-            built = " and ".join(LOGIN_METHODS)
-            known = self.auth_method in _KNOWN_METHODS
-            says = "is not built yet" if known else "is not a login method"
-            raise ConfigError(
-                f"{self.auth_method!r} {says}: {built} are", where="config.auth_method"
-            )
-        if not _NAMESPACE.fullmatch(self.namespace):
-            raise ConfigError("may hold letters, digits, _ / and -", where="config.namespace")
-        if self.auth_mount and not _MOUNT.fullmatch(self.auth_mount):
-            raise ConfigError("may hold letters, digits, _ / and -", where="config.auth_mount")
-        return check_url(self.endpoint, policy, where="config.endpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +132,9 @@ class VaultTransport:
         namespaced: bool = True,
         shown: str | None = None,
         body: object = None,
+        refusals: Collection[int] = REFUSALS,
     ) -> Answer:
-        """One call. Returns 2xx, and 401, 403 and 404 in JSON.
+        """One call. Returns 2xx, and in JSON whatever is one of `refusals`.
 
         Args:
             path: below `/v1/`, percent-encoded, query included.
@@ -207,7 +167,7 @@ class VaultTransport:
                 retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             raise _not_connected(failure, method, operation, shown) from None
-        if answer.status < 300 or answer.status in (401, 403, 404):
+        if answer.status < 300 or answer.status in refusals:
             if answer.is_json or not answer.text.strip():
                 if answer.missing_namespace:
                     raise BackendError(
