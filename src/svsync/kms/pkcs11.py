@@ -135,15 +135,11 @@ class Pkcs11KeyService:
         refusals = pkcs11.exceptions
         try:
             library = pkcs11.lib(self._module)
-        except refusals.PKCS11Error:
+        except RuntimeError:  # also its kind of them
             raise KeyServiceError(
-                f"{self.reference}: the module {self._module} does not start: look at its own"
+                f"{self.reference}: the module {self._module} cannot be loaded, or does not start:"
+                " set kms_access.module to the library of the token's maker, and look at its own"
                 " configuration"
-            ) from None
-        except RuntimeError:
-            raise KeyServiceError(
-                f"{self.reference}: the module {self._module} cannot be loaded: set"
-                " kms_access.module to the library of the token's maker"
             ) from None
         try:
             # Tokens come and go: the module is asked which there are now.

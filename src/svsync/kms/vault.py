@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from svsync.clients.vault import VaultSession, VaultSettings
 from svsync.config.key_services import KeyServiceSpec
-from svsync.domain.errors import BackendError, ConfigError, KeyServiceError
+from svsync.domain.errors import BackendError, ConfigError, DeniedError, KeyServiceError
 from svsync.domain.values import Credential, SecretValue
 from svsync.domain.wrapping import body_of, bound, told_of, whole_key
 from svsync.network import NetworkPolicy
@@ -121,6 +121,11 @@ class VaultKeyService:
                         operation=verb,
                         body=json.dumps(body).encode(),
                     )
+                except DeniedError:
+                    raise KeyServiceError(
+                        f"{self.reference}: denied: its policy needs `update` on"
+                        f" {self._mount}/{verb}/{self._key}, and the key has to be there"
+                    ) from None
                 except BackendError as refused:
                     if refused.status != 400:
                         raise
