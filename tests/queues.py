@@ -33,6 +33,7 @@ class Ear:
     def __init__(self) -> None:
         self.notices: list[Notice] = []
         self.listens = False
+        self.waited = 0
         self.written = asyncio.Event()
         self.written.set()
         self._more = asyncio.Event()
@@ -46,6 +47,7 @@ class Ear:
         self._more.set()
 
     async def kept(self) -> None:
+        self.waited += 1
         await self.written.wait()
 
     @property

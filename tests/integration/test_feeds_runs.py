@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from tests.aws import KEYS, Aws, aws_spec
+from tests.gcp import PREFIX, Gcp, drivers, gcp_spec
 from tests.house import BACKEND, House, open_house
+from tests.pubsub import NAME, PubSub, notice, serving
 from tests.queues import TestQueue, aws_event, happen, new_queue, route_events
 from tests.waiting import queued, scheduling, until, work_all, work_all_now
 
@@ -19,7 +21,7 @@ from svsync.domain.errors import StoreUnavailableError
 from svsync.domain.federation import Mode
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.feeds.aws_sqs import SqsFeed, feed
-from svsync.services.feeds import Feeds, FeedState
+from svsync.services.feeds import Feeds, FeedState, OpenFeed
 from svsync.services.owed import TakeNotice
 
 
@@ -54,10 +56,10 @@ async def house(
 
 @asynccontextmanager
 async def hearing(
-    house: House, notice: TakeNotice | None = None
+    house: House, take: TakeNotice | None = None, opens: OpenFeed | None = None
 ) -> AsyncIterator[Callable[[], FeedState]]:
     """A process that listens; gives how its one feed stands."""
-    feeds = Feeds(house.app.registry.open_feed, notice or scheduling(house).notice)
+    feeds = Feeds(opens or house.app.registry.open_feed, take or scheduling(house).notice)
     feeds.follow(await house.app.federation.listening())
     task = asyncio.create_task(feeds.run())
 
@@ -100,6 +102,48 @@ async def test_new_version_is_read_after_a_run_of_that_path_alone(
         assert await work_all_now(house) == ["targeted"]
         assert await house.data("ext/app/db") == {"password": "2"}
         await queue.until_left(0)
+
+
+async def test_notice_of_google_brings_the_new_version(
+    gcp: Gcp, database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    gcp.put("app_db", {"password": "1"})
+    path = f"{PREFIX}app_db"
+    spec = gcp_spec(
+        id=BACKEND,
+        name=str(BACKEND),
+        mode=Mode.SYNC,
+        events=({"feed": "gcp-pubsub", "subscription": NAME},),
+        extra={"consistency_window": 0, "feed_min_interval": 0},
+    )
+    async with (
+        serving(PubSub()) as there,
+        open_house(
+            database_url,
+            admin_url,
+            state_dir,
+            spec,
+            environ={"GCP_KEY": gcp.tokens.key.json()},
+            drivers=drivers(gcp),
+        ) as house,
+    ):
+
+        async def asked_for() -> bool:
+            return await dirty(house) == [path]
+
+        async def looked_at() -> bool:
+            return await queued(house) == [("full", "feed")]
+
+        await house.run()
+        async with hearing(house, opens=lambda *_: there.feed()):
+            await until(looked_at)
+            assert await work_all_now(house) == ["full"]
+            gcp.put("app_db", {"password": "2"})
+            await there.publish(**notice(path))
+            await until(asked_for)
+            assert await work_all_now(house) == ["targeted"]
+            assert await house.data("ext/app_db") == {"password": "2"}
+            await there.until(lambda: there.left == 0)
 
 
 async def test_nothing_is_lost_between_a_message_and_its_run(
