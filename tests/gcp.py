@@ -11,8 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import grpc
 import pytest
 import trustme
+from google.cloud.secretmanager_v1 import SecretManagerServiceAsyncClient
+from google.cloud.secretmanager_v1.services.secret_manager_service.transports.grpc_asyncio import (
+    SecretManagerServiceGrpcAsyncIOTransport,
+)
+from grpc import aio
 from tests.gcp_fake import PROJECT, FakeSecretManager, State, serving
 from tests.gcp_tokens import FakeTokens, Key, giving
 
@@ -183,6 +189,26 @@ async def open_gcp(
     driver = GcpDriver(policy, dial or gcp.dial)
     async with driver.open(gcp_spec(**settings), credential, guard) as backend:
         yield Opened(backend, guard)
+
+
+@asynccontextmanager
+async def sdk_client(gcp: Gcp, token: str | None = "a-token") -> AsyncIterator[Any]:
+    """The SDK's client as it is, for tests of the servers themselves."""
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    if token is not None:
+        gcp.fake.tokens.add(token)
+    options = [("grpc.ssl_target_name_override", GLOBAL), ("grpc.default_authority", GLOBAL)]
+    credentials = grpc.ssl_channel_credentials(gcp.roots)
+    target = f"127.0.0.1:{gcp.port}"
+    async with aio.secure_channel(target, credentials, options=options) as channel:
+        transport = SecretManagerServiceGrpcAsyncIOTransport(channel=channel)
+        client = SecretManagerServiceAsyncClient(transport=transport)
+
+        async def call(method: str, **request: Any) -> Any:
+            made = getattr(client, method)
+            return await made(request=request, retry=None, timeout=20, metadata=metadata)
+
+        yield call
 
 
 def drivers(gcp: Gcp) -> Mapping[str, GcpDriver]:
