@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.key_services import Home
@@ -32,14 +33,14 @@ def silent(said: Said, home: Home) -> Said:
 async def test_vault_and_a_key_file_wrap_the_root_key_and_either_opens_it(
     program: Program, vault_home: Home, state_dir: Path
 ) -> None:
-    both = {"KMS_KEY_ID_SECONDARY": f"file:{state_dir}/kms.key"}
+    both: dict[str, Any] = {"KMS_KEY_ID_SECONDARY": f"file:{state_dir}/kms.key"}
     first = silent(await program("keys", "status", "--json", **both), vault_home)
     assert first.code == 0
     wrapped_by = [key["wrapped_by"] for key in first.json["keys"] if key["kind"] == "root"]
     assert len(wrapped_by) == 1
     assert vault_home.key in wrapped_by[0]
     assert f"local:{state_dir}/kms.key" in wrapped_by[0]
-    away = {"SVSYNC_KMS_ACCESS": json.dumps(dict(vault_home.away))}
+    away: dict[str, Any] = {"SVSYNC_KMS_ACCESS": json.dumps(dict(vault_home.away))}
     without = silent(await program("keys", "status", "--json", **both, **away), vault_home)
     assert without.code == 0
     [warned] = [json.loads(line) for line in without.err.splitlines()]
@@ -51,9 +52,9 @@ async def test_without_any_of_its_keys_nothing_starts_and_one_sentence_says_so(
     program: Program, vault_home: Home
 ) -> None:
     assert (await program("keys", "status")).code == 0
-    away = {"SVSYNC_KMS_ACCESS": json.dumps(dict(vault_home.away))}
+    away: dict[str, Any] = {"SVSYNC_KMS_ACCESS": json.dumps(dict(vault_home.away))}
     for command in (("keys", "status"), ("serve",), ("status",)):
-        quiet = {"BIND_ADDRESS": "127.0.0.1:0", "METRICS_ADDRESS": "off"}
+        quiet: dict[str, Any] = {"BIND_ADDRESS": "127.0.0.1:0", "METRICS_ADDRESS": "off"}
         said = silent(await program(*command, **away, **quiet), vault_home)
         assert said.code != 0
         assert "the root key of this database" in said.sentence
