@@ -18,7 +18,7 @@ import pytest
 
 from svsync.embedded import postgres
 from svsync.embedded.postgres import EmbeddedPostgres, embedded_postgres
-from svsync.embedded.postgres_install import Account, Installation
+from svsync.embedded.postgres_install import Account, Installation, wheel_programs
 from svsync.embedded.postgres_server import PostgresServer
 
 _HOME = Path("/usr/lib/postgresql")
@@ -48,6 +48,13 @@ def server_named(kind: str) -> Server:
     if _programs() is None:
         pytest.skip("Debian's package postgresql is not installed")
     return debian_postgres
+
+
+def programs_of(kind: str) -> Path:
+    """The folder of that server's own programs, `pg_dump` among them."""
+    programs = wheel_programs() if kind == "embedded" else _programs()
+    assert programs is not None
+    return programs
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from tests.debian import server_named
 
 from svsync.embedded.postgres import EmbeddedPostgres
 
-_KIND = os.environ.get("SVSYNC_TEST_POSTGRES", "embedded")
+KIND = os.environ.get("SVSYNC_TEST_POSTGRES", "embedded")
 _TEMPLATE = "svsync_template"
 _TEMPLATE_LOCK = 7001
 
@@ -114,7 +114,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base  # a worker's own folder
-    async with server_named(_KIND)(shared / "server", durable=False) as server:
+    async with server_named(KIND)(shared / "server", durable=False) as server:
         async with connected(server.admin_dsn) as admin:
             await admin.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK)
             if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _TEMPLATE):

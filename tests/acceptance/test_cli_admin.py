@@ -118,7 +118,8 @@ async def test_a_migrated_database_says_so_and_its_keys_show_no_key(desk: Desk) 
     keys = await desk.program("keys", "status", "--json")
     assert {key["kind"] for key in keys.json["keys"]} == {"root", "data"}
     assert set(keys.json["keys"][0]) == {
-        "kind", "id", "purpose", "state", "reserved", "created_at", "wrapped_by",
+        "kind", "id", "purpose", "state", "reserved", "created_at", "age_s", "wrapped_by",
+        "sealed", "emptied_at",
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from svsync.domain.federation import ConflictPolicy, OnRemoteDelete
 from svsync.domain.ids import LocalPath, SecretId
 from svsync.domain.values import Payload
 from svsync.kms.local import LocalKeyService
-from svsync.services import sealing
+from svsync.services import data_keys, sealing
 from svsync.services.sealing import Sealed
 from svsync.testing.memory import MemoryBackend, MemoryStore
 
@@ -146,7 +146,7 @@ async def test_worn_out_key_is_followed_by_the_next_and_still_opens(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sealing, "BLOCK", 8)
-    monkeypatch.setattr(sealing, "LIMIT", 16)
+    monkeypatch.setattr(data_keys, "LIMIT", 16)
     for n in range(30):
         await house.write(f"ext/{n}", {"k": str(n)})
     rows = await house.admin.fetch(
@@ -220,7 +220,7 @@ async def test_no_nonce_serves_twice_under_one_key_whichever_process_seals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sealing, "BLOCK", 7)
-    monkeypatch.setattr(sealing, "LIMIT", 28)
+    monkeypatch.setattr(data_keys, "LIMIT", 28)
     async with open_house(database_url, admin_url, state_dir) as other:
         both = (house, other)
         # The same text at the same paths, so that nothing but the nonce tells them apart.

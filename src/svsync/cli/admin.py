@@ -1,4 +1,4 @@
-"""What keeps svsync itself in order: schema, configuration, keys, retention, shell completion."""
+"""What keeps svsync itself in order: schema, configuration, retention, shell completion."""
 
 import argparse
 from typing import Any, Final
@@ -20,8 +20,6 @@ def add_commands(subparsers: Any) -> None:
     config = add_group(subparsers, "config", "the configuration file")
     add_command(config, "check", "say what is wrong with it, contacting nobody", check)
     add_command(config, "schema", "its JSON Schema, for editors", schema)
-    keys = add_group(subparsers, "keys", "the keys that values are sealed with")
-    add_command(keys, "status", "root and data keys, without any key", key_status)
     kept = add_group(subparsers, "retention", "what is removed once its time is over")
     add_command(kept, "run", "remove what is due now, and say how much that was", retain)
     shell = add_command(subparsers, "completion", "completion for a shell", completion)
@@ -82,24 +80,6 @@ async def schema(args: argparse.Namespace) -> int:
     return 0
 
 
-async def key_status(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
-
-    out: Output = args.out
-    async with opened(args) as (app, tenant):
-        keys = await app.sealing.status(tenant)
-    if out.json:
-        fields = ("kind", "id", "purpose", "state", "reserved", "created_at", "wrapped_by")
-        out.document({"keys": [{name: getattr(key, name) for name in fields} for key in keys]})
-        return 0
-    rows = [
-        (f"{k.kind} {k.id}", k.purpose, k.state, k.reserved, k.created_at[:10], k.wrapped_by)
-        for k in keys
-    ]
-    out.table(("key", "for", "state", "sealings reserved", "made", "wrapped by"), rows)
-    return 0
-
-
 _REMOVED: Final = {
     "versions": "versions beyond those that are kept",
     "tombstone_values": "values of deleted secrets",
@@ -113,6 +93,7 @@ _REMOVED: Final = {
     "events": "events that everybody was told of",
     "tokens": "tokens that expired or were revoked",
     "request_keys": "keys of requests of more than a day ago",
+    "data_keys": "old data keys that seal nothing any more",
 }
 
 

@@ -47,6 +47,7 @@ _COMMANDS = (
     "webhooks",
     "feeds",
     "audit",
+    "keys",
     "admin",
     "doctor",
     "demo",

@@ -144,25 +144,27 @@ class Output:
         if not sys.stderr.isatty():
             yield _tell_nobody
             return
-        from rich import progress
-        from rich.console import Console
+        with _bar("connecting") as draw:
+            yield lambda stage, done, total: draw(_STAGE_WORDS.get(stage, stage), done, total)
 
-        console = Console(stderr=True)
-        columns = (
-            progress.SpinnerColumn(),
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
-        )
-        with progress.Progress(*columns, console=console, transient=True) as p:
-            bar = p.add_task("connecting", total=None, of="")
+    @contextmanager
+    def counting(self, words: str) -> Iterator[Callable[[int, int], None]]:
+        """How much of something is done: a bar on stderr if somebody looks at it, else a line
+        for each further tenth, but not for programs."""
+        if sys.stderr.isatty():
+            with _bar(words) as draw:
+                yield lambda done, total: draw(words, done, total)
+            return
+        told = 0
 
-            def tell(stage: "Stage", done: int, total: int | None) -> None:
-                of = "" if total is None else f" of {total:,}"
-                words = _STAGE_WORDS.get(stage, stage)
-                p.update(bar, description=words, completed=done, total=total, of=of)
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            tenth = 10 * done // total if total else 0
+            if tenth > told and not self.json:
+                told = tenth
+                self.line(f"{words}: {done:,} of {total:,}")
 
-            yield tell
+        yield tell
 
     @property
     def can_draw(self) -> bool:
@@ -226,6 +228,28 @@ class Output:
                 " make room, or send stdout elsewhere",
                 code="output_failed",
             ) from None
+
+
+@contextmanager
+def _bar(words: str) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar on stderr, gone when the block ends; a call says what is done, and how far."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TextColumn("{task.completed:,.0f}{task.fields[of]}"),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as p:
+        bar = p.add_task(words, total=None, of="")
+
+        def draw(words: str, done: int, total: int | None) -> None:
+            of = "" if total is None else f" of {total:,}"
+            p.update(bar, description=words, completed=done, total=total, of=of)
+
+        yield draw
 
 
 def _tell_nobody(stage: "Stage", done: int, total: int | None) -> None:

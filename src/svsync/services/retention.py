@@ -2,10 +2,10 @@
 
 Removed are versions beyond those that are kept, the values of tombstones, then the
 tombstones themselves, closed conflicts, ended runs and pushes, pairs that left the
-mapping, events that everybody was told of, tokens that count no more, and the keys of
-requests of more than a day ago. Each batch is a transaction of its own, so it may stop
-anywhere, and run beside runs, writes and itself: it locks what it removes, asks once more
-whether that may go, and waits for nobody.
+mapping, events that everybody was told of, tokens that count no more, the keys of
+requests of more than a day ago, and old data keys that seal nothing any more. Each batch
+is a transaction of its own, so it may stop anywhere, and run beside runs, writes and
+itself: it locks what it removes, asks once more whether that may go, and waits for nobody.
 
 Never removed is what somebody still needs:
 
@@ -28,6 +28,7 @@ from svsync.domain.ids import SecretId, TenantId
 from svsync.services.deliveries import prune
 from svsync.services.flips import purge_hidden
 from svsync.services.idempotency import KEPT_S
+from svsync.services.rewrapping import remove_emptied
 from svsync.store import federation, idempotency
 from svsync.store import retention as store
 from svsync.store.database import Database, Row, Transaction
@@ -74,6 +75,7 @@ class Removed:
         tombstone_values: deleted secrets whose values went.
         tombstones: deleted secrets of which nothing is left but the counter.
         hidden_copies: secrets that are read through their backend since a flip to proxy.
+        data_keys: old ones under which nothing stands any more.
     """
 
     versions: int = 0
@@ -88,6 +90,7 @@ class Removed:
     events: int = 0
     tokens: int = 0
     request_keys: int = 0
+    data_keys: int = 0
 
 
 _Page = Callable[[Transaction, Row | None, int], Awaitable[list[Row]]]
@@ -126,6 +129,7 @@ class Retention:
         removed.deliveries, removed.events = told.deliveries, told.events
         removed.tokens = await self._walk(tenant, partial(store.tokens, seconds=ages.tokens))
         removed.request_keys = await self._request_keys(tenant)
+        removed.data_keys = len((await remove_emptied(self._db, tenant)).removed)
         return removed
 
     async def run_all(self) -> None:

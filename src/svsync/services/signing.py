@@ -16,7 +16,6 @@ from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import KeyId, TenantId
 from svsync.services.sealing import Sealing
 from svsync.store import checkpoints as store
-from svsync.store import keys
 from svsync.store.database import Database
 
 
@@ -60,28 +59,18 @@ class Signing:
         known = self._signers.get(tenant)
         if known is not None:
             return known
-        async with self._db.transaction(tenant) as tx:
-            row = await keys.active(tx, KeyPurpose.AUDIT_SIGN)
-            if row is None:
-                await keys.lock_tenant(tx)
-                row = await keys.active(tx, KeyPurpose.AUDIT_SIGN)
-            if row is None:
-                made = await self._sealing.data_key(tx, KeyPurpose.AUDIT_SIGN, 0)
-                signer = Signer(made.key_id, made.key)
-            else:
-                key = self._sealing.unwrap(tenant, row, KeyPurpose.AUDIT_SIGN)
-                signer = Signer(KeyId(row["key_id"]), key)
-        self._signers[tenant] = signer
+        held = await self._sealing.lasting_key(tenant, KeyPurpose.AUDIT_SIGN)
+        self._signers[tenant] = signer = Signer(held.key_id, held.key)
         return signer
 
     async def public_keys(self, tenant: TenantId) -> Mapping[KeyId, PublicKey]:
-        """Those that open with the root key of this process; any other signed nothing of ours."""
+        """Those that open with a root key of ours; any other signed nothing of ours."""
         async with self._db.transaction(tenant, read_only=True) as tx:
             rows = await store.signing_keys(tx)
         found: dict[KeyId, PublicKey] = {}
         for row in rows:
             try:
-                private = self._sealing.unwrap(tenant, row, KeyPurpose.AUDIT_SIGN)
+                private = await self._sealing.opened(tenant, row, KeyPurpose.AUDIT_SIGN)
             except KeyServiceError:
                 continue
             key_id = KeyId(row["key_id"])

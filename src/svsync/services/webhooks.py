@@ -108,13 +108,13 @@ class Webhooks:
         endpoint = EndpointId(self._ids("whk"))
         secrets = SigningSecrets(rules.make_secret(self._sealing.random))
         keys = await self._sealing.for_tenant(tenant)
+        sealed = await keys.seal_webhook(endpoint, secrets.to_bytes())
         async with self._db.transaction(tenant) as tx:
             if len(await store.list_endpoints(tx)) >= MOST_ENDPOINTS:
                 raise ConfigError(
                     f"there are {MOST_ENDPOINTS} endpoints: remove one first",
                     code="too_many_endpoints",
                 )
-            sealed = await keys.seal_webhook(tx, endpoint, secrets.to_bytes())
             await store.add(tx, endpoint, url, wants, _stored(sealed), by)
             row = _found(await store.get(tx, endpoint), endpoint)
         return {**_shown(row), "secret": secrets.current}
@@ -197,15 +197,20 @@ class Webhooks:
         """
         keys = await self._sealing.for_tenant(tenant)
         new = rules.make_secret(self._sealing.random)
-        async with self._db.transaction(tenant) as tx:
-            row = _found(await store.lock(tx, endpoint), endpoint)
-            old = SigningSecrets.from_bytes(
-                await keys.open_webhook(row["endpoint_id"], _sealed(row))
-            )
-            secrets = old.rotated(new, keep=not at_once)
-            sealed = await keys.seal_webhook(tx, row["endpoint_id"], secrets.to_bytes())
-            await store.set_secrets(tx, row["endpoint_id"], _stored(sealed))
+        async with self._db.transaction(tenant, read_only=True) as tx:
             row = _found(await store.get(tx, endpoint), endpoint)
+        stored = False
+        while not stored:
+            seen, known = row, row["endpoint_id"]
+            old = SigningSecrets.from_bytes(await keys.open_webhook(known, _sealed(seen)))
+            secrets = old.rotated(new, keep=not at_once)
+            sealed = await keys.seal_webhook(known, secrets.to_bytes())
+            async with self._db.transaction(tenant) as tx:
+                row = _found(await store.lock(tx, endpoint), endpoint)
+                stored = row["nonce"] == seen["nonce"]  # else they were sealed anew meanwhile
+                if stored:
+                    await store.set_secrets(tx, known, _stored(sealed))
+                    row = _found(await store.get(tx, endpoint), endpoint)
         until = row["rotated_at"] + timedelta(seconds=rules.OVERLAP_S)
         return {
             "id": row["endpoint_id"],

@@ -1,6 +1,6 @@
 """Wrapped keys. What is unwrapped lives in `services/sealing.py`, in memory only."""
 
-from svsync.domain.ids import KeyId
+from svsync.domain.ids import KeyId, TenantId
 from svsync.store.database import Database, Row, Transaction
 
 
@@ -26,6 +26,46 @@ async def rewrap_root(
     """Store a root key as other key services wrapped it, each with its reference, in place
     of what was seen; where something else stands by now, that stays."""
     await db.fetch_global("keys.rewrap_root", root_id, *seen, *first, *(second or (None, None)))
+
+
+async def replace_root(
+    db: Database, old: int, first: tuple[str, bytes], second: tuple[str, bytes] | None
+) -> int | None:
+    """Make a root key, as each key service wrapped it, the one that wraps from now on; None:
+    `old` does not wrap any more, and nothing was changed."""
+    rows = await db.fetch_global("keys.replace_root", old, *first, *(second or (None, None)))
+    return rows[0]["root_id"] if rows else None
+
+
+async def remove_roots(tx: Transaction) -> list[int]:
+    """Remove the old root keys that wrap nothing; `tx` sees every tenant's rows."""
+    return [row["root_id"] for row in await tx.fetch("keys.remove_roots")]
+
+
+async def lock_active_root(tx: Transaction) -> int:
+    """The root key that wraps now; it stays until the transaction ends."""
+    root: int = await tx.fetchval("keys.lock_active_root")
+    return root
+
+
+async def wrapped_by_others(tx: Transaction, root_id: int) -> list[Row]:
+    """Data keys that another root key wraps, locked."""
+    return await tx.fetch("keys.wrapped_by_others", tx.tenant, root_id)
+
+
+async def wrap_anew(tx: Transaction, key: KeyId, root_id: int, wrapped: bytes | None) -> None:
+    await tx.execute("keys.wrap_anew", tx.tenant, key, root_id, wrapped)
+
+
+async def tenants(db: Database) -> dict[TenantId, str]:
+    """All tenants that were not shredded, by their names; suspended ones too."""
+    rows = await db.fetch_global("keys.tenants")
+    return {TenantId(row["tenant_id"]): row["slug"] for row in rows if row["kept"]}
+
+
+async def every_tenant(db: Database) -> list[TenantId]:
+    """All tenants, shredded ones too."""
+    return [TenantId(row["tenant_id"]) for row in await db.fetch_global("keys.tenants")]
 
 
 async def data_keys(tx: Transaction) -> list[Row]:

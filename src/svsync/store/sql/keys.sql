@@ -1,5 +1,6 @@
 -- name: root
-SELECT root_id, kms_ref, wrapped, kms_ref_2, wrapped_2, state, created_at FROM root_keys ORDER BY root_id DESC;
+SELECT root_id, kms_ref, wrapped, kms_ref_2, wrapped_2, state, created_at, extract(epoch FROM now() - created_at)::float8 AS age_s
+FROM root_keys ORDER BY root_id DESC;
 
 -- name: add_root
 -- The first boot's root key. Where another process was faster, nothing is inserted and its key is used.
@@ -11,8 +12,35 @@ ON CONFLICT (state) WHERE state = 'active' DO NOTHING RETURNING root_id;
 UPDATE root_keys SET kms_ref = $4, wrapped = $5, kms_ref_2 = $6, wrapped_2 = $7
 WHERE root_id = $1 AND wrapped = $2 AND wrapped_2 IS NOT DISTINCT FROM $3;
 
+-- name: replace_root
+-- A new root key in place of the one that wraps now, which only opens from then on. Nothing, where that is another one by now.
+WITH old AS (UPDATE root_keys SET state = 'decrypt_only' WHERE root_id = $1 AND state = 'active' RETURNING root_id)
+INSERT INTO root_keys (kms_ref, wrapped, kms_ref_2, wrapped_2) SELECT $2, $3, $4, $5 FROM old RETURNING root_id;
+
+-- name: lock_active_root
+-- It stays until the transaction ends, so that a data key that it wraps may be stored.
+SELECT root_id FROM root_keys WHERE state = 'active' FOR KEY SHARE;
+
+-- name: remove_roots
+-- Root keys that wrap nothing any more, of any tenant.
+DELETE FROM root_keys r WHERE state = 'decrypt_only' AND NOT EXISTS (SELECT FROM data_keys k WHERE k.root_id = r.root_id)
+RETURNING root_id;
+
+-- name: wrapped_by_others
+SELECT key_id, purpose, root_id, wrapped FROM data_keys WHERE tenant_id = $1 AND root_id <> $2
+ORDER BY key_id FOR NO KEY UPDATE;
+
+-- name: wrap_anew
+UPDATE data_keys SET root_id = $3, wrapped = $4 WHERE tenant_id = $1 AND key_id = $2;
+
+-- name: tenants
+-- All of them, whatever their state. `kept`: it was not shredded, so its keys open something.
+SELECT tenant_id, slug, status <> 'shredded' AS kept FROM tenants ORDER BY tenant_id;
+
 -- name: data_keys
-SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 ORDER BY key_id;
+SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at, emptied_at,
+       extract(epoch FROM now() - created_at)::float8 AS age_s
+FROM data_keys WHERE tenant_id = $1 ORDER BY key_id;
 
 -- name: data_key
 SELECT key_id, purpose, state, root_id, wrapped, reserved, created_at FROM data_keys WHERE tenant_id = $1 AND key_id = $2;
