@@ -6,6 +6,10 @@ somewhere, and no version number may have held two values. At its end the weathe
 clears: after two more runs nothing moves any more, equal sides are in no conflict, and
 where writes go through both sides are equal, but for what the rules name.
 
+They are lived on the store that the backend in memory is by itself, and on one for each
+type of backend that svsync speaks to, which lags, takes conditions, numbers its versions
+and loses values as that type declares.
+
 `SVSYNC_HISTORIES=10000 pytest tests/model -n 2` lives many, drawn anew each time; without
 it a few are lived, the same each time.
 """
@@ -22,6 +26,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from tests.house import House, open_house
+from tests.model import profiles
 from tests.model.world import NAMES, Street, Weather, World
 
 from svsync import registry
@@ -38,8 +43,8 @@ STEPS = 14
 names = st.sampled_from(NAMES)
 fates = st.sampled_from(
     [
-        "fair", "fair", "fair", "fair", "lag", "down", "throttled", "hang", "answer lost",
-        "write lost", "killed at a call",
+        "fair", "fair", "fair", "fair", "lag", "stale", "stale", "down", "throttled", "hang",
+        "answer lost", "write lost", "killed at a call",
         "killed after a write", "killed before a commit", "killed after a commit",
     ]
 )  # fmt: skip
@@ -258,10 +263,23 @@ def lived_in(
 
 @pytest.mark.parametrize("part", range(PARTS if MANY else 1))
 def test_no_history_loses_a_write(lived_in: type[Histories], part: int) -> None:
+    live(lived_in, MANY // PARTS or FEW)
+
+
+@pytest.mark.parametrize("kind", profiles.names())
+@pytest.mark.parametrize("part", range(PARTS if MANY else 1))
+def test_no_history_loses_a_write_whatever_a_backend_declares(
+    lived_in: type[Histories], kind: str, part: int
+) -> None:
+    lived_in.street.be(profiles.profile(kind))
+    live(lived_in, MANY // PARTS or FEW // 2)
+
+
+def live(lived_in: type[Histories], many: int) -> None:
     run_state_machine_as_test(
         lived_in,
         settings=settings(
-            max_examples=MANY // PARTS or FEW,
+            max_examples=many,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=not MANY,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tests.house import ALLOW_ALL, TENANT, WORK, House
+from tests.model.profiles import Profile
 
 from svsync.app import new_id
 from svsync.domain.envelope import Purpose
@@ -76,16 +77,26 @@ class Mortal:
 
 
 class Street(MemoryDriver):
-    """A store of its own for each backend."""
+    """A store of its own for each backend, all of one profile."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stores: dict[str, MemoryStore] = {}
+        self.be(Profile(FEATURES))
+
+    def be(self, profile: Profile) -> None:
+        """What comes next is on stores of another kind."""
+        self.profile, self.features = profile, profile.features
+
+    def build(self, backend: str) -> MemoryStore:
+        made = MemoryStore(recoverable=self.profile.recoverable, marks=self.profile.marks)
+        self.stores[backend] = made
+        return made
 
     def open(
         self, spec: BackendSpec, credential: CredentialSource, guard: CallGuard
     ) -> AbstractAsyncContextManager[Backend]:
-        return aclosing(MemoryBackend(self.stores[spec.id], spec, guard, FEATURES))
+        return aclosing(MemoryBackend(self.stores[spec.id], spec, guard, self.features))
 
 
 @dataclass(frozen=True)
@@ -103,8 +114,10 @@ class World:
     house: House
     street: Street
     number: int
-    there: MemoryStore = field(default_factory=MemoryStore)
+    there: MemoryStore = field(init=False)
     spec: BackendSpec = field(init=False)
+    past: list[Any] = field(default_factory=list)
+    """Moments that a read may still show, oldest first."""
     kept: dict[str, dict[str, str]] = field(default_factory=dict)
     """Values by name that somebody was told are kept, each with who told."""
     held: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -114,7 +127,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.id = BackendId(f"fed_m{self.number}")
-        self.street.stores[self.id] = self.there
+        self.there = self.street.build(self.id)
         rules = (RuleSpec(f"{self.id}/**", "kv/**"),)
         self.spec = replace(
             self.house.spec, id=self.id, name=self.id, rules=rules, max_versions=100
@@ -143,15 +156,18 @@ class World:
     # --- there --------------------------------------------------------------------
 
     def put_there(self, name: str, value: str) -> None:
+        self.past.append(self.there.moment())
         self.there.put(f"kv/{name}", {"k": value})
         self.keep(name, value, "there")
 
     def change_there(self, name: str, what: str) -> None:
-        """delete, undelete, destroy, remove or rollback, where there is something."""
+        """delete, undelete, destroy, remove or rollback, where there is something and such a
+        store knows it."""
         path = f"kv/{name}"
         secret = self.there.secret(path)
-        if secret is None:
+        if secret is None or what not in self.street.profile.forms:
             return
+        self.past.append(self.there.moment())
         match what:
             case "delete" if not secret.gone:
                 self.there.delete(path)
@@ -188,6 +204,7 @@ class World:
         self, weather: Weather, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncIterator[Mortal]:
         """A process that lives through one step, or does not."""
+        self.past.append(self.there.moment())
         mortal = Mortal(self.house.app.db)
         calls = 0
 
@@ -240,6 +257,8 @@ class World:
             mortal.dies_at, mortal.after_commit = weather.at, True
         if weather.kind == "lag":
             self.there.lag()
+        if weather.kind == "stale" and self.street.profile.lags:
+            self.there.fall_behind(self.past[max(0, len(self.past) - 1 - weather.at)])
         self.there.before = hang if weather.kind == "hang" else lose
         self.there.after = after
         try:
@@ -366,7 +385,17 @@ class World:
         return SecretWrites(mortal, app.sealing, app.registry, ids=new_id)  # type: ignore[arg-type]
 
     async def time_passes(self) -> None:
-        """Every sender has had its time, and so has what was in hand when workers died."""
+        """Every sender has had its time, and so has what was in hand when workers died; no
+        read shows any more what was."""
+        self.past.clear()
+        await self.house.admin.execute(
+            "UPDATE sync_state SET base_moved_at = base_moved_at - interval '1 h'"
+            " WHERE backend_id = $1",
+            self.id,
+        )
+        await self.house.admin.execute(
+            "UPDATE pushes SET ended_at = ended_at - interval '1 h' WHERE backend_id = $1", self.id
+        )
         await self.house.admin.execute(
             "UPDATE pushes SET deadline = now() - interval '1 s' WHERE backend_id = $1", self.id
         )

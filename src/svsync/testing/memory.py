@@ -121,7 +121,7 @@ class MemoryBackend:
             path[: path.index("/", len(folder)) + 1] for path in below if "/" in path[len(folder) :]
         }
         entries = [
-            _entry(path, names[path])
+            self._entry(path, names[path])
             for path in below
             if "/" not in path[len(folder) :] and path not in self._store.hidden
         ]
@@ -134,8 +134,8 @@ class MemoryBackend:
         await self._call("metadata", path)
         if self._store.is_denied(path):
             return RemoteUnknown("denied")
-        secret = self._store.secret(path)
-        return RemoteGone() if secret is None else _entry(path, secret)
+        secret = self._store.seen(path)
+        return RemoteGone() if secret is None else self._entry(path, secret)
 
     async def read(self, paths: Sequence[RemotePath]) -> Sequence[RemoteRead]:
         return [await self._read(path) for path in paths]
@@ -144,7 +144,7 @@ class MemoryBackend:
         self, path: RemotePath, *, above: int, below: int, limit: int
     ) -> Sequence[HistoricVersion]:
         await self._call("metadata", path)
-        secret = None if self._store.is_denied(path) else self._store.secret(path)
+        secret = None if self._store.is_denied(path) else self._store.seen(path)
         if secret is None or limit < 1 or not self._features.history:
             return ()
         found = [
@@ -161,19 +161,19 @@ class MemoryBackend:
             return Refused(str(problem.code), problem.detail)
         if order.payload is not None and order.payload.size > self._largest():
             return Refused("value_too_large")
-        if order.kind is PushKind.DELETE and not self._features.history:
+        if order.kind is PushKind.DELETE and not self._recoverable():
             return Refused("delete_not_recoverable")
         if order.kind is PushKind.METADATA and not self._features.tags:
             return Refused("bad_metadata")
         await self._call("metadata", order.path)
         if self._store.is_denied(order.path):
             return Refused("denied")
-        secret = self._store.secret(order.path)
+        secret = self._store.seen(order.path)
         if not _stands(order, secret):
             return Refused(REMOTE_CHANGED)
         before = None
         conditional = self._features.compare_and_set
-        if order.kind is PushKind.PUT and not (conditional or self._features.history):
+        if order.kind is PushKind.PUT and not (conditional or self._recoverable()):
             read = await self._read(order.path)
             if not isinstance(read, RemoteValue) or read.value_token != order.expected_token:
                 return Refused(REMOTE_CHANGED)
@@ -231,10 +231,16 @@ class MemoryBackend:
         limits = (self._features.max_value, self._spec.max_value_bytes, self._store.max_value)
         return min(limit for limit in limits if limit is not None)
 
+    def _recoverable(self) -> bool:
+        given = self._store.recoverable
+        return self._features.history if given is None else given
+
     def _change(self, order: RemoteWrite, ready: Ready) -> Landed | None:
         """Write or delete, all at once; None: somebody was faster, and nothing was done."""
         path, payload = order.path, order.payload
         self._may_write(path)
+        if payload is not None and (made := self._made_before(order)) is not None:
+            return made
         # A delete looks at what it deletes also where a write takes no condition.
         conditional = ready.conditional or payload is None
         if conditional and not _stands(order, self._store.secret(path)):
@@ -244,10 +250,34 @@ class MemoryBackend:
         else:
             if self._features.json_doubles and payload.encoding is Encoding.JSON:
                 payload = Payload.from_json_text(canonical(payload))
-            self._store.put(path, payload)
+            self._store.put(path, payload, order.push_id)
         now = self._store.secret(path)
         assert now is not None
-        return Landed(now.value_token, order=now.current)
+        return self._landed(now)
+
+    def _made_before(self, order: RemoteWrite) -> Landed | None:
+        """The same write again is the same version, where an id tells and is a condition."""
+        secret = self._store.secret(order.path)
+        same = secret is not None and _made_by(secret)[:1] == (order.push_id,)
+        if secret is None or secret.gone or not (same and self._features.compare_and_set):
+            return None
+        return self._landed(secret)
+
+    def _landed(self, secret: StoredSecret) -> Landed:
+        return Landed(secret.value_token, order=self._order(secret))
+
+    def _order(self, secret: StoredSecret) -> int | None:
+        return secret.current if self._features.ordered_tokens else None
+
+    def _entry(self, path: str, secret: StoredSecret) -> Entry:
+        return Entry(
+            RemotePath(path),
+            secret.value_token,
+            secret.meta_token,
+            self._order(secret),
+            secret.gone,
+            secret.tags,
+        )
 
     def _set_tags(self, path: RemotePath, tags: Tags) -> None:
         self._may_write(path)
@@ -265,22 +295,23 @@ class MemoryBackend:
             return RemoteUnknown("denied")
         if path in self._store.unreadable:
             return self._store.unreadable[path]
-        secret = self._store.secret(path)
+        secret = self._store.seen(path)
         if secret is None:
             return RemoteGone()
         version = secret.versions[secret.current]
         if secret.gone:
             reason = "destroyed" if version.destroyed else "deleted"
-            return RemoteGone(secret.value_token, secret.meta_token, secret.current, reason)
+            return RemoteGone(secret.value_token, secret.meta_token, self._order(secret), reason)
         if version.payload.size > self._spec.max_value_bytes:
             return RemoteUnknown("value_too_large")
         return RemoteValue(
             version.payload,
             secret.value_token,
             secret.meta_token,
-            secret.current,
+            self._order(secret),
             secret.tags,
             version.created_at,
+            made_by=_made_by(secret),
         )
 
     def _folders(self, prefix: str) -> dict[str, list[str]]:
@@ -307,7 +338,7 @@ class MemoryBackend:
         for start in range(0, len(shown), PAGE):
             yield ListingPage(
                 tuple(
-                    _entry(path, names[path]) if told else Entry(RemotePath(path))
+                    self._entry(path, names[path]) if told else Entry(RemotePath(path))
                     for path in shown[start : start + PAGE]
                 )
             )
@@ -332,22 +363,19 @@ def _stands(order: RemoteWrite, secret: StoredSecret | None) -> bool:
     return token == order.expected_token and readable == (order.kind is not PushKind.CREATE)
 
 
-def _entry(path: str, secret: StoredSecret) -> Entry:
-    return Entry(
-        RemotePath(path),
-        secret.value_token,
-        secret.meta_token,
-        secret.current,
-        secret.gone,
-        secret.tags,
-    )
+def _made_by(secret: StoredSecret) -> tuple[str, ...]:
+    """Of the current version and the one before it, as far as that was kept."""
+    numbers = (secret.current, secret.current - 1)
+    versions = [secret.versions[number] for number in numbers if number in secret.versions]
+    return tuple(version.by for version in versions if version.by)
 
 
 class MemoryDriver:
     """See `ports.BackendDriver`. Every backend it opens sees the same store, and has
     `features`: without `compare_and_set` a write overwrites whatever is there; without
-    `history` nothing earlier can be read or brought back; with `json_doubles` what is
-    written comes back with every number a double."""
+    `history` nothing earlier can be read, nor brought back unless the store says so; without
+    `ordered_tokens` no number is told; with `json_doubles` what is written comes back with
+    every number a double."""
 
     def __init__(self, store: MemoryStore | None = None, features: Features = FEATURES) -> None:
         self.store = store or MemoryStore()

@@ -25,6 +25,8 @@ class StoredVersion:
     made: int
     deleted: int = 0
     destroyed: bool = False
+    by: str = ""
+    """Its id, where versions have any."""
 
     @property
     def readable(self) -> bool:
@@ -97,6 +99,8 @@ class MemoryStore:
             an answer that was lost.
         calls: how many calls were made, by operation.
         tokens_cost_calls: a listing without `tokens` leaves them out, as Vault's.
+        recoverable: a deleted value can be brought back; None: where there is history.
+        marks: a version has an id of its own, which is that of the push that made it.
     """
 
     identity: str = "memory"
@@ -110,8 +114,11 @@ class MemoryStore:
     after: Callable[[Operation, str], Awaitable[None]] | None = None
     calls: Counter[Operation] = field(default_factory=Counter)
     tokens_cost_calls: bool = False
+    recoverable: bool | None = None
+    marks: bool = False
     _secrets: dict[str, StoredSecret] = field(default_factory=dict)
-    _listed: dict[str, StoredSecret] | None = None
+    _listed: Mapping[str, StoredSecret] | None = None
+    _seen: Mapping[str, StoredSecret] | None = None
     _generated: Generated | None = None
     _touched: dict[int, int] = field(default_factory=dict)
     _faults: dict[Operation, deque[Exception]] = field(default_factory=dict)
@@ -119,8 +126,9 @@ class MemoryStore:
 
     # --- what a person does there -------------------------------------------------
 
-    def put(self, path: str, value: Payload | Mapping[str, str]) -> int:
-        """Write a new version, even of an equal value; its number."""
+    def put(self, path: str, value: Payload | Mapping[str, str], by: str = "") -> int:
+        """Write a new version, even of an equal value; its number. `by` is its id where the
+        store `marks`; empty: one of nobody's push."""
         if self._generated is not None and (index := self._generated.index(path)) is not None:
             self._touched[index] = self._touched.get(index, 1) + 1
             return self._touched[index]
@@ -128,7 +136,8 @@ class MemoryStore:
         old = self._secrets.get(path)
         number = max(old.versions, default=0) + 1 if old else 1
         moment = self._tick()
-        version = StoredVersion(payload, _EPOCH + timedelta(seconds=moment), moment)
+        mark = (by or f"version {moment}") if self.marks else ""
+        version = StoredVersion(payload, _EPOCH + timedelta(seconds=moment), moment, by=mark)
         versions = {**(old.versions if old else {}), number: version}
         self._secrets[path] = StoredSecret(versions, number, old.tags if old else {})
         return number
@@ -168,8 +177,16 @@ class MemoryStore:
         """From now on listings show this moment; reads show the truth."""
         self._listed = dict(self._secrets)
 
+    def moment(self) -> Mapping[str, StoredSecret]:
+        """What is there now, for `fall_behind`."""
+        return dict(self._secrets)
+
+    def fall_behind(self, moment: Mapping[str, StoredSecret]) -> None:
+        """From now on listings and reads alike show that moment; writes meet the truth."""
+        self._listed = self._seen = moment
+
     def catch_up(self) -> None:
-        self._listed = None
+        self._listed = self._seen = None
 
     def fail(self, operation: Operation, *errors: Exception) -> None:
         """The next calls of this operation raise these, one each."""
@@ -199,6 +216,10 @@ class MemoryStore:
         if self._generated is not None and (index := self._generated.index(path)) is not None:
             return self._generated_secret(path, index)
         return self._secrets.get(path)
+
+    def seen(self, path: str) -> StoredSecret | None:
+        """What a read shows of a name."""
+        return self.secret(path) if self._seen is None else self._seen.get(path)
 
     def listed_names(self) -> Mapping[str, StoredSecret]:
         return self._secrets if self._listed is None else self._listed
