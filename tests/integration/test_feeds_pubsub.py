@@ -108,6 +108,8 @@ async def test_what_is_not_ours_stays_and_ends_no_feed(
         await there.publish(**notice("app_db"))
         await ear.until(lambda: ear.paths == ["app_db"])
         await there.until(lambda: there.left == 1)
+    [left] = there.messages
+    assert dict(left.message.attributes) == {"order": "c4n4ry"}
     assert feed.invalid == 1
     assert set(pauses) <= {1.0}
     logged = capsys.readouterr().err
