@@ -97,7 +97,7 @@ class Corner:
     """
 
     server: ValkeyServer
-    hands: Redis
+    hands: Any
     prefix: str
     user: str
     password: str

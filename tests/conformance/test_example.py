@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.example import KIND, RedisScene, corner_of, registry, scene_on, spec_of
+from tests.house import TENANT
 
 from svsync.domain.changes import Entry, RemoteUnknown
 from svsync.domain.decide import PushKind
@@ -17,14 +18,12 @@ from svsync.domain.errors import (
     ProtocolError,
 )
 from svsync.domain.federation import ManagedBy
-from svsync.domain.ids import PushId, RemotePath, TenantId
+from svsync.domain.ids import PushId, RemotePath
 from svsync.domain.pushes import Ready, RemoteWrite
 from svsync.domain.values import Payload
 from svsync.embedded.valkey import ValkeyServer
 from svsync.testing.conformance import BackendConformance, Scene, list_all
 from svsync.testing.conformance_writes import WriteConformance
-
-TENANT = TenantId("default")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.house import TENANT
 from tests.openbao import Bao, guide_policy
 from tests.vault_roles import (
     ACCOUNT,
@@ -35,7 +36,6 @@ from svsync.embedded.openbao import TlsFiles
 from svsync.ports import Attestor
 from svsync.registry import Registry
 
-TENANT = TenantId("default")
 ROLE = "svsync"
 
 
@@ -51,7 +51,7 @@ async def signed_in(
     """A session; by an attestor it proves itself with these fields, or as this process."""
 
     async def credential() -> Credential:
-        given = await source_of(fields)() if fields else None
+        given: Credential | None = await source_of(fields)() if fields else None
         if attestor is None:
             assert given is not None
             return given

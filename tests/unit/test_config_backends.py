@@ -477,6 +477,18 @@ def test_a_standby_is_of_the_same_type_and_tenant() -> None:
         ({"auth_method": "kubernetes"}, "config.role: is missing; kubernetes signs in as a role"),
         ({"jwt_path": "/x"}, "config.jwt_path: is for auth_method: kubernetes only"),
         ({"aws_region": "us-east-1"}, "config.aws_region: is for auth_method: aws only"),
+        (
+            {"gcp_service_account": "a@b"},
+            "config.gcp_service_account: is for auth_method: gcp only",
+        ),
+        (
+            {"auth_method": "gcp", "role": "r", "gcp_service_account": "a@b.c"},
+            "config.gcp_service_account: is for svsync's own identity, which auth_config_path",
+        ),
+        (
+            {"auth_method": "kubernetes", "role": "r", "jwt_path": "/x"},
+            "config.jwt_path: is for svsync's own identity, which auth_config_path replaces",
+        ),
         ({"namespace": "a b"}, "config.namespace: must be letters, digits"),
         ({"namespace": "a\r\nX-Evil: 1"}, "config.namespace: holds a control character"),
         ({"namespace": "a\n"}, "config.namespace: must be letters, digits"),

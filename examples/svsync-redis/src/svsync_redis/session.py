@@ -63,7 +63,7 @@ class _GuardedConnection(Connection):
     async def _connect(self) -> None:
         self._socket = await _connected(self.host, self.port, self._policy)
         try:
-            await super()._connect()
+            await super()._connect()  # type: ignore[no-untyped-call]  # the library has none
         except BaseException:
             self._socket.close()
             raise
@@ -103,11 +103,12 @@ class _Asked(CredentialProvider):
     def get_credentials(self) -> NoReturn:
         raise NotImplementedError("connections here are asynchronous")
 
-    async def get_credentials_async(self) -> tuple[str, ...]:
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         credential = await self._source()
+        name = credential.get("username")
         word = "password" if "password" in credential else "token"
-        name, password = credential.get("username"), credential.require(word)
-        return (*((name.reveal(),) if name else ()), password.reveal())
+        password = credential.require(word).reveal()
+        return (name.reveal(), password) if name else (password,)
 
 
 class Link:
@@ -190,7 +191,7 @@ class RedisSession:
         if self._closed:
             raise BackendUnreachableError("the backend is closed", operation=operation, sent=False)
         async with _translated(operation, shown):
-            connection = await self._pool.get_connection()
+            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 yield Link(connection)
             except BaseException:

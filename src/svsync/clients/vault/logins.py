@@ -242,12 +242,12 @@ def _times(answer: Answer, proof: Credential) -> tuple[bool, bool]:
     """By the server's clock: has the JWT of the proof expired, is it of the future?"""
     now = answer.server_time
     claims = _claims(proof["jwt"].reveal()) if "jwt" in proof else {}
+    ends, *begins = (_seconds(claims.get(name)) for name in ("exp", "nbf", "iat"))
     if now is None:
         return False, False
-    seconds = now.timestamp()
-    ends = claims.get("exp")
-    begins = [claims[name] for name in ("nbf", "iat") if _is_number(claims.get(name))]
-    return _is_number(ends) and ends <= seconds, bool(begins and max(begins) > seconds + _LEEWAY_S)
+    latest = now.timestamp() + _LEEWAY_S
+    expired = ends is not None and ends <= now.timestamp()
+    return expired, any(begin is not None and begin > latest for begin in begins)
 
 
 def _claims(jwt: str) -> Mapping[str, Any]:
@@ -260,8 +260,8 @@ def _claims(jwt: str) -> Mapping[str, Any]:
     return mapping_of(found)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _read_token(path: Path) -> str:
