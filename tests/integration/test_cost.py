@@ -10,7 +10,7 @@ from tests.house import BACKEND, TENANT, House, house
 
 from svsync.app import make_doctor
 from svsync.domain.costs import Prices, Terms
-from svsync.domain.federation import Mode
+from svsync.domain.federation import Mode, Writes
 from svsync.domain.quotas import Limit
 from svsync.testing.memory import FEATURES, MemoryDriver
 
@@ -55,6 +55,17 @@ async def test_where_calls_are_not_billed_nothing_is_said_of_cost(house: House) 
     ended = await house.run()
     assert "estimated_cost" not in ended.report.counts()
     assert (await status(house))["estimated_cost"] is None
+
+
+async def test_a_plan_tells_what_it_would_cost_with_the_pushes(billed: House) -> None:
+    await billed.run()
+    await billed.write("ext/a", {"k": "here"})
+    await billed.configure(writes=Writes.WRITE_THROUGH)
+    bills(billed, Terms(prices=replace(PRICES, calls={"list": 100.0, "write": 20_000.0})))
+    planned: Any = (await billed.run(dry=True)).to_json()
+    assert [p["action"] for p in planned["plan"]] == ["push"]
+    assert planned["counts"]["estimated_cost"]["amount"] == 0.01
+    assert planned["would_cost"] == {"amount": 2.01, "currency": "USD"}
 
 
 async def test_a_month_is_estimated_by_the_quiet_cycle_at_the_present_interval(

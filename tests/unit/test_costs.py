@@ -110,5 +110,5 @@ def test_costs_are_said_to_be_estimates() -> None:
         "about 0.0005 USD a cycle, 1.44 USD a month, beside 4.00 USD for keeping the secrets"
         " there (estimated by list prices)"
     )
-    assert of_run({"estimated_cost": {"amount": 0.5, "currency": "USD"}}) == "about 0.50 USD"
-    assert (of_run({}), of_month(None)) == (None, None)
+    assert of_run({"amount": 0.5, "currency": "USD"}) == "about 0.50 USD"
+    assert (of_run(None), of_month(None)) == (None, None)

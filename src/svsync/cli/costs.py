@@ -15,9 +15,8 @@ def money(amount: float, currency: str) -> str:
     return f"{amount:.2g} {currency}"
 
 
-def of_run(counts: Mapping[str, Any]) -> str | None:
+def of_run(cost: Mapping[str, Any] | None) -> str | None:
     """What the calls of one run cost; None: nobody bills them."""
-    cost = counts.get("estimated_cost")
     return None if cost is None else f"about {money(cost['amount'], cost['currency'])}"
 
 

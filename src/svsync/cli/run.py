@@ -321,7 +321,7 @@ def _show_effort(out: Output, run: Mapping[str, Any]) -> None:
     cycle = run.get("calls_per_cycle")
     facts = [
         ("calls", ", ".join(calls) or "none"),
-        ("cost", of_run(run["counts"])),
+        ("cost", of_run(run["counts"].get("estimated_cost"))),
         ("throttled", throttled or None),
         ("values read", _size(run["counts"].get("bytes", 0))),
         ("time", ", ".join(stages) or None),
@@ -331,7 +331,11 @@ def _show_effort(out: Output, run: Mapping[str, Any]) -> None:
         if cycle is not None:
             bill = of_month(run.get("estimated_cost")) or "no price of them is known"
             known = f"{cycle:,} calls, as the last run; {bill}"
-        facts += [("a cycle costs", known), ("interval", too_short(run))]
+        facts += [
+            ("it would cost", of_run(run.get("would_cost"))),
+            ("a cycle costs", known),
+            ("interval", too_short(run)),
+        ]
     out.line()
     out.facts(facts)
 

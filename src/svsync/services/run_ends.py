@@ -5,12 +5,14 @@ and the lease is given back with them. A run that lost its lease writes none of 
 whoever took over has ended it. A worker that is to end gives its run back instead.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from svsync.domain.cycles import QuietCycle
+from svsync.domain.decide import PushKind
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
@@ -65,7 +67,8 @@ class Ended:
     cause: SvsyncError | None
 
     def to_json(self) -> dict[str, object]:
-        """The run as the API gives it; a dry one with its plan."""
+        """The run as the API gives it; a dry one with its plan, and what following it would
+        cost: the calls that it made, and one for each push."""
         found = self.report.to_run_json(self.record)
         if self.record.kind is RunKind.DRY:
             found["plan"] = [
@@ -77,6 +80,14 @@ class Ended:
                 }
                 for p in self.plan
             ]
+            calls = Counter(self.report.api_calls())
+            calls.update(
+                "delete" if p.detail == PushKind.DELETE else "write"
+                for p in self.plan
+                if p.action == "push"
+            )
+            prices = self.report.prices
+            found["would_cost"] = None if prices is None else prices.of_calls_json(calls)
         return found
 
 
