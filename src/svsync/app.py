@@ -30,12 +30,14 @@ from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.domain.scaikey import Terms
 from svsync.domain.values import Credential
+from svsync.domain.wrapping import KEY_SIZE
 from svsync.network import NetworkPolicy
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import BackendDriver, Signals
 from svsync.registry import CredentialReader, Registry, anchors, key_services
+from svsync.services import root_keys
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.audit_months import AuditMonths
@@ -398,6 +400,7 @@ def make_doctor(
     async def open_root(db: Database) -> Sealing | None:
         roots = await keys.root_keys(db)
         if not roots:
+            await _try_key_services(settings, environ)
             return None
         known, second = settings, specs_of(settings)[-1].provider
         if second == "local" and not any(row["wrapped_2"] for row in roots):
@@ -424,6 +427,18 @@ def make_doctor(
         now=lambda: datetime.now(UTC),
         places=[anchor.place for anchor in anchors(settings, environ)],
     )
+
+
+async def _try_key_services(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Those that the first start will need, but for key files, which it makes.
+
+    Raises KeyServiceError, ConfigError.
+    """
+    if all(spec.provider == "local" for spec in specs_of(settings)):
+        return
+    services = key_services(settings, environ, stored=(), may_make=False)
+    for service in filter(None, (services.primary, services.secondary)):
+        await root_keys.wrapped(service, entropy.token_bytes(KEY_SIZE))
 
 
 def _key_services_of(roots: Sequence[Row]) -> frozenset[str]:

@@ -341,6 +341,16 @@ async def test_without_its_keys_the_api_says_so_and_is_not_ready(front: Front) -
 # --- doctor ---------------------------------------------------------------------------
 
 
+async def test_doctor_tries_the_key_service_before_the_first_start(
+    plain: Settings, vault_home: Home
+) -> None:
+    for access, says in ((vault_home.access, "there is none yet"), (vault_home.away, "is away")):
+        settings = replace(by(plain, vault_home), kms_access=access)
+        doctor = make_doctor(settings, environ=vault_home.environ)
+        [found] = [one async for one in doctor.examine() if one.check == "root key"]
+        assert says in found.says
+
+
 async def test_doctor_tells_of_each_key_service_and_changes_nothing(
     plain: Settings, house: House, vault_home: Home
 ) -> None:

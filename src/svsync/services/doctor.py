@@ -25,9 +25,9 @@ from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME
 from svsync.services.replica_findings import look_at_replica
+from svsync.services.root_keys import Word
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
-from svsync.services.root_keys import Word
 from svsync.services.sealing import Sealing
 from svsync.store import checkpoints, doctor, federation, overview, restore
 from svsync.store.database import Database, Row
@@ -172,7 +172,7 @@ class Doctor:
                 yield warning("root key", said)
         else:
             yield ok("root key", "it opens")
-        for one in sealing.standings:
+        for one in () if sealing is None else sealing.standings:
             if one.word is Word.UNUSED:
                 yield warning(
                     "key service",
