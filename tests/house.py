@@ -225,14 +225,18 @@ async def open_house(
     made: type[MemoryBackend] | None = None,
     environ: Mapping[str, str] | None = None,
     tracer: Tracer = UNTRACED,
+    drivers: Mapping[str, BackendDriver] | None = None,
 ) -> AsyncIterator[House]:
-    """A house on a database of the test's own; its backends are `made`, if that is given."""
+    """A house on a database of the test's own; its backends are `made`, if that is given.
+    `drivers` of other types are a test's own too."""
     there = MemoryStore()
     spec = spec or backend()
     settings = settings_for(database_url, state_dir, spec)
-    drivers: dict[str, BackendDriver] = {"memory": Odd(there, made or MemoryBackend)}
+    all_drivers = {"memory": Odd(there, made or MemoryBackend), **(drivers or {})}
     async with (
-        open_app(settings, environ=environ or {}, drivers=drivers, pool=4, tracer=tracer) as app,
+        open_app(
+            settings, environ=environ or {}, drivers=all_drivers, pool=4, tracer=tracer
+        ) as app,
         connected(admin_url) as admin,
     ):
         yield House(app, there, admin, spec)

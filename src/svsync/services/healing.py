@@ -195,15 +195,29 @@ class _Asking:
             if fingerprint == push.target:
                 return replace(self._landed(read), foreign=await self._between(read))
             if self._as_expected(read, fingerprint):
-                return self._again_or_withdrawn()
+                return await self._unseen(read)
         elif push.kind is PushKind.CREATE and self._as_expected(read):
-            return self._again_or_withdrawn()
+            return await self._unseen(read)
         if isinstance(read, RemoteValue) and push.push_id in read.made_by[1:]:
             return Made(push, PushState.LANDED, landed=Landed())
-        if await self._is_below(read):
-            number = (push.expected_order or 0) + 1
-            return Made(push, PushState.LANDED, landed=Landed(order=number))
-        return self._refused()
+        below = await self._below(read)
+        if below is None:
+            return self._refused()
+        number, foreign = below
+        return Made(push, PushState.LANDED, landed=Landed(order=number), foreign=foreign)
+
+    async def _unseen(self, read: RemoteValue | RemoteGone) -> Made | PushId:
+        """The newest version is told to be the one from before the push. Where answers may
+        lag behind, the one after it is asked for by its number, so that none is made twice."""
+        push, backend = self.push, self.sender.backend
+        before = read.order or 0
+        if backend.features.history and backend.features.consistency_window_s:
+            found = await backend.read_history(
+                push.remote_path, above=before, below=before + 2, limit=1
+            )
+            if any(self.sender.keys.fingerprint(v.payload) == push.target for v in found):
+                return Made(push, PushState.LANDED, landed=Landed(order=before + 1))
+        return self._again_or_withdrawn()
 
     def _as_expected(
         self, read: RemoteValue | RemoteGone, fingerprint: bytes | None = None
@@ -222,16 +236,21 @@ class _Asking:
             return ()
         return await between(backend, self.push, self.push.expected_order, read.order)
 
-    async def _is_below(self, read: RemoteValue | RemoteGone) -> bool:
-        """Is our value the version right after what was expected, with others on top?"""
+    async def _below(
+        self, read: RemoteValue | RemoteGone
+    ) -> tuple[int, tuple[HistoricVersion, ...]] | None:
+        """The number of our version where others wrote on top of it, and what they wrote
+        before it. On a condition it can only be the one right after what was expected."""
         push, backend = self.push, self.sender.backend
         before = push.expected_order or 0
         if not backend.features.history or read.order is None or read.order <= before:
-            return False
+            return None
         found = await backend.read_history(
             push.remote_path, above=before, below=read.order + 1, limit=read.order - before
         )
-        return any(
-            v.number == before + 1 and self.sender.keys.fingerprint(v.payload) == push.target
-            for v in found
-        )
+        for at, version in enumerate(found):
+            if backend.features.compare_and_set and version.number != before + 1:
+                break
+            if self.sender.keys.fingerprint(version.payload) == push.target:
+                return version.number, tuple(found[:at])
+        return None
