@@ -41,6 +41,10 @@ VERBS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("secret.write", ("secrets", "write", "ext/a", "k=2"), {"secret_path": "ext/a"}),
     ("secret.delete", ("secrets", "delete", "ext/a"), {"secret_path": "ext/a"}),
     ("secret.restore", ("secrets", "restore", "ext/a"), {"secret_path": "ext/a"}),
+    ("keys.status", ("keys", "status"), {}),
+    ("keys.rotate", ("keys", "rotate"), {"detail": {"root": False}}),
+    ("keys.rotate", ("keys", "rotate", "--root"), {"detail": {"root": True}}),
+    ("keys.rewrap", ("keys", "rewrap"), {}),
     ("token.revoke", ("tokens", "revoke", "svt_1_x"), {"detail": None}),
     ("groups.set", ("groups", "set", "sa:a", "ops"), {}),
     (

@@ -428,6 +428,8 @@ async def test_death_anywhere_leaves_what_the_next_one_completes(
         assert await texts(house) == said, at
         assert await keys_named(house) == {await active(house), await active(house, "webhook")}
         assert await rest(house) == before, at
+        await remove_emptied(house.app.db, TENANT, 0)
+        assert len(await house.rows("data_keys")) == 3, "the two that seal, and the fingerprint key"
         if not death.was_met:
             break
     else:
