@@ -288,6 +288,15 @@ ROLE = "arn:aws:iam::123456789012:role/svsync"
         ("gcp-secret-manager", GCP),
         ("gcp-secret-manager", {**GCP, "location": "europe-west3"}),
         ("gcp-secret-manager", {"project_id": "acme-prod", "credentials_path": "file:/run/gcp"}),
+        (
+            "gcp-secret-manager",
+            {
+                **GCP,
+                "kms_key_id": "projects/p/locations/{location}/keyRings/r/cryptoKeys/k",
+                "replica_locations": ["europe-west3", "us-east1"],
+                "labels": {"team": "x"},
+            },
+        ),
     ],
 )
 def test_each_type_takes_the_keys_that_the_guides_print(
@@ -540,6 +549,26 @@ def test_loopback_is_reached_also_by_http_where_the_operator_allows_it(url: str)
             {**GCP, "credentials_path": "a"},
             "is not used by workload_identity",
         ),
+        (
+            "gcp-secret-manager",
+            {**GCP, "location": "us-east1", "replica_locations": ["us-east1"]},
+            "config.replica_locations: is for global secrets",
+        ),
+        (
+            "gcp-secret-manager",
+            {
+                **GCP,
+                "replica_locations": ["us-east1", "us-west1"],
+                "kms_key_id": "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k",
+            },
+            "config.kms_key_id: is one key for several locations",
+        ),
+        (
+            "gcp-secret-manager",
+            {**GCP, "kms_key_id": "projects/p/locations/{location}/keyRings/r/cryptoKeys/k"},
+            "config.kms_key_id: holds {location}",
+        ),
+        ("gcp-secret-manager", {**GCP, "kms_key_id": "alias/k"}, "kms_key_id: must be a key"),
         (
             "gcp-secret-manager",
             {**GCP, "auth_method": "service_account"},
