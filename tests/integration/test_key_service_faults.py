@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from tests.gcp_kms import FakeKms
 from tests.key_services import PIN, Home, vault_home_at
 from tests.openbao import new_mount
 
+from svsync.config.model import KmsProvider
 from svsync.domain.errors import ConfigError, KeyServiceAwayError, KeyServiceError
 from svsync.embedded.openbao import OpenBaoServer, TlsFiles
+from svsync.kms import pkcs11
 
 KEY = bytes(range(100, 132))
 CONTEXT = {"svsync": "root"}
@@ -249,6 +252,39 @@ async def test_module_that_is_none_is_said(pkcs11_home: Home, state_dir: Path) -
     access = {**pkcs11_home.access, "module": "/nonexistent/module.so"}
     with pytest.raises(KeyServiceError, match=r"module /nonexistent/module\.so cannot be loaded"):
         await pkcs11_home.service(state_dir, kms_access=access).wrap(KEY, CONTEXT)
+
+
+async def test_call_that_hangs_in_the_module_is_away_and_holds_nobody_up(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    hangs = [True]
+
+    def use(*_: object) -> bytes:
+        if hangs[0]:
+            go.wait()
+        return KEY
+
+    monkeypatch.setattr(pkcs11, "_SECONDS", 0.05)
+    monkeypatch.setattr(pkcs11.Pkcs11KeyService, "_use", use)
+    home = Home(
+        KmsProvider.PKCS11,
+        "token=a%20b;object=c",
+        "",
+        "",
+        {"module": "/m.so", "credentials_path": "env:PIN"},
+        {},
+        {"PIN": PIN},
+    )
+    service = home.service(state_dir)
+    assert service.reference == "pkcs11:token=a b;object=c"
+    for _ in range(2):  # the second one waits for the first
+        with pytest.raises(KeyServiceAwayError, match="did not answer"):
+            await service.wrap(KEY, CONTEXT)
+    hangs[0] = False
+    go.set()
+    monkeypatch.setattr(pkcs11, "_SECONDS", 15.0)
+    assert (await service.wrap(KEY, CONTEXT)).endswith(KEY)
 
 
 # --- what is loaded -------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Does svsync start and go on with its key services, and not without them?"""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from svsync.config.model import KmsProvider, Settings
 from svsync.domain.errors import KeyServiceAwayError, KeyServiceError, NotFoundError
 from svsync.domain.ids import LocalPath
 from svsync.domain.values import Payload
+from svsync.kms.local import LocalKeyService
+from svsync.ports import KeyServices
 from svsync.services.key_grace import LOOK_S, SOON_S, KeyGrace
 from svsync.services.readiness import Readiness
 from svsync.services.root_keys import ROOT_CONTEXT, Word
+from svsync.services.sealing import Sealing
 from svsync.services.write_rows import Put
 
 PATH = LocalPath("ext/a")
@@ -222,6 +226,59 @@ async def test_new_key_file_is_made_only_where_another_key_may_open(
     settings = replace(plain, kms_key_id=new, kms_key_id_secondary=old)
     assert await start(settings, {}) == ([], [Word.WRAPPED, Word.OPENS])
     assert await start(replace(plain, kms_key_id=new), {}) == ([], [Word.OPENS])
+
+
+class Forgetful:
+    """Wraps, and does not open what it wrapped; `meanwhile` is done while it wraps."""
+
+    reference = "forgetful:1"
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._meanwhile = meanwhile
+
+    async def wrap(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        await self._meanwhile()
+        return b"forg" + plaintext[::-1]
+
+    async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        if not wrapped.startswith(b"forg"):
+            raise KeyServiceError("not made here")
+        return self._opens(wrapped)
+
+    def _opens(self, wrapped: bytes) -> bytes:
+        return bytes(32)
+
+
+class Good(Forgetful):
+    def _opens(self, wrapped: bytes) -> bytes:
+        return wrapped[4:][::-1]
+
+
+async def test_what_was_wrapped_is_opened_before_it_is_believed(
+    house: House, state_dir: Path
+) -> None:
+    async def nothing() -> None:
+        return None
+
+    before = dict(await house.row("root_keys"))
+    local = LocalKeyService.open(state_dir / "kms.key", create=False)
+    sealing = Sealing(house.app.db, KeyServices(Forgetful(nothing), local), os.urandom)
+    await sealing.open_root()
+    assert [one.word for one in sealing.standings] == [Word.SHUT, Word.OPENS]
+    assert "another key than it was given" in sealing.warnings[0]
+    assert dict(await house.row("root_keys")) == before
+
+
+async def test_process_that_was_slower_writes_nothing_over(house: House, state_dir: Path) -> None:
+    async def another() -> None:
+        await house.admin.execute("UPDATE root_keys SET wrapped_2 = 'other', kms_ref_2 = 'x'")
+
+    local = LocalKeyService.open(state_dir / "kms.key", create=False)
+    sealing = Sealing(house.app.db, KeyServices(Good(another), local), os.urandom)
+    await sealing.open_root()
+    assert [one.word for one in sealing.standings] == [Word.WRAPPED, Word.OPENS]
+    row = await house.row("root_keys")
+    assert (row["kms_ref"], row["kms_ref_2"]) == (local.reference, "x")
 
 
 async def test_two_names_of_one_key_are_no_two_keys(

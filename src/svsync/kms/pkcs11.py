@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote
 
 from svsync.config.key_services import KeyServiceSpec
 from svsync.domain.errors import ConfigError, KeyServiceAwayError, KeyServiceError
@@ -45,7 +46,8 @@ def open_service(
     """Nothing is contacted. Raises ConfigError where no PIN is named."""
     if credential is None:
         raise ConfigError("needs credentials_path, the token's PIN", where="kms_access")
-    token, label = (part.partition("=")[2] for part in spec.key.split(";"))
+    # As a PKCS #11 URI has them (RFC 7512): what is special there is percent-encoded.
+    token, label = (unquote(part.partition("=")[2]) for part in spec.key.split(";"))
     return Pkcs11KeyService(spec.access["module"], token, label, credential)
 
 
