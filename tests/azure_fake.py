@@ -26,6 +26,7 @@ from tests.azure_vault import Json, Refusal, Vault
 AUTHORITY: Final = "login.microsoftonline.com"
 RESOURCE: Final = "https://vault.azure.net"
 TENANT: Final = "72f988bf-86f1-41af-91ab-2d7cd011db47"
+OTHER_TENANT: Final = "00000000-1111-2222-3333-444444444444"
 CLIENT: Final = "11111111-2222-3333-4444-555555555555"
 SECRET: Final = "canary-of-a-client-secret"
 LASTS: Final = 3600
@@ -144,11 +145,14 @@ class Pin(AbstractResolver):
     def __init__(self, port: int) -> None:
         self.port = port
         self.asked: list[str] = []
+        self.unknown: set[str] = set()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         self.asked.append(host)
+        if host in self.unknown:
+            raise OSError(socket.EAI_NONAME, "Name or service not known")
         return [
             ResolveResult(
                 hostname=host, host="127.0.0.1", port=self.port, family=family, proto=0, flags=0
@@ -168,6 +172,7 @@ class AzureFake:
         seen: what vaults were asked, `METHOD /path`, calls without a token included.
         rules: what is answered otherwise, the first that matches such a line.
         machine_url: of the metadata service.
+        challenge: told in place of the right one.
     """
 
     pem: str
@@ -179,6 +184,7 @@ class AzureFake:
     tokens: list[str] = field(default_factory=list)
     bodies: list[Json] = field(default_factory=list)
     machine_url: str = ""
+    challenge: str = ""
 
     def vault(self, name: str, tenant: str = TENANT) -> Vault:
         return self.vaults.setdefault(name, Vault(name, tenant))
@@ -224,7 +230,7 @@ class AzureFake:
         if token not in self.entra.issued or _tenant_of(token) != vault.tenant:
             # [Authentication, requests and responses,
             # key-vault/general/authentication-requests-and-responses]
-            challenge = (
+            challenge = self.challenge or (
                 f'Bearer authorization="https://{AUTHORITY}/{vault.tenant}", resource="{RESOURCE}"'
             )
             return web.json_response(

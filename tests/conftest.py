@@ -17,7 +17,6 @@ pytest_plugins = [
     "tests.canary",
     "tests.house",
     "tests.aws_house",
-    "tests.azure_house",
     "tests.api",
     "tests.valkey",
     "tests.example",

@@ -109,8 +109,10 @@ class AzureCalls:
         except DeniedError as error:
             return Refused("denied", f"{needs}: {error.message}")
         except AzureRefusedError as error:
-            if error.reason in (NOT_FOUND, *IN_TRANSIT):
+            if error.reason == NOT_FOUND:
                 return Refused(REMOTE_CHANGED)
+            if error.reason in IN_TRANSIT:
+                return Refused(REMOTE_CHANGED, error.reason)
             return Refused("push_refused", error.reason or f"status {error.status}")
 
     async def wait_for(self, path: str, name: RemotePath) -> Answer | None:

@@ -15,7 +15,6 @@ from azure.identity.aio import (
     WorkloadIdentityCredential,
 )
 
-from svsync.clients.azure.refusals import WrongTenantError
 from svsync.clients.azure.settings import AzureSettings
 from svsync.clients.azure.transport import ONCE
 from svsync.domain.errors import ConfigError, LoginError
@@ -114,7 +113,7 @@ class Given:
 
     Attributes:
         directory: whose token it is; empty where the token does not tell.
-        vaults_directory: whose tokens the vault takes, once it has said so.
+        vaults_directory: whose tokens the vault takes, as it said when it was last asked.
     """
 
     def __init__(self, token: SecretValue, expires_on: int) -> None:
@@ -126,11 +125,13 @@ class Given:
     async def get_token(
         self, *scopes: str, claims: str | None = None, tenant_id: str | None = None, **_: Any
     ) -> AccessToken:
-        """Raises WrongTenantError where the vault takes tokens of another directory."""
         self.vaults_directory = (tenant_id or "").lower()
-        if self.directory and self.vaults_directory not in ("", self.directory):
-            raise WrongTenantError
         return AccessToken(self._token.reveal(), self._expires_on)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Does the vault take tokens of another directory?"""
+        return bool(self.directory) and self.vaults_directory not in ("", self.directory)
 
     async def close(self) -> None:
         """Nothing is open."""

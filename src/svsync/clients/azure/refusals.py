@@ -53,10 +53,6 @@ class TooLargeError(Exception):
     """An answer is larger than svsync reads."""
 
 
-class WrongTenantError(Exception):
-    """The vault belongs to another directory than the one that signed us in."""
-
-
 class AzureRefusedError(BackendError):
     """Key Vault understood the request and does not do it; nothing was done.
 

@@ -35,7 +35,6 @@ from svsync.clients.azure.credentials import (
 from svsync.clients.azure.refusals import (
     TokenRefusedError,
     TooLargeError,
-    WrongTenantError,
     no_answer,
     of_answer,
     of_challenge,
@@ -142,8 +141,11 @@ class AzureSession:
 
     @property
     def directory(self) -> str:
-        """The directory (tenant) that the vault belongs to; empty until it was called."""
-        return "" if self._login is None else self._login.given.vaults_directory
+        """The directory (tenant) that the vault belongs to, once it has answered a call: that
+        of the token which it took."""
+        if self._login is None:
+            return ""
+        return self._login.given.directory or self._login.given.vaults_directory
 
     async def sign_in(self) -> None:
         """Get a token unless that is done; LoginError where there is none."""
@@ -175,6 +177,8 @@ class AzureSession:
             try:
                 return await self._send(login, method, path, operation, shown, query, body)
             except TokenRefusedError as refused:
+                if login.given.is_foreign:
+                    raise self._wrong_tenant(login, operation, shown) from None
                 if not may_sign_in:
                     raise LoginError(
                         "Key Vault refuses the token right after a new login: check that the"
@@ -208,8 +212,6 @@ class AzureSession:
         try:
             async with asyncio.timeout(self.settings.timeout):
                 got = await login.client.send_request(request)
-        except WrongTenantError:
-            raise self._wrong_tenant(login, operation, shown) from None
         except (AzureError, TooLargeError, TimeoutError) as error:
             raise of_failure(error, operation, shown) from None
         except ValueError:
