@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.api import Front, front
 from tests.house import BACKEND, TENANT, House, Pause, failure, house
-from tests.waiting import ask, queued, scheduling
+from tests.waiting import ask, queued, scheduling, work_until
 
 from svsync.app import make_doctor
 from svsync.domain.ids import RunId
@@ -275,6 +275,19 @@ async def test_what_a_dead_worker_was_given_counts_as_called(house: House) -> No
     pause.let_go()
     await asyncio.gather(dying, return_exceptions=True)
     assert await counted(house) == before + 500
+
+
+async def test_a_run_that_was_given_back_counts_what_it_called_once(house: House) -> None:
+    for n in range(3):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    await budget(house, 10_000)
+    run = await ask(house)
+    await work_until(house, run, "kv/1")
+    assert (await house.row("runs"))["state"] == "queued"
+    assert await counted(house) == made(house) > 0
+    assert await work(house) == ["ok"]
+    assert await counted(house) == made(house)
+    assert (await house.row("runs"))["granted"] is None
 
 
 async def test_status_over_http_tells_of_it(front: Front) -> None:

@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from svsync import registry
 from svsync.cli.costs import money, of_month, of_run
 from svsync.domain import published
 from svsync.domain.costs import Prices, Terms
@@ -84,6 +85,20 @@ def test_half_of_each_quota_is_left_to_others(
         if name in classes and limit.per_second
     )  # fmt: skip
     assert quota * 0.25 <= taken <= quota * 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms"),
+    [
+        ("hashicorp-vault", Terms()),
+        ("aws-secrets-manager", published.AWS_SECRETS_MANAGER),
+        ("azure-key-vault", published.AZURE_KEY_VAULT),
+        ("gcp-secret-manager", published.GCP_SECRET_MANAGER),
+    ],
+)
+def test_each_type_goes_by_what_its_provider_publishes(kind: str, terms: Terms) -> None:
+    driver = registry._named(registry._BACKENDS[kind])
+    assert driver.features.terms == terms
 
 
 # --- in words -----------------------------------------------------------------------------
