@@ -1,5 +1,6 @@
 """Signing in to a Vault as a role: `kubernetes`, `aws` and `gcp`, and what a refusal says."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tests.house import TENANT
 from tests.openbao import Bao, guide_policy
+from tests.servers import Front
 from tests.vault_roles import (
     ACCOUNT,
     AwsLogin,
@@ -114,6 +116,30 @@ async def test_service_accounts_token_is_read_anew_at_each_login(
         await forget(session, bao)
         assert await value_of(session, bao) == {"k": "v"}
     assert pods.reviewed == [first, second]
+
+
+async def test_login_as_a_role_is_renewed_and_revoked_as_any_other(
+    bao: Bao, cluster: tuple[Cluster, str]
+) -> None:
+    pods, mount = cluster
+    asked: asyncio.Queue[float] = asyncio.Queue()
+    wake: asyncio.Queue[None] = asyncio.Queue()
+
+    async def sleep(seconds: float) -> None:
+        asked.put_nowait(seconds)
+        await wake.get()
+
+    async with Front(bao.url) as front:
+        settings = VaultSettings(front.url, "kubernetes", auth_mount=mount, role=ROLE)
+        async with VaultSession(
+            settings, source_of(pods.token()), LOOPBACK, clock=lambda: 0.0, sleep=sleep
+        ) as session:
+            await session.sign_in()
+            assert await asked.get() == pytest.approx(2400)
+            wake.put_nowait(None)
+            assert await asked.get() == pytest.approx(2400)
+    ends = [line.rpartition("/")[2] for line in front.seen]
+    assert ends == ["login", "renew-self", "revoke-self"]
 
 
 async def test_service_accounts_token_may_be_a_credential(
