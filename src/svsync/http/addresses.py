@@ -25,10 +25,13 @@ class Addresses:
     def of(self, request: web.Request) -> str:
         """The address, `unknown` where there is none (a unix socket)."""
         peer = request.transport and request.transport.get_extra_info("peername")
+        return self.told(peer, request.headers.getall("X-Forwarded-For", ()))
+
+    def told(self, peer: object, forwarded: Sequence[str]) -> str:
+        """The same of a connection's other end, and what stands in `X-Forwarded-For`."""
         if not isinstance(peer, tuple):
             return "unknown"
-        told = ",".join(request.headers.getall("X-Forwarded-For", ())) if self._trusted else ""
-        return self._told(str(peer[0]), told)
+        return self._told(str(peer[0]), ",".join(forwarded) if self._trusted else "")
 
     def _believed(self, peer: str, told: str) -> str:
         at = _parsed(peer)

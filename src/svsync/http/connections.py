@@ -5,6 +5,8 @@ stays idle. Bounded here: how slowly a request's head may come and how large it 
 slowly an answer may be taken, and the number of connections. What is no HTTP is answered in
 the form of all errors, and told in one line, like any request.
 
+Plain reads may be answered without the application: see `short_way`.
+
     idle ──first byte──▶ head ──whole──▶ body, handler, answer ──taken──▶ idle
      IDLE_S               HEAD_S          body.BODY_S    ANSWER_S
 
@@ -16,6 +18,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -24,6 +27,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
+from svsync.http.short_way import ShortWay
 from svsync.observe.logs import get_logger
 
 IDLE_S: Final = 75.0
@@ -68,9 +72,13 @@ _Refusal = tuple[int, str, str]
 class Connections:
     """Makes the connections of one listener, as `create_server` asks for them."""
 
-    def __init__(self, server: web.Server, ids: Callable[[str], str]) -> None:
+    def __init__(
+        self, server: web.Server, ids: Callable[[str], str], short_way: ShortWay | None = None
+    ) -> None:
+        """`short_way`: answers plain reads; None: all requests are the application's."""
         self._server = server
         self._ids = ids
+        self.short_way = short_way
         self._open: dict[_Connection, None] = {}  # the oldest first
 
     def __call__(self) -> "_Connection":
@@ -92,7 +100,10 @@ class Connections:
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_all", "_body", "_handler", "_head_bytes", "_head_timer", "_ids", "_taken_timer")
+    __slots__ = (
+        "_all", "_behind", "_body", "_ending", "_handler", "_head_bytes", "_head_timer", "_ids",
+        "_reading", "_taken_timer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -119,11 +130,14 @@ class _Connection(web.RequestHandler):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._taken_timer: asyncio.TimerHandle | None = None
+        self._reading: asyncio.Future[None] | None = None  # what goes the short way
+        self._behind = b""  # what came meanwhile
+        self._ending = False  # after that
 
     @property
     def is_idle(self) -> bool:
         """Nothing of a request has come since the last answer."""
-        return self._awaits_head and not self._head_bytes
+        return self._awaits_head and not self._head_bytes and self._reading is None
 
     @property
     def _awaits_head(self) -> bool:
@@ -143,6 +157,8 @@ class _Connection(web.RequestHandler):
         self._all.forget(self)
         self._end_head()
         self._cancel_taken()
+        if self._reading is not None:
+            self._reading.cancel()
         if self._current_request is None and self._body is not None:
             self._body.feed_eof()  # the rest of an answered request is not waited for
         self._body = None
@@ -157,7 +173,9 @@ class _Connection(web.RequestHandler):
 
     def close(self) -> None:
         """End after the request under way; nothing is read any more once that has come whole."""
-        if (request := self._current_request) is None:
+        if self._reading is not None:
+            self._ending = True
+        elif (request := self._current_request) is None:
             super().close()
         else:
             request.content.on_eof(super().close)
@@ -166,6 +184,12 @@ class _Connection(web.RequestHandler):
         """aiohttp drops what comes from here on, so the request under way is waited for first:
         the rest of its body may still be coming."""
         until = None if timeout is None else self._loop.time() + timeout
+        if self._reading is not None:
+            self._ending = True
+            await asyncio.wait(
+                {self._reading}, timeout=until and max(0.0, until - self._loop.time())
+            )
+            await asyncio.sleep(0)  # its answer is written, or it goes the long way
         if self._request_in_progress:
             self._handler_waiter = self._loop.create_future()
             try:
@@ -181,6 +205,36 @@ class _Connection(web.RequestHandler):
     # --- what comes -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._reading is not None:
+            self._behind += data
+            if len(self._behind) > MAX_HEAD and self.transport is not None:
+                self.transport.pause_reading()
+            return
+        short_way = self._all.short_way
+        if short_way is not None and self.is_idle and not (self._paused or self._messages):
+            answer = partial(self._answered, data)
+            self._reading = short_way.take(data, self.peername, answer)
+        if self._reading is None:
+            self._go_the_long_way(data)
+
+    def _answered(self, data: bytes, answer: bytes | None) -> None:
+        """The short way has come to its end: an answer, or none, and then it was none."""
+        self._reading = None
+        if self.transport is None:
+            return
+        if answer is None:
+            self._go_the_long_way(data)
+        else:
+            self.transport.write(answer)
+            self._next_keepalive_close_time = self._loop.time() + IDLE_S
+        if self._ending:
+            self.close()
+        behind, self._behind = self._behind, b""
+        if behind:
+            self.transport.resume_reading()
+            self.data_received(behind)
+
+    def _go_the_long_way(self, data: bytes) -> None:
         super().data_received(data)
         self._fail_unreadable_body()
         if not self._awaits_head:

@@ -88,6 +88,12 @@ class Limits:
             raise RateLimitedError(category, max(1, math.ceil((1 - bucket.left) / part)))
         bucket.left -= 1
 
+    def give_back(self, caller: Caller, method: str, path: str) -> None:
+        """A call that was let through is let through again, from its beginning."""
+        bucket = self._buckets.get((caller.tenant, caller.identity.id, category_of(method, path)))
+        if bucket is not None:
+            bucket.left += 1
+
 
 def category_of(method: str, path: str) -> Category:
     """Of a route below `/v1/`."""

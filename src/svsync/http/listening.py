@@ -16,6 +16,7 @@ from svsync.app import new_id
 from svsync.config.model import Settings
 from svsync.domain.errors import ConfigError, SetupError
 from svsync.http.connections import HEAD_S, Connections
+from svsync.http.server import SHORT_WAY
 from svsync.observe.logs import get_logger
 
 _BACKLOG: Final = 128
@@ -70,7 +71,7 @@ async def listening(
     await runner.setup()
     try:
         assert runner.server is not None
-        made = Connections(runner.server, new_id)
+        made = Connections(runner.server, new_id, app.get(SHORT_WAY))
         server = await _listen(made, settings, context, shared=shared)
         try:
             listener.host, listener.port = server.sockets[0].getsockname()[:2]

@@ -6,7 +6,6 @@ where they are read, for all routes alike.
 """
 
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ from svsync.http.idempotency import IDEMPOTENCY
 from svsync.http.identity import (
     ADDRESS,
     AUTHORIZING,
-    CALLER,
     REQUEST_ID,
     Failures,
     Handler,
@@ -45,8 +43,10 @@ from svsync.http.identity import (
 from svsync.http.limits import Limits, RateLimitedError
 from svsync.http.not_served import not_served
 from svsync.http.policies import PolicyRoutes
+from svsync.http.request_log import ERROR_CODE, RequestLog
 from svsync.http.secret_writes import SecretWriteRoutes
 from svsync.http.secrets import SecretRoutes
+from svsync.http.short_way import GIVEN_ID, ShortWay
 from svsync.http.tracing import traced
 from svsync.http.webhooks import WebhookRoutes
 from svsync.observe.logs import get_logger, log_context
@@ -77,8 +77,8 @@ from svsync.services.webhooks import Webhooks
 
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
 
-_ERROR_CODE: Final = web.RequestKey("error_code", str)
-_GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+SHORT_WAY: Final = web.AppKey("short_way", ShortWay)
+"""There unless requests are traced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +128,30 @@ def make_server(
         limits: how often one identity may call; None: as often as it likes.
         meter: is told of reads.
     """
+    limits = limits or Limits(clock=clock)
+    addresses, log = Addresses(trusted_proxies), RequestLog(clock)
     app = web.Application(
         client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
         middlewares=[
             *([] if tracer is UNTRACED else [traced(tracer)]),
-            _noted(Addresses(trusted_proxies), ids, clock),
+            _noted(addresses, ids, clock, log),
             _answering_errors(),
             identify(
                 api.authority,
                 api.feed_secrets,
                 Failures(clock),
                 api.strangers,
-                limits or Limits(clock=clock),
+                limits,
             ),
         ],
     )
     app[AUTHORIZING] = api.authorizing
     app[IDEMPOTENCY] = api.idempotency
+    if tracer is UNTRACED:
+        app[SHORT_WAY] = ShortWay(
+            api.reading, api.authority, limits, addresses,
+            ids=ids, meter=meter, tell=log.told, clock=clock,
+        )  # fmt: skip
     app.add_routes(probes.routes(api.readiness))
     app.add_routes(openapi.routes())
     app.add_routes(
@@ -169,29 +176,25 @@ def make_server(
 
 
 def _noted(
-    addresses: Addresses, ids: Callable[[str], str], clock: Callable[[], float]
+    addresses: Addresses,
+    ids: Callable[[str], str],
+    clock: Callable[[], float],
+    log: RequestLog,
 ) -> Middleware:
-    sampled = _Sampled(clock)
-
     @web.middleware
     async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = clock()
         given = request.headers.get("X-Request-Id", "")
-        request_id = given if _GIVEN_ID.fullmatch(given) else ids("req")
+        request_id = given if GIVEN_ID.fullmatch(given) else ids("req")
         request[REQUEST_ID] = request_id
         request[ADDRESS] = addresses.of(request)
         if asked_often(request):
             answer = _marked(await handler(request), request_id)
-            if answer.status != 200:
-                with log_context(request_id=request_id):
-                    _log(request, answer.status, clock() - began)
-            elif (many := sampled.due()) is not None:
-                with log_context(request_id=request_id):
-                    _log(request, answer.status, clock() - began, many)
+            log.often(request, answer.status, clock() - began, request_id)
             return answer
         with log_context(request_id=request_id):
             answer = _marked(await handler(request), request_id)
-            _log(request, answer.status, clock() - began)
+            log.one(request, answer.status, clock() - began)
         return answer
 
     return noted
@@ -206,49 +209,6 @@ def _marked(answer: web.StreamResponse, request_id: str) -> web.StreamResponse:
 
 
 _HEADERS_NOT_KEPT: Final = {**HEADERS, **NOT_KEPT}
-
-
-@dataclass(slots=True)
-class _Sampled:
-    """Of what is answered well, thousands of times a second, one line a second tells; the
-    audit log tells of each."""
-
-    clock: Callable[[], float]
-    _many: int = 0
-    _next: float = -math.inf
-
-    def due(self) -> int | None:
-        """How many there were since the last line, this one included; None: no line now."""
-        self._many += 1
-        now = self.clock()
-        if now < self._next:
-            return None
-        many, self._many, self._next = self._many, 0, now + 1
-        return many
-
-
-def _log(request: web.Request, status: int, seconds: float, count: int | None = None) -> None:
-    """One line, without the query, and of a path that is no route nothing but that: anything
-    may stand there. `count`: of so many requests since the last such line."""
-    resource = request.match_info.route.resource
-    caller = request.get(CALLER)
-    get_logger().info(
-        "request",
-        method=request.method if request.method in _METHODS else "other",
-        route=None if resource is None else resource.canonical,
-        path=None if resource is None else request.path,
-        status=status,
-        error_code=request.get(_ERROR_CODE),
-        duration_ms=round(seconds * 1000, 1),
-        address=request[ADDRESS],
-        tenant=caller and caller.slug,
-        identity_id=caller and caller.identity.id,
-        token_id=caller and caller.token_id,
-        **({} if count is None else {"count": count}),
-    )
-
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 # --- errors as answers ------------------------------------------------------------
@@ -413,6 +373,6 @@ def _error(
     push: str = "",
     conflict: Mapping[str, object] | None = None,
 ) -> web.Response:
-    request[_ERROR_CODE] = code
+    request[ERROR_CODE] = code
     told = error_of(code, message, request[REQUEST_ID], field, push, conflict)
     return web.json_response(told, status=status)

@@ -18,7 +18,7 @@ from svsync.domain.access import Call, ForbiddenError, Scope
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import PairStatus
 from svsync.domain.envelope import Purpose
-from svsync.domain.errors import NotFoundError, StoreUnavailableError
+from svsync.domain.errors import NotFoundError, StoreUnavailableError, SvsyncError
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.policies import Permission, Permissions
@@ -92,6 +92,40 @@ class _Read(Access):
         )
 
 
+class Glance(_Read):
+    """A read of a current value that takes nothing but what is at hand.
+
+    Attributes:
+        secret: the answer, once `done` is; None: it was not looked at closely enough to say
+            anything of it, and nothing was recorded: it is to be read as any other.
+    """
+
+    __slots__ = ("_opened", "secret")
+
+    def __init__(
+        self,
+        call: Call,
+        permissions: Permissions,
+        path: LocalPath,
+        known: tuple[bytes, int] | None,
+        allowed: Callable[[Permissions, str], bool],
+        opened: Callable[[Row], Secret | None],
+    ) -> None:
+        super().__init__(call, permissions, path, None, known, allowed, fresh=False)
+        self._opened = opened
+        self.secret: Secret | None = None
+
+    def settle(self, row: Row) -> Entry | None:
+        try:
+            entry = super().settle(row)
+            if self.row is None or entry is None:  # refused, stale, or not here
+                return None
+            self.secret = self._opened(row)
+        except SvsyncError:
+            return None
+        return None if self.secret is None else entry
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """`rev` is that of the secret when `said` was made of it."""
@@ -163,6 +197,40 @@ class Reading:
             # A backend was changed in between: what is here may have come to be seen by that.
         raise StoreUnavailableError("backends are being changed all the time: try again")
 
+    def glance(self, call: Call, rights: Rights, path: LocalPath) -> Glance:
+        """Begin to read a current value by what is at hand; see `Glance`. The rights may be
+        remembered ones.
+
+        Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
+        """
+        kept = self._kept.get((call.tenant, path))
+        known = None if kept is None else (kept.sealed.nonce, kept.rev)
+
+        def opened(row: Row) -> Secret | None:
+            return self._at_hand(call.tenant, path, row, kept)
+
+        asked = Glance(call, rights.permissions, path, known, self._may, opened)
+        self._recorder.take_in(asked)
+        return asked
+
+    def _at_hand(
+        self, tenant: TenantId, path: LocalPath, row: Row, kept: _Kept | None
+    ) -> Secret | None:
+        """As `_here` answers; None where that would have to wait for something."""
+        check_readable(row, path, None)
+        mode = None
+        if row["backend_id"] is not None:
+            mode_of = self._modes.get((tenant, row["backend_id"], row["rev"]))
+            if mode_of is None:
+                return None
+            mode = mode_of(row["rule_ord"])
+        keys = self._sealing.at_hand(tenant)
+        if keys is None:
+            return None
+        kept = self._kept_of(tenant, path, None, row, kept)
+        data = keys.open_at_hand(kept.secret, path, row["version"], kept.sealed)
+        return None if data is None else _answer(path, data, kept, row, mode)
+
     async def _look(
         self, call: Call, rights: Rights, path: LocalPath, version: int | None, fresh: bool
     ) -> tuple[_Read, _Kept | None]:
@@ -189,28 +257,28 @@ class Reading:
     ) -> Secret:
         """What is stored here, opened and answered."""
         check_readable(row, path, version)
-        number: int = row["version"]
+        kept = self._kept_of(tenant, path, version, row, kept)
+        keys = await self._sealing.for_tenant(tenant)
+        data = await keys.open(Purpose.VALUE, kept.secret, path, row["version"], kept.sealed)
+        mode = None if row["backend_id"] is None else await self._mode(tenant, row)
+        return _answer(path, data, kept, row, mode)
+
+    def _kept_of(
+        self, tenant: TenantId, path: LocalPath, version: int | None, row: Row, kept: _Kept | None
+    ) -> _Kept:
+        """What is kept of a version, or was looked up."""
         if row["nonce"] is not None or kept is None:
             kept = _Kept(
                 SecretId(row["secret_id"]),
                 row["row_rev"],
                 Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"]),
-                described(row["secret_type"], number, row["created_at"], metadata_of(row)),
+                described(row["secret_type"], row["version"], row["created_at"], metadata_of(row)),
             )
             if version is None:
                 self._keep(tenant, path, kept)
         elif (tenant, path) in self._kept:  # others may have driven it out meanwhile
             self._kept.move_to_end((tenant, path))
-        keys = await self._sealing.for_tenant(tenant)
-        data = await keys.open(Purpose.VALUE, kept.secret, path, number, kept.sealed)
-        return secret_of(
-            path,
-            data,
-            kept.said,
-            version=number,
-            federated=await self._federated(tenant, row),
-            in_conflict=row["pair_status"] == PairStatus.CONFLICT,
-        )
+        return kept
 
     def _keep(self, tenant: TenantId, path: str, kept: _Kept) -> None:
         size = kept.size
@@ -223,15 +291,13 @@ class Reading:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= oldest.size
 
-    async def _federated(self, tenant: TenantId, row: Row) -> Federated | None:
-        backend = row["backend_id"]
-        if backend is None:
-            return None
-        key = (tenant, backend, row["rev"])
+    async def _mode(self, tenant: TenantId, row: Row) -> str:
+        """The mode of the rule that a path falls under."""
+        key = (tenant, row["backend_id"], row["rev"])
         mode_of = self._modes.get(key)
         if mode_of is None:
-            mode_of = self._modes[key] = await self._mode_of(tenant, backend)
-        return Federated(backend, mode_of(row["rule_ord"]), row["synced_at"], row["pair_status"])
+            mode_of = self._modes[key] = await self._mode_of(tenant, row["backend_id"])
+        return mode_of(row["rule_ord"])
 
     async def _mode_of(self, tenant: TenantId, backend: str) -> Callable[[int | None], str]:
         """The mode of each rule of a backend, by its number; until a run has mapped a path
@@ -248,6 +314,21 @@ class Reading:
         if len(self._modes) > 10_000:
             self._modes.clear()
         return lambda rule: modes.get(rule, modes[None])
+
+
+def _answer(path: LocalPath, data: bytes, kept: _Kept, row: Row, mode: str | None) -> Secret:
+    """`mode`: of the path's rule, None where no backend has it."""
+    federated = None
+    if mode is not None:
+        federated = Federated(row["backend_id"], mode, row["synced_at"], row["pair_status"])
+    return secret_of(
+        path,
+        data,
+        kept.said,
+        version=row["version"],
+        federated=federated,
+        in_conflict=row["pair_status"] == PairStatus.CONFLICT,
+    )
 
 
 def check_readable(row: Row, path: str, version: int | None) -> None:

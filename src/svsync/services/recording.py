@@ -230,6 +230,13 @@ class Recorder:
     async def submit(self, access: Access) -> None:
         """Until the access was decided on, and that is recorded. Raises: as `record`, and what
         its `settle` raised."""
+        await self.take_in(access)
+
+    def take_in(self, access: Access) -> "asyncio.Future[None]":
+        """The same for whoever does not wait here: `access.done`, which ends as `submit` does.
+
+        Raises AuditUnavailableError, OverloadedError: it is not taken in.
+        """
         if self._closed:  # nobody would ever take it
             raise _stopping()
         if self._many >= ROOM:
@@ -238,7 +245,7 @@ class Recorder:
         self._waiting.setdefault(access.tenant, deque()).append(access)
         self._many += 1
         self._filled.set()
-        await access.done
+        return access.done
 
     async def wait_for_rows(self, seconds: float) -> bool:
         """True once so many rows were committed that a checkpoint is due, False after so many

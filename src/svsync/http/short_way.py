@@ -1,0 +1,201 @@
+"""The short way of a plain read: `GET /v1/secrets/{path}`, asked thousands of times a second.
+
+A request that came whole, in one piece, and is exactly of the form below is answered here,
+where its caller is remembered and what it asks for is at hand. Any other, and any that would
+be answered with anything but 200, goes the long way through the application, from its first
+byte, as if nothing had been: so each rule has one place, an error is made there alone, and
+no request is understood here that would be understood otherwise there.
+
+    GET /v1/secrets/PATH HTTP/1.1     a local path, nothing encoded, no query
+    Host, Authorization: once each    and of the rest `_HEADERS`, each once at most
+
+What is decided and recorded is decided and recorded by the same code: see `Reading.glance`.
+"""
+
+import re
+import time
+from asyncio import Future
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Final, Protocol
+
+from aiohttp.helpers import rfc822_formatted_time
+
+from svsync.domain.access import Call
+from svsync.domain.errors import SvsyncError
+from svsync.domain.ids import LocalPath
+from svsync.domain.paths import IllegalPath, parse_local
+from svsync.http.addresses import Addresses
+from svsync.http.answers import HEADERS, NOT_KEPT
+from svsync.http.limits import Limits
+from svsync.observe.meter import Meter
+from svsync.services.answers import Secret
+from svsync.services.authority import Authority
+from svsync.services.reading import Glance, Reading
+
+LONGEST: Final = 4096
+"""Bytes of a request that goes the short way."""
+GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""An id that a request may bring itself."""
+ROUTE: Final = "/v1/secrets/{path}"
+
+_BEGIN: Final = b"GET /v1/secrets/"
+_END: Final = b"\r\n\r\n"
+_LINE_END: Final = b" HTTP/1.1\r\n"
+_HEADER: Final = re.compile(r"([A-Za-z-]+): ([!-~]+(?: [!-~]+)*)")
+_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "connection",
+        "host",
+        "user-agent",
+        "x-forwarded-for",
+        "x-request-id",
+    }
+)
+_ALWAYS: Final = "".join(f"{name}: {value}\r\n" for name, value in {**HEADERS, **NOT_KEPT}.items())
+
+
+class Teller(Protocol):
+    """Tells of a request in the log, or counts it until it does."""
+
+    def __call__(self, call: Call, path: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A plain read, as it came."""
+
+    path: LocalPath
+    token: str
+    request_id: str | None
+    forwarded: tuple[str, ...]
+
+
+class ShortWay:
+    """Answers plain reads at the connections of one listener."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        authority: Authority,
+        limits: Limits,
+        addresses: Addresses,
+        *,
+        ids: Callable[[str], str],
+        meter: Meter,
+        tell: Teller,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Arguments as of `make_server`."""
+        self._reading = reading
+        self._authority = authority
+        self._limits = limits
+        self._addresses = addresses
+        self._ids = ids
+        self._meter = meter
+        self._tell = tell
+        self._clock = clock
+
+    def take(
+        self, data: bytes, peer: object, answer: Callable[[bytes | None], None]
+    ) -> "Future[None] | None":
+        """Begin to answer a request; None: it is for the long way.
+
+        `answer` is called once, later: with the bytes of the answer, or with None where it is
+        for the long way after all. Who is gone cancels the future.
+        """
+        asked = plain(data)
+        if asked is None:
+            return None
+        rights = self._authority.recall(asked.token)
+        if rights is None:
+            return None
+        began, caller = self._clock(), rights.caller
+        call = Call(
+            caller,
+            asked.request_id or self._ids("req"),
+            self._addresses.told(peer, asked.forwarded),
+        )
+        try:
+            self._limits.take(caller, "GET", ROUTE)
+        except SvsyncError:
+            return None
+        try:
+            glance = self._reading.glance(call, rights, asked.path)
+        except SvsyncError:
+            self._limits.give_back(caller, "GET", ROUTE)
+            return None
+        glance.done.add_done_callback(partial(self._done, glance, call, began, answer))
+        return glance.done
+
+    def _done(
+        self,
+        glance: Glance,
+        call: Call,
+        began: float,
+        answer: Callable[[bytes | None], None],
+        done: "Future[None]",
+    ) -> None:
+        failed = done.cancelled() or done.exception() is not None
+        if failed or glance.secret is None:
+            self._limits.give_back(call.caller, "GET", ROUTE)
+            answer(None)
+            return
+        seconds = self._clock() - began
+        self._meter.read_served(call.caller.slug, "local", "ok", seconds)
+        self._tell(call, glance.path, seconds)
+        answer(_answer(glance.secret, call.request_id))
+
+
+def _answer(found: Secret, request_id: str) -> bytes:
+    body = found.body
+    conflict = "X-SVSync-Conflict: true\r\n" if found.in_conflict else ""
+    head = (
+        f'HTTP/1.1 200 OK\r\nETag: "v{found.version}"\r\n{conflict}'
+        f"Content-Type: application/json\r\n{_ALWAYS}X-Request-Id: {request_id}\r\n"
+        f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
+    )
+    return head.encode("ascii") + body
+
+
+def plain(data: bytes) -> Plain | None:
+    """The request, where it is a plain read and nothing else."""
+    if len(data) > LONGEST or not data.startswith(_BEGIN) or data.find(_END) != len(data) - 4:
+        return None
+    end = data.find(_LINE_END)
+    path = _path(data[len(_BEGIN) : end]) if end > 0 else None
+    if path is None:
+        return None
+    given: dict[str, str] = {}
+    for line in data[end + len(_LINE_END) : -len(_END)].decode("latin-1").split("\r\n"):
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            return None
+        name = header[1].lower()
+        if name not in _HEADERS or name in given:
+            return None
+        given[name] = header[2]
+    scheme, _, token = given.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or "host" not in given:
+        return None
+    if given.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    request_id = given.get("x-request-id")
+    if request_id is not None and not GIVEN_ID.fullmatch(request_id):
+        request_id = None
+    forwarded = given.get("x-forwarded-for")
+    return Plain(path, token, request_id, () if forwarded is None else (forwarded,))
+
+
+@lru_cache(maxsize=16_384)
+def _path(raw: bytes) -> LocalPath | None:
+    """A local path as it stands in a request's line; None: what is none, or is encoded."""
+    try:
+        return parse_local(raw.decode("ascii"))
+    except (IllegalPath, UnicodeDecodeError):
+        return None

@@ -1,0 +1,335 @@
+"""Plain reads that are answered without the application around them: the same answers, the same
+decisions, the same rows in the log; and what is not exactly such a read goes the long way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import pytest
+from tests.api import Front, front, open_front
+from tests.house import House, house
+from tests.integration.test_reading import allow, logs
+from tests.rawhttp import RawAnswer, answers_of, request_of
+from tests.waiting import somebody_waits_for_a_lock, until
+
+from svsync.domain.access import Scope
+from svsync.domain.limits import ApiRates
+from svsync.http.short_way import LONGEST, plain
+from svsync.services.reading import Glance
+
+__all__ = ["front", "house"]
+
+A: Final = b"/v1/secrets/app/a"
+_PATIENCE_S: Final = 20
+
+
+@dataclass
+class Line:
+    """One connection. Its first request has gone the long way, as on any connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, sent: bytes) -> RawAnswer:
+        self.writer.write(sent)
+        return await self.next()
+
+    async def next(self) -> RawAnswer:
+        async with asyncio.timeout(_PATIENCE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            body = await self.reader.readexactly(size)
+        [answer] = answers_of(head + body)
+        return answer
+
+
+async def connected(front: Front) -> Line:
+    """With a first read behind it, after which all that a read takes is at hand."""
+    await front.house.write("app/first", {"k": "1"})
+    found = Line(*await asyncio.open_connection("127.0.0.1", front.listener.port))
+    first = await found.ask(request_of(front, "GET", b"/v1/secrets/app/first"))
+    assert first.status == 200
+    return found
+
+
+@asynccontextmanager
+async def slow_log(house: House) -> AsyncIterator[None]:
+    """Nothing is recorded until the block ends."""
+    async with house.admin.transaction():
+        await house.admin.execute("LOCK TABLE audit IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@asynccontextmanager
+async def line(front: Front) -> AsyncIterator[Line]:
+    found = await connected(front)
+    try:
+        yield found
+    finally:
+        found.writer.close()
+
+
+@dataclass
+class Glances:
+    """Those that were begun, as the way that a request took shows by nothing else."""
+
+    begun: list[Glance] = field(default_factory=list)
+
+    @property
+    def answered(self) -> int:
+        return sum(glance.secret is not None for glance in self.begun)
+
+
+@pytest.fixture
+def glances(front: Front, monkeypatch: pytest.MonkeyPatch) -> Glances:
+    made, reading = Glances(), front.house.app.reading
+    glance = reading.glance
+
+    def begin(*args: Any) -> Glance:
+        made.begun.append(glance(*args))
+        return made.begun[-1]
+
+    monkeypatch.setattr(reading, "glance", begin)
+    return made
+
+
+async def test_both_ways_give_the_same_answer(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        long = await one.ask(request_of(front, "GET", A, b"Accept-Charset: utf-8"))
+        assert not glances.begun
+        short = await one.ask(request_of(front, "GET", A))
+    assert glances.answered == 1
+    passing = {"x-request-id", "date"}
+    assert {k: v for k, v in long.headers.items() if k not in passing} == {
+        k: v for k, v in short.headers.items() if k not in passing
+    }
+    assert (long.status, long.body) == (short.status, short.body)
+    assert short.headers.keys() == long.headers.keys()
+
+
+async def test_each_has_one_row_with_its_own_id_and_address(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        first = await one.ask(request_of(front, "GET", A))
+        given = await one.ask(request_of(front, "GET", A, b"X-Request-Id: mine-1"))
+        drawn = await one.ask(request_of(front, "GET", A))
+    assert glances.answered == 3
+    rows = [row for row in await logs(front) if row["secret_path"] == "app/a"]
+    assert sorted(row["request_id"] for row in rows) == sorted([first.id, "mine-1", drawn.id])
+    assert given.id == "mine-1"
+    assert {(row["decision"], row["version"], row["source_ip"]) for row in rows} == {
+        ("allow", 1, "127.0.0.1")
+    }
+
+
+async def test_a_new_version_is_the_next_answer(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        for n in range(1, 5):
+            answer = await one.ask(request_of(front, "GET", A))
+            assert answer.json()["data"] == {"k": str(n)}
+            assert answer.headers["etag"] == f'"v{n}"'
+            await front.house.write("app/a", {"k": str(n + 1)})
+    assert glances.answered == 4
+
+
+async def test_what_is_not_there_is_one_404_with_one_row(front: Front, glances: Glances) -> None:
+    async with line(front) as one:
+        answer = await one.ask(request_of(front, "GET", b"/v1/secrets/app/none"))
+    assert (answer.status, answer.code) == (404, "secret_not_found")
+    assert (len(glances.begun), glances.answered) == (1, 0)
+    [row] = [row for row in await logs(front) if row["secret_path"] == "app/none"]
+    assert (row["action"], row["version"]) == ("secret.read", None)
+
+
+async def test_what_may_not_be_read_is_refused_with_one_row(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    await allow(front, "other/**", "read")
+    client = front.client.with_token(await front.token(Scope.SECRETS_READ))
+    for _ in range(2):  # the second is of somebody who is known
+        assert (await client.get("/v1/secrets/app/a")).told == (404, "secret_not_found")
+    assert (len(glances.begun), glances.answered) == (1, 0)
+    rows = [row for row in await logs(front) if row["action"] == "secret.read"]
+    assert [row["decision"] for row in rows] == ["deny", "deny"]
+
+
+async def test_rights_that_were_taken_away_hold_for_the_next_read(
+    front: Front, glances: Glances
+) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    await allow(front, "app/**", "read")
+    client = front.client.with_token(await front.token(Scope.SECRETS_READ))
+    for _ in range(2):
+        assert (await client.get("/v1/secrets/app/a")).status == 200
+    assert glances.answered == 1
+    async with front.house.admin.transaction():
+        await front.house.admin.execute("DELETE FROM bindings")
+        await front.house.admin.execute("UPDATE tenants SET auth_epoch = auth_epoch + 1")
+    assert (await client.get("/v1/secrets/app/a")).status == 404
+    assert (len(glances.begun), glances.answered) == (2, 1)
+
+
+async def test_what_is_not_recorded_is_not_answered(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        await one.ask(request_of(front, "GET", A))
+        await front.house.admin.execute("ALTER TABLE audit RENAME TO audit_away")
+        try:
+            answer = await one.ask(request_of(front, "GET", A))
+        finally:
+            await front.house.admin.execute("ALTER TABLE audit_away RENAME TO audit")
+    assert (answer.status, answer.code) == (503, "audit_unavailable")
+    assert len(glances.begun) == 2
+
+
+async def test_requests_sent_behind_are_answered_in_their_order(
+    front: Front, glances: Glances
+) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    sent = [request_of(front, "GET", A, b"X-Request-Id: id-%d" % n) for n in range(6)]
+    async with line(front) as one:
+        async with slow_log(front.house):
+            one.writer.write(sent[0])
+            await until(partial(somebody_waits_for_a_lock, front.house))
+            half = len(sent[4]) // 2
+            one.writer.write(b"".join(sent[1:4]) + sent[4][:half])
+            await one.writer.drain()
+        answers = [await one.next() for _ in range(4)]
+        one.writer.write(sent[4][half:])
+        answers.append(await one.next())
+        answers.append(await one.ask(sent[5]))
+    assert [answer.id for answer in answers] == [f"id-{n}" for n in range(6)]
+    assert {answer.status for answer in answers} == {200}
+    assert glances.answered == 2  # those that came alone
+
+
+async def test_who_stops_answers_what_is_under_way(house: House) -> None:
+    """The listener ends while the log is slow: the answer comes, and then the end."""
+    await house.write("app/a", {"k": "1"})
+
+    async def end_of(one: Line, log: AsyncExitStack) -> RawAnswer:
+        await asyncio.sleep(0.05)  # in which the listener begins to end
+        await log.aclose()
+        answer = await one.next()
+        assert await one.reader.read() == b""
+        one.writer.close()
+        return answer
+
+    async with AsyncExitStack() as log:
+        async with open_front(house) as front:
+            one = await connected(front)
+            await log.enter_async_context(slow_log(house))
+            one.writer.write(request_of(front, "GET", A))
+            await until(partial(somebody_waits_for_a_lock, house))
+            seen = asyncio.create_task(end_of(one, log))
+        assert (await seen).status == 200
+
+
+async def test_who_is_gone_keeps_nobody(front: Front, glances: Glances) -> None:
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        one.writer.write(request_of(front, "GET", A))
+        one.writer.transport.abort()
+    async with line(front) as other:
+        assert (await other.ask(request_of(front, "GET", A))).status == 200
+
+
+async def test_each_read_counts_once_against_the_rate(house: House) -> None:
+    rates = ApiRates(secrets_read=1.0)
+    async with open_front(house, rates=rates) as front:
+        await front.house.write("app/a", {"k": "1"})
+        async with line(front) as one:
+            found = [
+                (await one.ask(request_of(front, "GET", path))).status
+                for path in [A, b"/v1/secrets/app/none"] * 30
+            ]
+    burst = found.index(429)
+    assert set(found[burst:]) == {429}
+    assert burst == sum(status != 429 for status in found)
+    assert found[:burst] == ([200, 404] * 30)[:burst]
+
+
+PLAIN: Final = b"GET /v1/secrets/app/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n"
+
+
+def swapped(old: bytes, new: bytes) -> bytes:
+    assert old in PLAIN
+    return PLAIN.replace(old, new)
+
+
+def test_a_plain_read_is_one() -> None:
+    found = plain(swapped(b"Host: x", b"hOST: x\r\nX-Forwarded-For: 1.2.3.4, 5.6.7.8"))
+    assert found is not None
+    assert (found.path, found.token, found.request_id) == ("app/a", "t", None)
+    assert found.forwarded == ("1.2.3.4, 5.6.7.8",)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        swapped(b"GET", b"HEAD"),
+        swapped(b"GET", b"get"),
+        swapped(b"GET ", b"GET  "),
+        swapped(b"HTTP/1.1", b"HTTP/1.0"),
+        swapped(b"HTTP/1.1", b"HTTP/1.1 "),
+        swapped(b"app/a", b"app/a?version=1"),
+        swapped(b"app/a", b"app/a#x"),
+        swapped(b"app/a", b"app%2Fa"),
+        swapped(b"app/a", b"app//a"),
+        swapped(b"app/a", b"app/../a"),
+        swapped(b"app/a", b"app/a/"),
+        swapped(b"app/a", b""),
+        swapped(b"app/a", "app/ä".encode()),
+        swapped(b"app/a", b"app/a HTTP/1.1\r\nX: y"),
+        swapped(b"app/a", b"a" * 513),
+        swapped(b"Host: x\r\n", b""),
+        swapped(b"Host: x", b"Host: x\r\nHost: x"),
+        swapped(b"Host: x", b"Host: x\r\nhost: y"),
+        swapped(b"Host: x", b"Host : x"),
+        swapped(b"Host: x", b"Host:x"),
+        swapped(b"Host: x", b"Host: x\n"),
+        swapped(b"Host: x", b"Host: x\r\n y"),
+        swapped(b"Host: x", b"Host: x\x00"),
+        swapped(b"Host: x", b"Host: \xc3\xa4"),
+        swapped(b"Host: x", b"Host: x\r\nContent-Length: 0"),
+        swapped(b"Host: x", b"Host: x\r\nTransfer-Encoding: chunked"),
+        swapped(b"Host: x", b"Host: x\r\nConnection: close"),
+        swapped(b"Host: x", b"Host: x\r\nConnection: upgrade"),
+        swapped(b"Host: x", b"Host: x\r\nExpect: 100-continue"),
+        swapped(b"Host: x", b"Host: x\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2"),
+        swapped(b"Host: x", b"Host: x\r\nIf-None-Match: *"),
+        swapped(b"Bearer t", b"Basic t"),
+        swapped(b"Authorization: Bearer t\r\n", b""),
+        swapped(b"Bearer t", b"Bearer t\r\nAuthorization: Bearer u"),
+        PLAIN[:-2],
+        PLAIN[:-1],
+        PLAIN + b"x",
+        PLAIN + PLAIN,
+        b"\r\n" + PLAIN,
+        PLAIN.replace(b"\r\n", b"\n"),
+        swapped(b"Host: x", b"User-Agent: " + b"x" * LONGEST + b"\r\nHost: x"),
+        b"",
+    ],
+)
+def test_anything_else_goes_the_long_way(sent: bytes) -> None:
+    assert plain(sent) is None
+
+
+def _mutated(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda at, byte: data[:at] + bytes([byte]) + data[at + 1 :]
+
+
+def test_one_byte_changed_changes_what_is_understood_or_nothing_is() -> None:
+    """No byte of the request's frame may be another one and be read over."""
+    mutated = _mutated(PLAIN)
+    frame = [at for at in range(len(PLAIN)) if PLAIN[at : at + 1] in b" \r\n:/" or at < 3]
+    for at in frame:
+        for byte in b"\x00\t\n\r :;,/\\%?#@\x7f\xa0\xff":
+            if PLAIN[at] == byte:
+                continue
+            found = plain(mutated(at, byte))
+            assert found is None or (found.path, found.token) != ("app/a", "t"), (at, byte)
