@@ -64,6 +64,22 @@ def told_of(reference: str) -> Iterator[None]:
         raise KeyServiceError(f"{reference} cannot be used: {_of_kms(refused)}") from None
 
 
+_NAMES: Final = {
+    "config.endpoint_url": "kms_access.endpoint",
+    "config.tls_verify": "tls_verify",
+    "tls_verify": "kms_access.ca_file",
+    "config.vault_url": "KMS_KEY_ID",
+    "config.project_id": "KMS_KEY_ID",
+    "config.location": "KMS_KEY_ID",
+    "config.client_id": "AZURE_CLIENT_ID",
+    "Secret Manager API": "Cloud KMS API",
+    "config.": "kms_access.",
+}
+"""Clients name settings as a backend has them; here, what they are called for a key service."""
+
+
 def _of_kms(error: SvsyncError) -> str:
-    """Clients name settings as a backend has them."""
-    return error.message.replace("config.", "kms_access.")
+    message = error.message
+    for theirs, ours in _NAMES.items():
+        message = message.replace(theirs, ours)
+    return message
