@@ -102,7 +102,7 @@ async def test_a_rewrap_that_is_killed_is_gone_on_with(house: House, program: Pr
     await process.wait()
     await house.admin.execute("SELECT pg_advisory_unlock(4711); DROP TRIGGER hold ON versions")
     under = "SELECT key_id, count(*) FROM versions GROUP BY key_id"
-    counts = dict(await house.admin.fetch(under))
+    counts = {row["key_id"]: row["count"] for row in await house.admin.fetch(under)}
     assert counts == {made.new: ROWS, old: ROWS + 100}
     assert await texts(house) == said
     done = await program("keys", "rewrap", "--json")

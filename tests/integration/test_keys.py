@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from tests.house import TENANT, House, open_house, settings_for
+from tests.key_services import Home
 from tests.sealed import keys_named, seal_everywhere, texts
 
 from svsync.app import open_app
 from svsync.domain.envelope import KeyPurpose
 from svsync.domain.errors import KeyServiceError, StoreError
-from svsync.domain.ids import TenantId
+from svsync.domain.ids import LocalPath, TenantId
 from svsync.kms.local import LocalKeyService
 from svsync.ports import KeyServices
 from svsync.services.root_keys import Word
@@ -269,6 +270,40 @@ async def test_no_root_key_is_replaced_while_a_key_service_is_missing(
     with pytest.raises(KeyServiceError, match=r"second\.key"):
         await sealing.replace_root()
     assert await house.rows("root_keys") == before
+
+
+async def test_another_root_key_is_wrapped_by_two_of_different_kinds(
+    house: House, database_url: str, state_dir: Path, vault_home: Home
+) -> None:
+    """Either opens it alone; while one of them is away, none is made."""
+    await house.write("own/a", {"k": "1"})
+    plain = settings_for(database_url, state_dir)
+    both = replace(
+        plain,
+        kms_key_id_secondary=f"{vault_home.provider}:{vault_home.key}",
+        kms_access_secondary=vault_home.access,
+    )
+    transit = replace(
+        plain,
+        kms_provider=vault_home.provider,
+        kms_key_id=vault_home.key,
+        kms_access=vault_home.access,
+    )
+    environ = vault_home.environ
+    async with open_app(both, environ=environ, pool=2) as app:
+        old, _ = await app.keys.rotate_root()
+        assert (await app.keys.wrap_anew()).removed == (old,)
+        services = (await app.keys.status(TENANT)).services
+        assert [s.word for s in services] == [Word.OPENS, Word.OPENS]
+    for alone in (plain, transit):
+        async with open_app(alone, environ=environ, pool=2) as app:
+            assert (await app.secrets.get(TENANT, LocalPath("own/a")))[1] == b'{"k": "1"}'
+    before = await root(house)
+    without = replace(both, kms_access_secondary=vault_home.away)
+    async with open_app(without, environ=environ, pool=2) as app:
+        with pytest.raises(KeyServiceError, match="each configured key service"):
+            await app.keys.rotate_root()
+    assert await root(house) == before
 
 
 async def test_of_two_that_replace_the_root_key_at_once_one_is_told(

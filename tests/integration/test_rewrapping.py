@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.api import Front
 from tests.house import TENANT, House, open_house
 from tests.integration.test_die_everywhere import Death, Killed
 from tests.integration.test_retention import AT_ONCE
@@ -26,6 +27,7 @@ from svsync.services import rewrapping, sealing
 from svsync.services.retention import Retention
 from svsync.services.rewrapping import Rewrapped, Rewrapping, remove_emptied
 from svsync.services.sealing import Sealing
+from svsync.store import rewrapping as store
 from svsync.store.database import Transaction
 from svsync.store.rewrapping import PLACES, Anew, Place
 
@@ -161,13 +163,13 @@ async def test_pages_end_by_rows_and_by_bytes(
     monkeypatch.setattr(rewrapping, "ROWS", 5)
     monkeypatch.setattr(rewrapping, "SIZE", 3_000)
     pages: list[list[int]] = []
-    put = rewrapping.store.put
+    put = store.put
 
     async def counted(tx: Transaction, place: Place, key: KeyId, anew: Sequence[Anew]) -> int:
         pages.append([len(one.sealed or b"") for one in anew])
         return await put(tx, place, key, anew)
 
-    monkeypatch.setattr(rewrapping.store, "put", counted)
+    monkeypatch.setattr(store, "put", counted)
     for n in range(12):
         await house.write(f"own/{n}", {"k": "x" * (2_000 if n < 6 else 10)})
     await rotated(house)
@@ -212,6 +214,20 @@ async def test_an_old_key_goes_once_nothing_has_named_it_for_a_while(house: Hous
     assert await state(house, old) is None
     assert await house.data("own/a") == {"k": "1"}
     assert (await Retention(house.app.db, AT_ONCE).run(TENANT)).data_keys == 0
+
+
+async def test_reads_go_on_when_the_key_of_what_they_remember_is_gone(front: Front) -> None:
+    """The read path keeps ciphertexts; those of before are told from those of now."""
+    house = front.house
+    await house.write("app/a", {"k": "1"})
+    assert (await front.client.get("/v1/secrets/app/a")).body["data"] == {"k": "1"}
+    await rotated(house)
+    await rewrap(house)
+    await remove_emptied(house.app.db, TENANT, 0)
+    house.app.sealing._tenants.clear()
+    answer = await front.client.get("/v1/secrets/app/a")
+    assert (answer.status, answer.body["data"], answer.headers["ETag"]) == (200, {"k": "1"}, '"v1"')
+    assert len(await house.rows("data_keys", purpose="value")) == 1
 
 
 async def test_a_key_that_is_named_again_stays(house: House) -> None:
@@ -321,7 +337,7 @@ async def test_a_row_that_moved_since_it_was_found_stays_as_it_is(
 ) -> None:
     await house.write("own/a", {"k": "1"})
     await rotated(house)
-    put = rewrapping.store.put
+    put = store.put
     rows: list[Any] = []
 
     async def late(tx: Transaction, place: Place, key: KeyId, anew: Sequence[Anew]) -> int:
@@ -331,7 +347,7 @@ async def test_a_row_that_moved_since_it_was_found_stays_as_it_is(
         return await put(tx, place, key, anew)
 
     monkeypatch.setattr(rewrapping, "ROUNDS", 1)
-    monkeypatch.setattr(rewrapping.store, "put", late)
+    monkeypatch.setattr(store, "put", late)
     assert (await rewrap(house)).sealed == 0
     assert [await house.rows("versions")] == rows
 

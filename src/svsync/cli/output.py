@@ -145,7 +145,11 @@ class Output:
             yield _tell_nobody
             return
         with _bar("connecting") as draw:
-            yield lambda stage, done, total: draw(_STAGE_WORDS.get(stage, stage), done, total)
+
+            def tell(stage: "Stage", done: int, total: int | None) -> None:
+                draw(_STAGE_WORDS.get(stage, stage), done, total)
+
+            yield tell
 
     @contextmanager
     def counting(self, words: str) -> Iterator[Callable[[int, int], None]]:
