@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bench.aws import REGION, filled_aws
 from bench.feed import feed_delays
 from bench.figures import (
     Figure,
@@ -33,6 +34,7 @@ from bench.figures import (
 from bench.plan import Plan
 from bench.programs import Result, run_program
 from bench.promises import (
+    aws,
     feed,
     million_figures,
     reads,
@@ -125,6 +127,18 @@ async def million_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> l
                 )
             rounds.append(seen)
     return rounds
+
+
+async def aws_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
+    """One round: what is counted are calls, and those are the same each time."""
+    say(f"a stand-in for AWS with {plan.clouded:,} secrets")
+    async with filled_aws(plan.clouded) as url, fresh_database(server, "aws") as dsn:
+        return [
+            await run_program(
+                "bench.svsync_aws", dsn=dsn, state_dir=str(state), url=url, region=REGION,
+                count=plan.clouded,
+            )
+        ]  # fmt: skip
 
 
 async def small_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Result:
@@ -247,6 +261,7 @@ PARTS: Final = {
     "replicas": Part(replica_rounds, lambda _plan, seen: replicas(seen)),
     "feed": Part(feed_part, feed),
     "reads": Part(read_part, reads),
+    "aws": Part(aws_rounds, aws),
 }
 
 

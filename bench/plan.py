@@ -19,6 +19,7 @@ class Plan:
     bursts: int = 35
     thousands: int = 10_000
     reads_s: float = 5.0
+    clouded: int = 10_000
 
     @classmethod
     def quick(cls) -> "Plan":
@@ -37,4 +38,5 @@ class Plan:
             bursts=5,
             thousands=1_000,
             reads_s=1.5,
+            clouded=1_000,
         )

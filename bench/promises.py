@@ -181,3 +181,19 @@ def reads(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
     )
     size = middle(r["row"]["bytes"] for r in rounds)
     yield Figure("bytes a row of the audit log, indexes included", f"{size:,.0f} B", "", size, 600)
+
+
+def aws(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
+    """Calls, which are what AWS bills and limits; the seconds are those of a stand-in."""
+    n = f"{plan.clouded:,}"
+    for key, words, bar in (
+        ("first", f"AWS, calls of a first import of {n}", 0.06),
+        ("quiet", "  of a quiet cycle", 0.01),
+    ):
+        calls = middle(sum(r[key]["calls"].values()) for r in rounds)
+        made = {name: many for name, many in rounds[0][key]["calls"].items() if many}
+        seconds = middle(r[key]["seconds"] for r in rounds)
+        peak = max(r[key]["peak_mb"] for r in rounds)
+        told = ", ".join(f"{many} {name}" for name, many in made.items())
+        told = f"{told}; {seconds:.1f} s, {peak:.0f} MB"
+        yield Figure(words, told, "", calls, bar * plan.clouded)
