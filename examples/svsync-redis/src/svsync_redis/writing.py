@@ -21,7 +21,6 @@ from svsync_redis.session import Command, RedisSession
 
 _OF_VERSION: Final = ("value", "id", "made", "deleted")
 """Fields that an earlier version keeps under its number."""
-_MAX_TAGS_TEXT: Final = 64 * 1024
 
 
 class RedisWriting:
@@ -57,8 +56,6 @@ class RedisWriting:
 
     async def write(self, order: RemoteWrite, tags: Tags | None) -> Landed | Refused:
         """See `svsync.ports.Backend.write`."""
-        if tags is not None and len(tags_text(tags)) > _MAX_TAGS_TEXT:
-            return Refused("bad_metadata", "the tags are too large")
         operation: Operation = "delete" if order.kind is PushKind.DELETE else "write"
         try:
             return await self._guard.call(operation, lambda: self._write(operation, order, tags))
