@@ -60,7 +60,7 @@ async def _fill(http: aiohttp.ClientSession, url: str, count: int) -> None:
 
     async def writer() -> None:
         for number in numbers:
-            secret = {
+            secret: dict[str, object] = {
                 "Name": name_of(number),
                 "SecretString": json.dumps(value_of(number)),
                 "ClientRequestToken": f"{number:032}",

@@ -3,6 +3,7 @@
 import json
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.aws import KEYS, Aws, AwsFront
@@ -118,7 +119,7 @@ async def test_write_goes_through_and_comes_back_as_nothing_new(
     roto: Aws, database: Database, policy: ConflictPolicy
 ) -> None:
     await roto.put("a", {"k": "1"}, team="x")
-    settings = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
     async with house_of(roto.url, roto.prefix, database, **settings) as house:
         await house.run()
         await house.write("ext/a", {"k": "2"})
@@ -133,7 +134,7 @@ async def test_write_goes_through_and_comes_back_as_nothing_new(
 
 async def test_delete_goes_through_and_can_be_undone_there(roto: Aws, database: Database) -> None:
     await roto.put("a", {"k": "1"})
-    settings = {"writes": Writes.WRITE_THROUGH, "propagate_deletes": True}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "propagate_deletes": True}
     async with house_of(roto.url, roto.prefix, database, **settings) as house:
         await house.run()
         await house.app.writes.delete(TENANT, LocalPath("ext/a"), by="sa:test")
@@ -169,7 +170,7 @@ async def test_late_call_of_a_push_that_was_given_up_is_known_by_its_id(
     try_once(monkeypatch)
     await roto.put("a", {"k": "1"})
     policy = ConflictPolicy.LOCAL_WINS
-    settings = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
     async with house_of(aws_front.url, roto.prefix, database, **settings) as house:
         await house.run()
         aws_front.refuse_as("^UpdateSecretVersionStage", "InternalServiceError", 500)

@@ -6,6 +6,7 @@ the IAM User Guide, "Troubleshoot signed requests for AWS APIs".
 
 import json
 from functools import partial
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -188,7 +189,7 @@ async def test_push_that_is_listed_with_its_old_version_moves_nothing(
     roto: Aws, aws_front: AwsFront, database: Database
 ) -> None:
     await roto.put("a", {"k": "1"})
-    settings = {"writes": Writes.WRITE_THROUGH, "extra": {}}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "extra": {}}
     async with house_of(aws_front.url, roto.prefix, database, **settings) as house:
         await house.run()
         await aws_front.lag(roto)

@@ -82,7 +82,7 @@ async def test_write_to_a_secret_that_is_scheduled_for_deletion_restores_it(
 ) -> None:
     await roto.put("a", {"k": "1"})
     policy = ConflictPolicy.LOCAL_WINS
-    settings = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "conflict_resolution": policy}
     async with house_of(roto.url, roto.prefix, database, **settings) as house:
         await house.run()
         await roto.delete("a")
@@ -104,7 +104,7 @@ async def test_write_that_aws_would_not_take_is_not_sent(
     """A name has 512 characters and a value 65,536 bytes at most (API reference,
     CreateSecret)."""
     rules = (RuleSpec("ext/**", f"{roto.prefix}{'d' * 20}/**"),)
-    settings = {"writes": Writes.WRITE_THROUGH, "rules": rules}
+    settings: dict[str, Any] = {"writes": Writes.WRITE_THROUGH, "rules": rules}
     async with house_of(aws_front.url, roto.prefix, database, **settings) as house:
         await house.run()
         with pytest.raises(SvsyncError) as refused:

@@ -6,7 +6,7 @@ whatever bears on what is decided is taken from the type's own `Features`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from svsync import registry
 from svsync.ports import Features
@@ -75,5 +75,5 @@ def profile(name: str) -> Profile:
     return Profile(features, _FORMS.get(name, FORMS), marks=not declared.ordered_tokens)
 
 
-def _taken(declared: Features, keys: Iterable[str]) -> dict[str, object]:
+def _taken(declared: Features, keys: Iterable[str]) -> dict[str, Any]:
     return {key: getattr(declared, key) for key in keys}
