@@ -20,11 +20,11 @@ _BUT_LOGINS: Final[tuple[Operation, ...]] = ("list", "metadata", "read", "write"
 AWS_SECRETS_MANAGER: Final = Terms(
     # "AWS Secrets Manager quotas" (docs.aws.amazon.com/secretsmanager/latest/userguide/
     # reference_limits.html), by account and region, a second: DescribeSecret and
-    # GetSecretValue together 10,000; PutSecretValue and UpdateSecretVersionStage together 50;
-    # CreateSecret, DeleteSecret, RestoreSecret 50 each; TagResource and UntagResource 50.
-    # ListSecrets is 50 with ListSecretVersionIds in the edition that could be read whole
-    # (awsdocs, doc_source/reference_limits.md), which is older than BatchGetSecretValue: a
-    # batch gets what a listing's page does, doubled, and slows down where AWS asks for it.
+    # GetSecretValue together 10,000; PutSecretValue and UpdateSecretVersionStage together 50.
+    # The rest of its table was not to be had; the edition in awsdocs (doc_source/
+    # reference_limits.md) has ListSecrets with ListSecretVersionIds 50, CreateSecret,
+    # DeleteSecret and RestoreSecret 50 each. It is older than BatchGetSecretValue: a batch
+    # gets what two pages of a listing do, and slows down where AWS asks for it.
     limits={
         "list": Limit(per_second=25),
         "metadata": Limit(per_second=2_500),
@@ -34,7 +34,8 @@ AWS_SECRETS_MANAGER: Final = Terms(
         "delete": Limit(per_second=25),
     },
     # "AWS Secrets Manager Pricing" (aws.amazon.com/secrets-manager/pricing): 0.40 for a secret
-    # and month, 0.05 for 10,000 API calls. A batch counts as one call here.
+    # and month, 0.05 for 10,000 API calls; as others quote it, for the page itself was not to
+    # be had. A batch counts as one call here.
     prices=Prices(
         calls=dict.fromkeys(_BUT_LOGINS, 0.05),
         secret_month=0.40,
@@ -55,7 +56,8 @@ AZURE_KEY_VAULT: Final = Terms(
         "delete": Limit(per_second=10),
     },
     # "Key Vault pricing" (azure.microsoft.com/pricing/details/key-vault): 0.03 for 10,000
-    # operations on secrets; keeping them is not billed.
+    # operations on secrets, as an answer on learn.microsoft.com quotes it (5608202); keeping
+    # them is not billed.
     prices=Prices(
         calls=dict.fromkeys(_BUT_LOGINS, 0.03),
         secret_month=0.0,
