@@ -128,6 +128,8 @@ class ShortWay:
         try:
             glance = self._reading.glance(call, rights, asked.path)
         except SvsyncError:
+            glance = None
+        if glance is None:
             self._limits.give_back(caller, "GET", ROUTE)
             return None
         glance.done.add_done_callback(partial(self._done, glance, call, began, answer))

@@ -197,25 +197,25 @@ class Reading:
             # A backend was changed in between: what is here may have come to be seen by that.
         raise StoreUnavailableError("backends are being changed all the time: try again")
 
-    def glance(self, call: Call, rights: Rights, path: LocalPath) -> Glance:
-        """Begin to read a current value by what is at hand; see `Glance`. The rights may be
-        remembered ones.
+    def glance(self, call: Call, rights: Rights, path: LocalPath) -> Glance | None:
+        """Begin to read a current value by what is at hand; see `Glance`. None: it was not read
+        here lately. The rights may be remembered ones.
 
         Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
         """
         kept = self._kept.get((call.tenant, path))
-        known = None if kept is None else (kept.sealed.nonce, kept.rev)
+        if kept is None:
+            return None
 
         def opened(row: Row) -> Secret | None:
             return self._at_hand(call.tenant, path, row, kept)
 
+        known = kept.sealed.nonce, kept.rev
         asked = Glance(call, rights.permissions, path, known, self._may, opened)
         self._recorder.take_in(asked)
         return asked
 
-    def _at_hand(
-        self, tenant: TenantId, path: LocalPath, row: Row, kept: _Kept | None
-    ) -> Secret | None:
+    def _at_hand(self, tenant: TenantId, path: LocalPath, row: Row, kept: _Kept) -> Secret | None:
         """As `_here` answers; None where that would have to wait for something."""
         check_readable(row, path, None)
         mode = None
