@@ -10,8 +10,7 @@ from tests.house import House
 from svsync.store.database import Database, Transaction
 
 MAY_BE_LOST = {
-    "staging.clear_ended",
-    "staging.clear_scopes",
+    "staging.clear_all",
     "staging.clear",
     "staging.clear_todo",
     "staging.add_scopes",
