@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -164,7 +165,7 @@ async def test_several_values_cost_one_call_each(gcp: Gcp) -> None:
     async with open_gcp(gcp) as google:
         reads = await google.read("a", "b", "c")
     assert [value(read).tags for read in reads] == [None] * 3
-    assert gcp.fake.seen == [f"AccessSecretVersion {PREFIX}{name}" for name in "abc"]
+    assert sorted(gcp.fake.seen) == [f"AccessSecretVersion {PREFIX}{name}" for name in "abc"]
 
 
 async def test_value_beyond_the_limit_is_too_large(gcp: Gcp) -> None:
@@ -248,7 +249,8 @@ async def test_project_is_known_though_the_filter_shows_no_secret(gcp: Gcp) -> N
 async def test_label_that_is_none_is_refused_when_it_is_configured(
     gcp: Gcp, labels: dict[str, str]
 ) -> None:
-    for settings in ({"filters": {"labels": labels}}, {"config": {"labels": labels}}):
+    given: list[dict[str, Any]] = [{"filters": {"labels": labels}}, {"config": {"labels": labels}}]
+    for settings in given:
         with pytest.raises(ConfigError, match=f"labels.{next(iter(labels))}: is no label"):
             async with open_gcp(gcp, **settings):
                 pass
@@ -365,7 +367,7 @@ async def test_secrets_of_a_location_are_asked_for_at_its_own_address(gcp: Gcp) 
 
 
 async def test_location_that_is_none_is_a_name_that_cannot_be_resolved(gcp: Gcp) -> None:
-    async def resolve(host: str, port: int) -> list[tuple[str, int]]:
+    async def resolve(host: str, port: int) -> Sequence[tuple[str, int]]:
         if host.startswith("secretmanager"):
             raise OSError
         return await gcp.dial.resolve(host, port)

@@ -16,7 +16,7 @@ Call = Callable[..., Awaitable[Any]]
 
 PARENT = f"projects/{PROJECT}"
 SECRET = f"{PARENT}/secrets/a"
-AUTOMATIC = {"replication": {"automatic": {}}}
+AUTOMATIC: dict[str, Any] = {"replication": {"automatic": {}}}
 
 
 @pytest.fixture

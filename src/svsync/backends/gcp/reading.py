@@ -68,9 +68,11 @@ class GcpReading:
 
     async def read_one(self, path: RemotePath) -> RemoteRead:
         """One value, with its pairs where a look at the secret is granted."""
-        read, secret = await run_all([self._access(path), self._secret(path)])
+        both: list[Any] = await run_all([self._access(path), self._secret(path)])
+        read: RemoteRead = both[0]
+        secret = both[1]
         if not isinstance(read, RemoteValue) or secret is None:
-            return read  # type: ignore[no-any-return]  # the SDK's answers have no types
+            return read
         return replace(read, tags=pairs_of(secret), meta_token=str(secret.etag))
 
     async def read_many(self, paths: Sequence[RemotePath]) -> list[RemoteRead]:

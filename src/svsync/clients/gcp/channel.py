@@ -7,6 +7,7 @@ and gets a channel of its own; calls that are still on the old one end there.
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Connection:
         host = self.service.host
         target = await self.dial.target(host, self.policy)
         roots = await self.dial.authorities()
+        # Else it writes lines of its own among those of our log.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         channel = aio.secure_channel(
             target, grpc.ssl_channel_credentials(roots), options=_options(host)
         )

@@ -106,7 +106,7 @@ def of_call(error: GoogleAPICallError, operation: str, shown: str | None) -> Bac
             sent=False,
             **about,
         )
-    if code in _REFUSED:
+    if code is not None and code in _REFUSED:
         return GcpRefusedError(
             f"Google refuses {where} ({code.name})",
             reason=code.name,
@@ -156,5 +156,6 @@ def _pause(error: GoogleAPICallError) -> float | None:
     """Seconds that Google asks to wait (google.rpc.RetryInfo), where it does."""
     for detail in error.details:
         if isinstance(detail, RetryInfo):
-            return float(detail.retry_delay.seconds) + detail.retry_delay.nanos / 1e9
+            delay = detail.retry_delay
+            return float(delay.seconds + delay.nanos / 1e9)
     return None

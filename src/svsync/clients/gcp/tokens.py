@@ -109,7 +109,7 @@ class Tokens:
         email = _require(info, "client_email", where)
         key_id = str(info.get("private_key_id") or "") or None
         try:
-            signer = crypt.RSASigner.from_string(_require(info, "private_key", where), key_id)
+            signer = _signer_of(_require(info, "private_key", where), key_id)
         except (ValueError, TypeError):
             raise ConfigError(
                 "the credential's field 'private_key' is no RSA key in PEM", where=where
@@ -125,7 +125,7 @@ class Tokens:
         said = await self.http.post(
             str(info.get("token_uri") or _TOKEN_URL),
             where=f"{where}: token_uri",
-            form={"grant_type": _JWT_GRANT, "assertion": jwt.encode(signer, claims).decode()},
+            form={"grant_type": _JWT_GRANT, "assertion": _signed(signer, claims)},
         )
         if said.status == 400 and _CLOCK in str(said.json().get("error_description")):
             raise LoginError(
@@ -229,6 +229,14 @@ class Tokens:
             "this machine's metadata server gives no token: attach a service account to it, or"
             f" set config.credentials_path, or {_ADC}",
         )
+
+
+_signer_of: Callable[[str, str | None], Any] = crypt.RSASigner.from_string
+_encode: Callable[[Any, Mapping[str, object]], bytes] = jwt.encode
+
+
+def _signed(signer: Any, claims: Mapping[str, object]) -> str:
+    return _encode(signer, claims).decode()
 
 
 def _field(text: str) -> Any:
