@@ -73,3 +73,9 @@ def test_missing_package_is_named_with_what_brings_it() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("ConfigError aws-secrets-manager needs the package aiobotocore")
     assert "svsync[aws]" in run.stdout
+
+
+@pytest.mark.parametrize(("login", "own"), [("aws", {"aws"}), ("gcp", set())])
+def test_login_to_a_vault_loads_what_its_proof_needs_and_no_more(login: str, own: set[str]) -> None:
+    target = registry._ATTESTORS["hashicorp-vault", login]
+    assert sdks(loaded(f"import {target.partition(':')[0]}")) == own
