@@ -173,6 +173,7 @@ class AzureFake:
         rules: what is answered otherwise, the first that matches such a line.
         machine_url: of the metadata service.
         challenge: told in place of the right one.
+        on_loopback: the vault that is imitated as `localhost`, Entra beside it.
     """
 
     pem: str
@@ -185,6 +186,7 @@ class AzureFake:
     bodies: list[Json] = field(default_factory=list)
     machine_url: str = ""
     challenge: str = ""
+    on_loopback: Vault | None = None
 
     def vault(self, name: str, tenant: str = TENANT) -> Vault:
         return self.vaults.setdefault(name, Vault(name, tenant))
@@ -205,9 +207,12 @@ class AzureFake:
 
     async def over_tls(self, request: web.BaseRequest) -> web.StreamResponse:
         host = (request.host or "").partition(":")[0].lower()
-        if host == AUTHORITY:
+        signs_in = request.path.endswith("/oauth2/v2.0/token")
+        if host == AUTHORITY or (host == "localhost" and signs_in):
             return await self._entra(request)
         name, _, rest = host.partition(".")
+        if host == "localhost" and self.on_loopback is not None:
+            return await self._vault(self.on_loopback, request)
         if rest != "vault.azure.net" or name not in self.vaults:
             return web.Response(status=404, text="no such host")
         return await self._vault(self.vaults[name], request)
@@ -248,7 +253,8 @@ class AzureFake:
 
     async def forward(self, request: web.BaseRequest) -> web.StreamResponse:
         """What the vault itself answers."""
-        vault = self.vaults[request.host.partition(".")[0].lower()]
+        vault = self.vaults.get(request.host.partition(".")[0].lower()) or self.on_loopback
+        assert vault is not None
         raw = await request.read()
         body = json.loads(raw) if raw else {}
         if body:
@@ -288,7 +294,7 @@ def _certified() -> tuple[str, ssl.SSLContext]:
     """An authority's PEM, and a certificate of its for the names that are imitated."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("*.vault.azure.net", AUTHORITY).configure_cert(context)
+    authority.issue_cert("*.vault.azure.net", AUTHORITY, "localhost").configure_cert(context)
     return authority.cert_pem.bytes().decode(), context
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.azure_house import house_of
 from tests.azure_vault import Vault
 from tests.canary import Canary
 from tests.house import BACKEND, ENDINGS, TENANT, WORK, counts, failure, skips
+from tests.program import Program
 from tests.waiting import try_once, work_all
 from tests.writes import overdue
 
@@ -24,6 +26,7 @@ from svsync.domain.errors import WriteOutcomeUnknownError
 from svsync.domain.federation import (
     ConflictPolicy,
     HistoryMode,
+    Mode,
     OnRemoteDelete,
     RuleSpec,
     Writes,
@@ -354,6 +357,52 @@ async def test_late_call_of_a_push_that_was_given_up_is_known_by_its_tag(
         assert await house.rows("conflicts") == []
 
 
+# --- the program --------------------------------------------------------------------
+
+
+async def test_program_runs_a_cycle_on_a_vault_of_loopback(
+    azure_fake: AzureFake, vault: Vault, database_url: str, tmp_path: Path, canary: Canary
+) -> None:
+    azure_fake.on_loopback = vault
+    here = f"https://localhost:{azure_fake.resolver.port}"
+    vault.put("db", json.dumps({"password": canary.value("azure")}))
+    backend = {
+        "id": "fed_azure",
+        "name": "azure",
+        "type": "azure-key-vault",
+        "mode": "sync",
+        "config": {
+            "vault_url": here,
+            "auth_method": "client_secret",
+            "credentials_path": "env:AZURE_KEYS",
+            "tls_verify": azure_fake.pem,
+        },
+        "path_mapping": [{"local": "ext/*", "remote": "*"}],
+        "events": [{"feed": "azure-eventgrid", "secret_path": "infra/azure/eventgrid"}],
+    }
+    file = tmp_path / "svsync.yaml"
+    file.write_text(json.dumps({"allow_loopback": True, "backends": [backend]}))
+    environ = {
+        "DATABASE_URL": database_url,
+        "SVSYNC_STATE_DIR": str(tmp_path),
+        "AZURE_KEYS": KEYS,
+        "AZURE_AUTHORITY_HOST": here,
+    }
+    program = Program(environ, tmp_path, canary)
+    at = ("--config", str(file))
+    said = await program("run-once", "--backend", "fed_azure", "--json", *at)
+    assert said.code == 0, said.err
+    run = said.json
+    assert (run["result"], run["counts"]["created"]) == ("ok", 1)
+    made = {kind: n for kind, n in run["api_calls"].items() if n}
+    assert made == {"list": 2, "login": 1, "read": 1}
+    tested = await program("backends", "test", "fed_azure", *at)
+    assert tested.code == 0
+    vault.permissions = {"list"}
+    tested = await program("backends", "test", "fed_azure", *at)
+    assert "Key Vault Secrets User" in tested.out + tested.err
+
+
 # --- Event Grid ---------------------------------------------------------------------
 
 
@@ -401,3 +450,27 @@ async def test_event_brings_the_new_version_and_reads_nothing_else(
     assert await house.data("ext/a") == {"k": "2"}
     assert await house.data("ext/b") == {"k": "1"}
     assert azure_fake.calls("/b") == 0
+
+
+# --- read through -------------------------------------------------------------------
+
+
+async def test_read_that_passes_through_is_answered_and_recorded(
+    azure_fake: AzureFake, vault: Vault, database: Database
+) -> None:
+    vault.put("db", '{"k": "1"}')
+    vault.put("off", '{"k": "1"}', enabled=False)
+    async with (
+        house_of(azure_fake, vault, database, mode=Mode.PROXY) as house,
+        open_front(house) as front,
+    ):
+        answer = await front.client.get("/v1/secrets/ext/db")
+        assert (answer.status, answer.body["data"]) == (200, {"k": "1"})
+        assert answer.body["version"] == 1, "as of a store that does not number"
+        for path in ("ext/off", "ext/never", "ext/DB"):
+            assert (await front.client.get(f"/v1/secrets/{path}")).status in (404, 502)
+        listed = await front.client.get("/v1/secrets?prefix=ext/")
+        assert (listed.body["secrets"], listed.body["incomplete"]) == ([], True)
+        vault.forbids = "ForbiddenByFirewall"
+        assert (await front.client.get("/v1/secrets/ext/db")).told == (502, "backend_denied")
+        assert await house.rows("secrets") == []

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from svsync.domain.ids import KeyId, LocalPath, RemotePath, SecretId
 from svsync.domain.values import Payload
@@ -42,6 +43,15 @@ class Entry:
     order: int | None = None
     gone: bool = False
     tags: Tags | None = None
+
+
+_MOST_VERSIONS: Final = 2**31 - 1
+
+
+def shown_version(order: int | None) -> int | None:
+    """An `order` as the number of a version, for people and records. None: there is none, or
+    it is made of something else than a count, such as a date."""
+    return order if order and order <= _MOST_VERSIONS else None
 
 
 class ScopeOutcome(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from svsync.domain.changes import Entry, Folder, PairStatus, ScopeOutcome
+from svsync.domain.changes import Entry, Folder, PairStatus, ScopeOutcome, shown_version
 from svsync.domain.errors import BackendUnreachableError, StoreUnavailableError, SvsyncError
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped
@@ -187,7 +187,7 @@ def _shown(path: LocalPath, asked: Asked, entry: Entry) -> dict[str, object]:
     initial = asked.rule in asked.compiled.initial
     return {
         "path": path,
-        "version": entry.order or None,
+        "version": shown_version(entry.order),
         "secret_type": None,
         "metadata": {
             "tags": list(flatten(tags, transform)),

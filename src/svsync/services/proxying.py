@@ -23,6 +23,7 @@ from svsync.domain.changes import (
     PairStatus,
     RemoteGone,
     RemoteValue,
+    shown_version,
 )
 from svsync.domain.errors import (
     BackendError,
@@ -158,7 +159,7 @@ class Proxying:
         if isinstance(found, RemoteGone):
             await self._record(call, path, way, None, None)
             raise not_there(path)
-        version = found.order or None
+        version = shown_version(found.order)
         await self._record(call, path, way, version, None)
         return secret_of(
             path,
