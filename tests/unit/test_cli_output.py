@@ -131,3 +131,24 @@ def test_a_backend_is_called_healthy_only_when_it_is(changes: dict[str, object],
 
 def test_short_spans_keep_a_decimal() -> None:
     assert [span(0.25), span(12.4), span(7200)] == ["0.2 s", "12 s", "2 h"]
+
+
+def test_what_is_counted_is_a_line_for_each_tenth_where_nobody_looks(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    for json, said in ((False, b"sealed: 100 of 1,000\nsealed: 1,000 of 1,000\n"), (True, b"")):
+        with Output(json=json).counting("sealed") as tell:
+            for done in (0, 50, 100, 150, 1_000, 1_001):
+                tell(done, 1_000)
+            tell(0, 0)
+        assert capsysbinary.readouterr().out == said
+
+
+def test_what_is_counted_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_for(monkeypatch)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Output().counting("sealed anew") as tell:
+        tell(500, 1_000)
+    text = drawn(terminal)
+    assert "sealed anew" in text
+    assert "500 of 1,000" in text
