@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Final, Literal, Protocol, TypeVar, runtime_checkable
 
+from svsync.domain import quotas
 from svsync.domain.changes import (
     Entry,
     Folder,
@@ -24,10 +25,11 @@ from svsync.domain.costs import Terms
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath, TenantId
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
-from svsync.domain.quotas import Operation as Operation
 from svsync.domain.values import Credential
 
 T = TypeVar("T")
+Operation = quotas.Operation
+_UNTOLD: Final = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Features:
     max_name: int = 4096
     max_value: int = 1024 * 1024
     case_sensitive: bool = True
-    terms: Terms = Terms()
+    terms: Terms = _UNTOLD
 
 
 @dataclass(frozen=True, slots=True)

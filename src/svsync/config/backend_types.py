@@ -208,7 +208,9 @@ AZURE = (
     ),
     Key(
         "content_type",
-        text(r"[!-:<-~]+(; ?[!-:<-~]+)*", "a content type such as application/json", max_length=255),
+        text(
+            r"[!-:<-~]+(; ?[!-:<-~]+)*", "a content type such as application/json", max_length=255
+        ),
         "Content type of secrets made by svsync; those that are there keep theirs.",
         default_words="`application/json` for objects, `text/plain` for texts",
     ),
