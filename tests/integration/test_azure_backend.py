@@ -196,6 +196,16 @@ async def test_history_has_the_readable_versions_of_one_second_too(
     assert len({version.number for version in history}) == 2
 
 
+async def test_name_whose_versions_are_an_empty_list_is_not_there(
+    azure_fake: AzureFake, vault: Vault
+) -> None:
+    """No page says how a name that is not there is answered; both ways are understood."""
+    body = {"value": [], "nextLink": None}
+    azure_fake.answer("/versions$", lambda _: web.json_response(body))
+    async with open_azure(azure_fake, vault) as azure:
+        assert await azure.backend.look_up(RemotePath("a")) == RemoteGone()
+
+
 # --- names ------------------------------------------------------------------------
 
 

@@ -367,6 +367,26 @@ async def test_delete_that_met_a_newer_version_is_taken_back(
     assert vault.value("a") == THEIRS
 
 
+async def test_delete_that_takes_long_is_taken_back_once_it_is_done(
+    azure_fake: AzureFake, vault: Vault
+) -> None:
+    vault.put("a", OLD)
+    async with open_azure(azure_fake, vault) as azure:
+        wanted = await order(azure, kind=PushKind.DELETE)
+        stands = await ready(azure, wanted)
+        vault.add("a", THEIRS)
+        vault.lag = 20
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            vault.lag = 0
+            return await azure_fake.forward(request)
+
+        azure_fake.answer("^POST", answer)
+        assert await azure.backend.write(wanted, stands, None) == Refused(REMOTE_CHANGED)
+    assert vault.value("a") == THEIRS
+    assert azure_fake.calls("^POST") > 1
+
+
 async def test_delete_that_could_not_be_taken_back_says_so(
     azure_fake: AzureFake, vault: Vault
 ) -> None:

@@ -656,6 +656,17 @@ def test_a_queue_that_cannot_be_the_right_one_is_refused(url: str | None, expect
     assert expected in refusal(typed("aws-secrets-manager", AWS, events=[entry]))
 
 
+def test_event_grid_is_named_as_the_guides_print_it() -> None:
+    entry = {"feed": "azure-eventgrid", "secret_path": "infra/azure/eventgrid"}
+    filters = {"tags": {"team": "x"}}
+    config = {**AZURE, "content_type": "application/json; charset=utf-8", "tls_verify": True}
+    (spec,) = from_file(typed("azure-key-vault", config, events=[entry], filters=filters))
+    assert (spec.events, spec.filters, spec.config) == ((entry,), filters, config)
+    assert "feed: is for azure-key-vault, not for aws-secrets-manager" in refusal(
+        typed("aws-secrets-manager", AWS, events=[entry])
+    )
+
+
 def test_a_subscription_is_named_in_full() -> None:
     entry = {"feed": "gcp-pubsub", "subscription": "projects/acme/subscriptions/svsync"}
     (spec,) = from_file(typed("gcp-secret-manager", GCP, events=[entry]))

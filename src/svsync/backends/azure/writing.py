@@ -46,8 +46,9 @@ DELETE: Final = "secrets/delete"
 RECOVER: Final = "secrets/recover"
 _BEING_RECOVERED: Final = "ObjectIsBeingRecovered"
 _HIDDEN: Final = "ObjectIsDeletedButRecoverable"
-_SETS: Final = 8
-_SET_AGAIN_S: Final = 0.5
+_TRIES: Final = 8
+_AGAIN_S: Final = 0.5
+"""Of what is refused while a deletion or a recovery is under way, so that nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +197,10 @@ class AzureWriting:
             before = replace(_Before.of(standing.newest), expires=None, not_before=None)
             every = None if tags is None else {**there, **tags}
             ended = await self._set(order, before, there, every)
-            for _ in range(_SETS):
+            for _ in range(_TRIES):
                 if not isinstance(ended, Refused) or ended.detail != _BEING_RECOVERED:
                     break
-                await self._calls.sleep(_SET_AGAIN_S)
+                await self._calls.sleep(_AGAIN_S)
                 ended = await self._set(order, before, there, every)
             if isinstance(ended, Refused) and ended.reason != REMOTE_CHANGED:
                 path = f"/secrets/{order.path}"
@@ -211,9 +212,13 @@ class AzureWriting:
 
     async def _recover(self, path: RemotePath) -> Refused | None:
         """Recover, and wait until it is there. None: it is."""
-        answer = await self._calls.send(
-            "write", "POST", f"/deletedsecrets/{path}/recover", path, needs=RECOVER
-        )
+        where = f"/deletedsecrets/{path}/recover"
+        answer = await self._calls.send("write", "POST", where, path, needs=RECOVER)
+        for _ in range(_TRIES):  # it may be being deleted still
+            if not isinstance(answer, Refused) or answer.reason != REMOTE_CHANGED:
+                break
+            await self._calls.sleep(_AGAIN_S)
+            answer = await self._calls.send("write", "POST", where, path, needs=RECOVER)
         if isinstance(answer, Refused):
             return answer
         with _sent():
