@@ -122,6 +122,16 @@ async def test_versions_between_are_brought_in_order(gcp: Gcp, database: Databas
         assert await house.versions("ext/a") == [{"k": n} for n in (1, 3, 4, 5)]
 
 
+async def test_current_version_alone_is_brought_where_nothing_is_said_of_history(
+    gcp: Gcp, database: Database
+) -> None:
+    for number in range(1, 4):
+        gcp.put("a", {"k": number})
+    async with house_of(gcp, database) as house:
+        await house.run()
+        assert await house.versions("ext/a") == [{"k": 3}]
+
+
 async def test_version_before_the_known_one_is_not_believed_while_that_is_there(
     gcp: Gcp, database: Database
 ) -> None:

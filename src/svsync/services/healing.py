@@ -210,8 +210,8 @@ class _Asking:
         """The newest version is told to be the one from before the push. Where answers may
         lag behind, the one after it is asked for by its number, so that none is made twice."""
         push, backend = self.push, self.sender.backend
-        before = read.order or 0
-        if backend.features.history and backend.features.consistency_window_s:
+        before, features = read.order or 0, backend.features
+        if features.history and features.ordered_tokens and features.consistency_window_s:
             found = await backend.read_history(
                 push.remote_path, above=before, below=before + 2, limit=1
             )

@@ -37,6 +37,7 @@ TOGETHER: Final = 16
 FEATURES: Final = Features(
     batch_read=TOGETHER,
     history=True,
+    history_by_default=False,
     ordered_tokens=True,
     tags=True,
     consistency_window_s=600.0,
