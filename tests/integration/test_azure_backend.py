@@ -200,7 +200,7 @@ async def test_name_whose_versions_are_an_empty_list_is_not_there(
     azure_fake: AzureFake, vault: Vault
 ) -> None:
     """No page says how a name that is not there is answered; both ways are understood."""
-    body = {"value": [], "nextLink": None}
+    body: dict[str, Any] = {"value": [], "nextLink": None}
     azure_fake.answer("/versions$", lambda _: web.json_response(body))
     async with open_azure(azure_fake, vault) as azure:
         assert await azure.backend.look_up(RemotePath("a")) == RemoteGone()
