@@ -40,6 +40,7 @@ EXPECTED: list[tuple[SvsyncError, int]] = [
     (errors.FenceLostError("x"), 1),
     (errors.HandedOverError("x"), 1),
     (errors.KeyServiceError("x"), 1),
+    (errors.KeyServiceAwayError("x"), 1),
     (errors.SetupError("x"), 1),
     (errors.AnchorError("x"), 1),
     (errors.SvsyncError("x"), 1),

@@ -9,7 +9,7 @@ before it is believed.
 
 import asyncio
 import hmac
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -62,7 +62,7 @@ class _Found:
     """What a service makes of what is stored: the key and the slot that it opened, or why not."""
 
     service: KeyService
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     slot: int = -1
     problem: KeyServiceError | None = None
 
