@@ -249,11 +249,12 @@ CALL_BUDGET = (
     Key(
         "per_day",
         integer(1, 10**12),
-        "Calls of all kinds, logins too, that runs and reads that pass through may make in any 24 "
-        "hours. The next one is refused with `call_budget_spent`; what was committed stays. A "
-        "tenth is kept for reads and for runs that somebody asked for: the schedule's are put off "
-        "until enough calls are older than a day. Runs and reads are given some calls at a time, "
-        "which count at once; those of `backends test` and of writes that pass through do not count.",
+        "Calls of all kinds, logins too, that runs and reads that pass through may make in any "
+        "24 hours. The next one is refused with `call_budget_spent`; what was committed stays. A "
+        "tenth is kept for reads and for runs that somebody asked for: the schedule's are put "
+        "off until enough calls are older than a day. Runs and reads are given some calls at a "
+        "time, which count at once; those of `backends test` and of writes that pass through do "
+        "not count.",
     ),
 )
 
