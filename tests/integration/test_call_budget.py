@@ -8,6 +8,7 @@ import pytest
 from tests.api import ROBOT, Front, front
 from tests.house import BACKEND, TENANT, House, backend, failure, house, open_house
 from tests.openbao import Bao
+from tests.postgres import connected
 
 from svsync.app import new_id
 from svsync.domain.access import Call, Caller, Scope
@@ -20,6 +21,7 @@ from svsync.services.call_budgets import CallBudgets
 from svsync.services.proxying import open_proxying
 from svsync.services.reading import Reading
 from svsync.store import queue
+from svsync.store.database import statements
 from svsync.store.queue import Wanted
 
 __all__ = ["front", "house"]
@@ -120,20 +122,40 @@ async def test_run_that_ended_out_of_the_order_of_ids_counts(house: House) -> No
     assert await calls_of_last_day(house) == first
 
 
-async def test_history_before_it_is_not_read(house: House) -> None:
-    """Runs behind one that ended two days ago are not asked, whatever they say."""
-    for _ in range(3):
-        await house.run()
-    rows = await house.admin.fetch("SELECT run_id FROM runs ORDER BY run_id")
+async def test_run_that_ended_after_those_that_were_queued_behind_it_counts(house: House) -> None:
+    """It waited for days, as one does that is put off."""
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    first = await calls_of_last_day(house)
+    await house.run()
     await house.admin.execute(
-        "UPDATE runs SET ended_at = now() - interval '49 hours' WHERE run_id = $1",
-        rows[1]["run_id"],
+        "UPDATE runs SET ended_at = now() - interval '50 hours'"
+        " WHERE run_id = (SELECT max(run_id) FROM runs)"
     )
-    last = await house.admin.fetchval(
-        "SELECT sum(c.value::int) FROM runs, jsonb_each_text(calls) c WHERE run_id = $1",
-        rows[2]["run_id"],
+    assert await calls_of_last_day(house) == first
+
+
+@pytest.mark.parametrize("kept_plan", ["force_custom_plan", "force_generic_plan"])
+async def test_history_before_it_is_not_read(
+    house: House, database_url: str, kept_plan: str
+) -> None:
+    await house.run()
+    await house.admin.execute(
+        """INSERT INTO runs (tenant_id, run_id, backend_id, kind, trigger, state, ended_at, calls)
+           SELECT tenant_id, 'run_0' || n, backend_id, kind, trigger, state,
+                  now() - interval '2 days' - n * interval '30 s', calls
+           FROM runs, generate_series(1, 20000) n"""
     )
-    assert await calls_of_last_day(house) == last
+    await house.admin.execute("ANALYZE runs")
+    async with connected(database_url) as role, role.transaction():
+        await role.execute(f"SET LOCAL svsync.tenants = '{TENANT}'")
+        await role.execute(f"SET LOCAL plan_cache_mode = {kept_plan}")
+        asked = statements()["queue.calls_of_last_day"]
+        await role.execute(f"PREPARE asked (int, text) AS {asked}")
+        plan = await role.fetch(f"EXPLAIN (ANALYZE) EXECUTE asked ({TENANT}, '{BACKEND}')")
+    shown = "\n".join(row[0] for row in plan)
+    assert "runs_by_end" in shown
+    assert "Rows Removed" not in shown, shown
 
 
 async def test_run_whose_worker_died_tells_no_calls(house: House) -> None:

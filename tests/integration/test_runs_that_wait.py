@@ -124,7 +124,7 @@ async def test_listing_that_waited_for_long_is_made_anew(sixty: House) -> None:
     house = sixty
     run = await ask(house)
     await work_until(house, run, "kv/25")
-    await house.admin.execute("UPDATE runs SET not_before = now() - interval '2 min'")
+    await house.admin.execute("UPDATE runs SET given_back_at = now() - interval '2 min'")
     begun: list[tuple[str, int | None]] = []
 
     async def look(operation: str, path: str) -> None:

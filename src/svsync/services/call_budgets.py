@@ -19,6 +19,7 @@ from svsync.domain.runs import RunKind
 from svsync.store import proxied_calls as store
 from svsync.store import queue
 from svsync.store.database import Database, Transaction
+from svsync.store.federation import StoredBackend
 from svsync.store.queue import Claimed
 
 SPENT: Final = "call_budget_spent"
@@ -33,14 +34,17 @@ _KEPT: Final = 10
 
 
 class ShortBudgetError(SvsyncError):
-    """The schedule's run is put off: too few calls are left for it. `until`: when there may
-    be enough; None: nobody can tell yet."""
+    """A run is put off: too few calls are left for it. `until`: when there may be enough;
+    None: nobody can tell yet. `rev`, `asked_for`: the backend's revision, and whether a person
+    wanted the run, when that was found."""
 
     code = SPENT
 
-    def __init__(self, until: datetime | None) -> None:
+    def __init__(self, until: datetime | None, *, rev: int, asked_for: bool) -> None:
         super().__init__("too few of the calls that call_budget.per_day allows are left")
         self.until = until
+        self.rev = rev
+        self.asked_for = asked_for
 
 
 def per_day_of(spec: BackendSpec) -> int | None:
@@ -64,9 +68,10 @@ async def made(tx: Transaction, backend: BackendId) -> int:
 class RunBudget:
     """The calls of one run of a backend with a budget."""
 
-    def __init__(self, spec: BackendSpec, claimed: Claimed) -> None:
-        per_day = per_day_of(spec) or 0
+    def __init__(self, stored: StoredBackend, claimed: Claimed) -> None:
+        spec, per_day = stored.spec, per_day_of(stored.spec) or 0
         self._backend = spec.id
+        self._rev = stored.rev
         self._claimed = claimed
         self._allowed = per_day if claimed.asked_for else for_schedule(spec) or 0
         self._portion = max(_LEAST, min(_MOST, per_day // _PARTS_OF_RUNS))
@@ -83,7 +88,7 @@ class RunBudget:
         left = self._allowed - await made(tx, self._backend)
         if left < needed:
             free = await queue.calls_come_free(tx, self._backend, needed - left)
-            raise ShortBudgetError(free)
+            raise ShortBudgetError(free, rev=self._rev, asked_for=self._claimed.asked_for)
 
     async def take(self, tx: Transaction) -> int:
         """So many more calls for this run; 0: none is left."""

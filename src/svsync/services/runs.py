@@ -230,7 +230,9 @@ class Runs:
                 begun = await self._begin(tx, *found, waits=True)
         except ShortBudgetError as short:
             async with self._db.transaction(tenant) as tx:
-                await queue.put_off(tx, run, short.code, short.until)
+                await queue.put_off(
+                    tx, run, short.code, short.until, rev=short.rev, asked_for=short.asked_for
+                )
             return None
         except ConfigError as problem:
             if problem.code == "backend_paused":
@@ -349,7 +351,7 @@ class Runs:
             await tell_lost(tx, stored.spec, row, ids=self._ids)
         budget = None
         if per_day_of(stored.spec) is not None:
-            of_run = RunBudget(stored.spec, claimed)
+            of_run = RunBudget(stored, claimed)
             if waits and not lost:  # whoever ends a dead worker's run goes on for it
                 health = await federation.health(tx, backend)
                 await of_run.refuse_short(tx, health["calls_per_cycle"])

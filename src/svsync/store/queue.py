@@ -125,10 +125,15 @@ async def claim_queued(
     return await _start(tx, BackendId(backend), run, fence, holder, lost), lost
 
 
-async def put_off(tx: Transaction, run: RunId, reason: str, until: datetime | None) -> None:
+async def put_off(
+    tx: Transaction, run: RunId, reason: str, until: datetime | None, *, rev: int, asked_for: bool
+) -> None:
     """Let a run wait until then, by the database's clock, or for a minute; `reason` is a
-    published code, and `status` shows it."""
-    await tx.execute("queue.put_off", tx.tenant, run, reason, until)
+    published code, and `status` shows it. Not where its backend is not of this revision any
+    more, somebody has asked for it meanwhile, or has it in hand: then it is looked at again."""
+    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run)
+    if backend is not None and await tx.fetchval("federation.stand_by", tx.tenant, backend) == rev:
+        await tx.execute("queue.put_off", tx.tenant, run, reason, until, asked_for)
 
 
 async def grant(tx: Transaction, run: RunId, calls: int) -> None:

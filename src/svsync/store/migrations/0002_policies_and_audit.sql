@@ -73,6 +73,10 @@ CREATE TABLE proxied_calls (
 ALTER TABLE runs ADD COLUMN granted bigint;
 -- Why a run that waits is not begun before its time: a published code.
 ALTER TABLE runs ADD COLUMN put_off text;
+-- When a run that waits was given back by its worker: from then on its listing grows old, and its calls too.
+ALTER TABLE runs ADD COLUMN given_back_at timestamptz;
+-- For what ended lately: a run may wait for days, so its id tells nothing of when it ended.
+CREATE INDEX runs_by_end ON runs (tenant_id, backend_id, ended_at);
 -- A person asked for what the schedule or a feed had asked for already.
 ALTER TABLE runs ADD COLUMN asked_for boolean NOT NULL DEFAULT false;
 -- What the last full run took in which nothing changed, or that called least: calls by operation, their total, and seconds.

@@ -25,7 +25,8 @@ FOR UPDATE SKIP LOCKED;
 -- name: inherit
 -- A run that its stopped worker gives back, while another one of its kind waits: that one goes on with its work rows,
 -- what it suspects, and what it was asked for.
-UPDATE runs w SET run_no = r.run_no, handed_over = true, not_before = clock_timestamp(), staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
+UPDATE runs w SET run_no = r.run_no, handed_over = true, given_back_at = clock_timestamp(), not_before = clock_timestamp(),
+  staged_count = CASE WHEN $6 THEN r.staged_count END, scope_hash = r.scope_hash,
   counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, suspects = r.suspects, attempts = r.attempts,
   allow = ARRAY (SELECT DISTINCT unnest(w.allow || r.allow)), asked_for = w.asked_for OR r.asked_for OR r.trigger IN ('api', 'run_once'),
   paths = CASE WHEN w.paths IS NULL THEN r.paths WHEN r.paths IS NULL THEN w.paths
@@ -45,21 +46,24 @@ WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
 
 -- name: requeue
 -- Given back by a worker that was stopped: it waits again, with its stage and what it has done so far.
-UPDATE runs SET state = 'queued', handed_over = true, fence = NULL, worker = NULL, started_at = NULL,
+UPDATE runs SET state = 'queued', handed_over = true, given_back_at = clock_timestamp(), fence = NULL, worker = NULL, started_at = NULL,
   staged_count = CASE WHEN $6 THEN staged_count END,
   counts = $3::jsonb, calls = $4::jsonb, stages_ms = $5::jsonb, not_before = clock_timestamp(), granted = NULL
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'running';
 
 -- name: put_off
 -- A run that nobody waits for and that would come to no end now: looked at again at that time, or in a minute where nobody can
--- tell when.
+-- tell when. Not where a person has asked for it meanwhile.
 UPDATE runs SET put_off = $3, not_before = greatest(coalesce($4, clock_timestamp() + interval '1 minute'), clock_timestamp() + interval '1 second')
-WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued';
+WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued' AND (asked_for OR trigger IN ('api', 'run_once')) = $5;
 
 -- name: look_again
--- What put a backend's runs off may be otherwise under its new configuration.
-UPDATE runs SET put_off = NULL, not_before = clock_timestamp()
-WHERE tenant_id = $1 AND backend_id = $2 AND state = 'queued' AND put_off IS NOT NULL;
+-- What put a backend's runs off may be otherwise under its new configuration. Who has one in hand sees that, and is not
+-- waited for: it may wait for our lease.
+UPDATE runs SET put_off = NULL, not_before = clock_timestamp() FROM (
+  SELECT run_id FROM runs WHERE tenant_id = $1 AND backend_id = $2 AND state = 'queued' AND put_off IS NOT NULL
+  FOR UPDATE SKIP LOCKED) w
+WHERE runs.tenant_id = $1 AND runs.run_id = w.run_id;
 
 -- name: grant
 -- Calls of a budget that a run may make from now on; once it has ended, those count that it made.
@@ -123,10 +127,9 @@ RETURNING run_id, run_no, trigger, kind, started_at, ended_at, attempts, error_c
 -- `attempts` rises here, not at failure, so that a run that kills its worker is seen: it goes on from the deaths before.
 UPDATE runs SET state = 'running', started_at = clock_timestamp(), attempts = $5 + 1, suspects = $6::text[], fence = $3, worker = $4,
   -- A listing that nobody went on with within a minute is old: what has changed since would be taken for unchanged.
-  staged_count = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' THEN staged_count END,
-  stage = CASE WHEN handed_over AND not_before > clock_timestamp() - interval '60 s' AND staged_count IS NOT NULL
-               THEN 'diff' ELSE 'list' END,
-  put_off = NULL, granted = NULL,
+  staged_count = CASE WHEN given_back_at > clock_timestamp() - interval '60 s' THEN staged_count END,
+  stage = CASE WHEN given_back_at > clock_timestamp() - interval '60 s' AND staged_count IS NOT NULL THEN 'diff' ELSE 'list' END,
+  put_off = NULL, granted = NULL, given_back_at = NULL,
   -- What an earlier worker had in hand is of a work list that is made anew.
   todo_count = NULL, batch_cursor = 0, batch_size = NULL, in_hand = NULL, rev = (SELECT rev FROM backends b WHERE b.tenant_id = runs.tenant_id AND b.backend_id = runs.backend_id)
 WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued'
@@ -174,33 +177,22 @@ SELECT run_id, backend_id, kind, trigger, state, result, started_at, ended_at, c
 FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT $3;
 
 -- name: calls_of_last_day
--- From the newest run backwards, one look-up each, until one ended 48 hours ago: the history behind it is not read.
--- Ids follow the order in which runs were queued, not quite that in which they ended; hence twice the time that counts.
--- What was granted to a run counts until it tells what it called; one whose worker died, or that was overtaken, never does.
-WITH RECURSIVE latest AS (
-  (SELECT run_id, calls, granted, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
-  UNION ALL
-  SELECT r.run_id, r.calls, r.granted, r.ended_at FROM latest l CROSS JOIN LATERAL (
-    SELECT run_id, calls, granted, ended_at FROM runs
-    WHERE tenant_id = $1 AND backend_id = $2 AND run_id < l.run_id ORDER BY run_id DESC LIMIT 1) r
-  WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '48 hours')
-SELECT coalesce(sum(coalesce(c.made, 0) + coalesce(l.granted, 0)), 0)::bigint FROM latest l
-CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(l.calls) AS x(operation, made)) c
-WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '24 hours';
+-- Of the runs that ended within a day or were given back within it, and of those under way. What was granted to a run counts
+-- until it tells what it called; one whose worker died, or that was overtaken, never does.
+SELECT coalesce(sum(coalesce(c.made, 0) + coalesce(r.granted, 0)), 0)::bigint FROM runs r
+CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(r.calls) AS x(operation, made)) c
+WHERE r.tenant_id = $1 AND r.backend_id = $2
+  AND (r.ended_at > now() - interval '24 hours'
+       OR r.ended_at IS NULL AND coalesce(r.given_back_at > now() - interval '24 hours', true));
 
 -- name: calls_come_free
 -- When so many calls more ($3) than now are older than a day, as `calls_of_last_day` and `proxied_calls.made` count them.
-WITH RECURSIVE latest AS (
-  (SELECT run_id, calls, granted, ended_at FROM runs WHERE tenant_id = $1 AND backend_id = $2 ORDER BY run_id DESC LIMIT 1)
-  UNION ALL
-  SELECT r.run_id, r.calls, r.granted, r.ended_at FROM latest l CROSS JOIN LATERAL (
-    SELECT run_id, calls, granted, ended_at FROM runs
-    WHERE tenant_id = $1 AND backend_id = $2 AND run_id < l.run_id ORDER BY run_id DESC LIMIT 1) r
-  WHERE l.ended_at IS NULL OR l.ended_at > clock_timestamp() - interval '48 hours'),
-spent AS (
-  SELECT l.ended_at + interval '24 hours' AS until, coalesce(c.made, 0) + coalesce(l.granted, 0) AS made FROM latest l
-  CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(l.calls) AS x(operation, made)) c
-  WHERE l.ended_at > clock_timestamp() - interval '24 hours'
+WITH spent AS (
+  SELECT coalesce(r.ended_at, r.given_back_at) + interval '24 hours' AS until, coalesce(c.made, 0) + coalesce(r.granted, 0) AS made
+  FROM runs r
+  CROSS JOIN LATERAL (SELECT sum(x.made::bigint) AS made FROM jsonb_each_text(r.calls) AS x(operation, made)) c
+  WHERE r.tenant_id = $1 AND r.backend_id = $2
+    AND (r.ended_at > now() - interval '24 hours' OR r.ended_at IS NULL AND r.given_back_at > now() - interval '24 hours')
   UNION ALL
   SELECT hour + interval '25 hours', made FROM proxied_calls
   WHERE tenant_id = $1 AND backend_id = $2 AND hour > now() - interval '25 hours')

@@ -116,13 +116,14 @@ WHERE d.tenant_id = $1 AND d.backend_id = $2 AND d.remote_path = x.remote_path A
 
 -- name: overdue_pushes
 -- Paths whose pushes nobody has in hand any more, of backends that can be asked and are at rest; the less often, the more of
--- their runs fail.
+-- their runs fail. A run of everything that was put off keeps nobody from asking.
 SELECT u.tenant_id, u.backend_id, array_agg(DISTINCT u.remote_path) AS paths FROM pushes u
 JOIN backends b ON b.tenant_id = u.tenant_id AND b.backend_id = u.backend_id AND b.state = 'active' AND b.syncs
 JOIN backend_health h ON h.tenant_id = u.tenant_id AND h.backend_id = u.backend_id AND h.unreachable_since IS NULL
   AND (h.last_sync_at IS NULL OR h.last_sync_at < clock_timestamp() - make_interval(mins => least(1 + h.failures, 60)))
 WHERE u.state IN ('planned', 'sent', 'unknown') AND u.deadline < clock_timestamp() - make_interval(secs => $1)
-  AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = u.tenant_id AND r.backend_id = u.backend_id AND r.state IN ('queued', 'running'))
+  AND NOT EXISTS (SELECT FROM runs r WHERE r.tenant_id = u.tenant_id AND r.backend_id = u.backend_id
+                  AND (r.state = 'running' OR r.state = 'queued' AND (r.kind = 'targeted' OR r.put_off IS NULL)))
 GROUP BY u.tenant_id, u.backend_id LIMIT 100;
 
 -- name: stale
@@ -140,12 +141,14 @@ RETURNING b.name, b.stale_after_s, h.last_success_at,
   extract(epoch FROM now() - coalesce(h.last_success_at, b.created_at))::float8 AS staleness_s;
 
 -- name: abandoned
--- Running runs whose lease is over: whoever takes the backend next ends them; where no run waits, one is to be queued.
+-- Running runs whose lease is over: whoever takes the backend next ends them; where no run waits, one is to be queued. One
+-- that was put off is begun all the same.
 SELECT r.tenant_id, r.backend_id, b.syncs FROM runs r
 JOIN backends b ON b.tenant_id = r.tenant_id AND b.backend_id = r.backend_id AND b.state = 'active'
 LEFT JOIN leases l ON l.tenant_id = r.tenant_id AND l.backend_id = r.backend_id AND l.expires_at > clock_timestamp()
 WHERE r.state = 'running' AND l.holder IS NULL
-  AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued')
+  AND NOT EXISTS (SELECT FROM runs q WHERE q.tenant_id = r.tenant_id AND q.backend_id = r.backend_id AND q.state = 'queued'
+                  AND q.put_off IS NULL)
 LIMIT 1000;
 
 -- name: lost_at_rest
