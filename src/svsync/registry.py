@@ -17,7 +17,8 @@ from typing import Any
 
 from svsync.backends.guarded import BackendGuard
 from svsync.bus.local import LocalSignals
-from svsync.config.backend_types import FEEDS, is_ambient
+from svsync.config.backend_types import is_ambient
+from svsync.config.feed_types import FEEDS
 from svsync.config.key_services import KeyServiceSpec, specs_of
 from svsync.config.model import Settings
 from svsync.config.references import Reference, resolve

@@ -11,7 +11,8 @@ import yaml
 
 from svsync.config import schema
 from svsync.config.backend_keys import BACKEND, GUARD, TAGS
-from svsync.config.backend_types import FEEDS, TYPES
+from svsync.config.backend_types import TYPES
+from svsync.config.feed_types import FEEDS
 from svsync.config.kinds import Key
 from svsync.config.load import load
 from svsync.config.model import ROWS

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from svsync.config.backend_keys import BACKEND, EXTRA
-from svsync.config.backend_types import FEEDS, TYPES, BackendType, queue_region
+from svsync.config.backend_types import TYPES, BackendType
 from svsync.config.document import Node, below, from_json
 from svsync.config.endpoints import endpoint_problem
+from svsync.config.feed_types import FEEDS, queue_region
 from svsync.config.kinds import ANY_TEXT, Key, list_of, mapping_of, read_object, text_of
 from svsync.config.literals import refuse_literals
 from svsync.config.references import REFERENCE_NOT_ALLOWED

@@ -22,7 +22,8 @@ from svsync.config.backend_keys import (
     TAGS,
     TRANSFORM,
 )
-from svsync.config.backend_types import FEEDS, TYPES
+from svsync.config.backend_types import TYPES
+from svsync.config.feed_types import FEEDS
 from svsync.config.key_services import ACCESS
 from svsync.config.kinds import Key, object_schema
 from svsync.config.model import ROWS
