@@ -301,6 +301,8 @@ def status_of(error: SvsyncError) -> int:
         return 409
     if error.code in _LOST:
         return 500
+    if error.code == SkipReason.PUSH_THROTTLED:  # a BackendError, and nothing is broken there
+        return _OF_CODES[error.code]
     found = (status for kind, status in _STATUS if isinstance(error, kind))
     return next(found, _OF_CODES.get(error.code, 500))
 
