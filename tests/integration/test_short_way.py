@@ -2,6 +2,7 @@
 decisions, the same rows in the log; and what is not exactly such a read goes the long way."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,10 +16,14 @@ from tests.integration.test_reading import allow, logs
 from tests.rawhttp import RawAnswer, answers_of, request_of
 from tests.waiting import somebody_waits_for_a_lock, until
 
-from svsync.domain.access import Scope
-from svsync.domain.limits import ApiRates
-from svsync.http.short_way import LONGEST, plain
+from svsync.domain.access import Call, Scope
+from svsync.domain.ids import LocalPath
+from svsync.domain.limits import BURST_S, ApiRates
+from svsync.http.connections import Connections
+from svsync.http.short_way import LONGEST, _path, plain
+from svsync.services.authority import Authority
 from svsync.services.reading import Glance
+from svsync.services.recording import Access
 
 __all__ = ["front", "house"]
 
@@ -157,7 +162,7 @@ async def test_what_may_not_be_read_is_refused_with_one_row(front: Front, glance
     client = front.client.with_token(await front.token(Scope.SECRETS_READ))
     for _ in range(2):  # the second is of somebody who is known
         assert (await client.get("/v1/secrets/app/a")).told == (404, "secret_not_found")
-    assert (len(glances.begun), glances.answered) == (1, 0)
+    assert not glances.begun  # nor is it told by how long it took that somebody else read it
     decided = [row["decision"] for row in await logs(front) if row["action"] == "secret.read"]
     assert sorted(decided) == ["allow", "deny", "deny"]
 
@@ -212,6 +217,109 @@ async def test_requests_sent_behind_are_answered_in_their_order(
     assert glances.answered == 2  # those that came alone
 
 
+async def test_what_goes_on_with_a_request_is_none(front: Front, glances: Glances) -> None:
+    """The beginning of one came behind another; the rest of it reads as a plain read."""
+    await front.house.write("app/a", {"k": "1"})
+    begun = request_of(front, "GET", b"/healthz") + b"GET /v1/secrets/app/b HTTP/1.1\r\nX: "
+    async with line(front) as one:
+        assert (await one.ask(begun)).status == 200
+        answer = await one.ask(request_of(front, "GET", A))
+        assert (answer.status, answer.code) == (404, "secret_not_found")
+        assert not glances.begun
+        assert (await one.ask(request_of(front, "GET", A))).status == 200
+    assert glances.answered == 1
+
+
+async def test_behind_a_body_one_read_goes_the_long_way(front: Front, glances: Glances) -> None:
+    """Where a body ends is known to who reads it, and not to who sees it go by."""
+    await front.house.write("app/a", {"k": "1"})
+    put = request_of(front, "PUT", A, body=b'{"data": {"k": "2"}}')
+    async with line(front) as one:
+        assert (await one.ask(put)).status == 200
+        for many in (0, 1):
+            assert (await one.ask(request_of(front, "GET", A))).json()["data"] == {"k": "2"}
+            assert glances.answered == many
+
+
+async def test_what_was_not_recorded_is_not_tried_again(
+    front: Front, glances: Glances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would wait twice as long as a row may take."""
+    await front.house.write("app/a", {"k": "1"})
+    recorder = front.house.app.recorder
+    taken: list[Access] = []
+    take_in = recorder.take_in
+    async with line(front) as one:
+
+        def take(access: Access) -> "asyncio.Future[None]":
+            taken.append(access)
+            return take_in(access)
+
+        monkeypatch.setattr(recorder, "take_in", take)
+        await front.house.admin.execute("ALTER TABLE audit RENAME TO audit_away")
+        try:
+            answer = await one.ask(request_of(front, "GET", A))
+        finally:
+            await front.house.admin.execute("ALTER TABLE audit_away RENAME TO audit")
+        assert (answer.status, answer.code) == (503, "audit_unavailable")
+        assert taken == glances.begun
+        assert (await one.ask(request_of(front, "GET", A))).status == 200
+
+
+async def test_time_without_a_request_does_not_end_one_under_way(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    let_in = Connections.let_in
+
+    def let(door: Connections, connection: Any) -> bool:
+        opened.append(connection)
+        return let_in(door, connection)
+
+    monkeypatch.setattr(Connections, "let_in", let)
+    await front.house.write("app/a", {"k": "1"})
+
+    def time_is_over() -> None:
+        opened[-1]._next_keepalive_close_time = 0.0
+        opened[-1]._process_keepalive()
+
+    async with line(front) as one:
+        async with slow_log(front.house):
+            one.writer.write(request_of(front, "GET", A))
+            await until(partial(somebody_waits_for_a_lock, front.house))
+            time_is_over()
+        assert (await one.next()).status == 200
+        time_is_over()
+        assert await one.reader.read() == b""
+
+
+async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("app/a", "app/b"):
+        await front.house.write(path, {"k": "1"})
+        assert (await front.client.get(f"/v1/secrets/{path}")).status == 200
+    assert front.client.token is not None
+    reading, at_hand = front.house.app.reading, front.house.app.reading._at_hand
+
+    def broken(tenant: Any, path: LocalPath, *given: Any) -> Any:
+        if path == "app/a":
+            raise RuntimeError
+        return at_hand(tenant, path, *given)
+
+    monkeypatch.setattr(reading, "_at_hand", broken)
+    authority = Authority(front.house.app.db, front.access, clock=time.monotonic)
+    rights = await authority.verify(front.client.token)
+    call = Call(rights.caller, "req_1", "127.0.0.1")
+    begun = [reading.glance(call, rights, LocalPath(path)) for path in ("app/a", "app/b")]
+    found = []
+    for glance in begun:
+        assert glance is not None
+        await glance.done
+        found.append(glance.secret is not None)
+    assert found == [False, True]
+
+
 async def test_who_stops_answers_what_is_under_way(house: House) -> None:
     """The listener ends while the log is slow: the answer comes, and then the end."""
     await house.write("app/a", {"k": "1"})
@@ -241,6 +349,28 @@ async def test_who_is_gone_keeps_nobody(front: Front, glances: Glances) -> None:
         one.writer.transport.abort()
     async with line(front) as other:
         assert (await other.ask(request_of(front, "GET", A))).status == 200
+
+
+async def test_who_goes_away_has_made_a_call_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, ended, forget = ApiRates(secrets_read=1.0), asyncio.Event(), Connections.forget
+
+    def forgotten(door: Connections, connection: Any) -> None:
+        ended.set()
+        forget(door, connection)
+
+    monkeypatch.setattr(Connections, "forget", forgotten)
+    async with open_front(house, rates=rates) as front:
+        await front.house.write("app/a", {"k": "1"})
+        async with line(front) as gone, slow_log(house):
+            gone.writer.write(request_of(front, "GET", A))
+            await until(partial(somebody_waits_for_a_lock, house))
+            gone.writer.transport.abort()
+            await ended.wait()
+        async with line(front) as one:
+            found = [(await one.ask(request_of(front, "GET", A))).status for _ in range(60)]
+    assert found.index(429) == int(BURST_S) - 3  # two connections began with one, and one is gone
 
 
 async def test_each_read_counts_once_against_the_rate(house: House) -> None:
@@ -322,6 +452,14 @@ def test_a_plain_read_is_one() -> None:
 )
 def test_anything_else_goes_the_long_way(sent: bytes) -> None:
     assert plain(sent) is None
+
+
+def test_what_is_no_path_is_not_remembered() -> None:
+    remembered = _path.cache_info().currsize
+    for n in range(10):
+        assert plain(swapped(b"app/a", b"%d" % n + b"a" * 3000)) is None
+        assert plain(swapped(b"app/a", b"%%%d" % n)) is None
+    assert _path.cache_info().currsize == remembered
 
 
 def _mutated(data: bytes) -> Callable[[int, int], bytes]:

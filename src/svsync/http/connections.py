@@ -25,9 +25,10 @@ from typing import Final
 from aiohttp import StreamReader, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
-from svsync.http.short_way import ShortWay
+from svsync.http.short_way import ASKED, ShortWay
 from svsync.observe.logs import get_logger
 
 IDLE_S: Final = 75.0
@@ -101,8 +102,8 @@ class Connections:
 
 class _Connection(web.RequestHandler):
     __slots__ = (
-        "_all", "_behind", "_body", "_ending", "_handler", "_head_bytes", "_head_timer", "_ids",
-        "_reading", "_taken_timer",
+        "_all", "_asked", "_behind", "_between", "_body", "_ending", "_handler", "_head_bytes",
+        "_head_timer", "_ids", "_reading", "_taken_timer",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +132,8 @@ class _Connection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._taken_timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.Future[None] | None = None  # what goes the short way
+        self._asked: asyncio.Future[None] | None = None  # what went it, and goes the long way now
+        self._between = True  # the parser holds nothing of a request, for sure
         self._behind = b""  # what came meanwhile
         self._ending = False  # after that
 
@@ -202,6 +205,13 @@ class _Connection(web.RequestHandler):
         # Never 0, which aiohttp takes for no limit.
         await super().shutdown(until and max(0.01, until - self._loop.time()))
 
+    def _process_keepalive(self) -> None:
+        """aiohttp does not know of what goes the short way, and would end it."""
+        if self._reading is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = self._loop.call_later(IDLE_S, self._process_keepalive)
+
     # --- what comes -----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -211,7 +221,8 @@ class _Connection(web.RequestHandler):
                 self.transport.pause_reading()
             return
         short_way = self._all.short_way
-        if short_way is not None and self.is_idle and not (self._paused or self._messages):
+        at_rest = self.is_idle and self._between and not (self._paused or self._messages)
+        if short_way is not None and at_rest:
             answer = partial(self._answered, data)
             self._reading = short_way.take(data, self.peername, answer)
         if self._reading is None:
@@ -219,10 +230,11 @@ class _Connection(web.RequestHandler):
 
     def _answered(self, data: bytes, answer: bytes | None) -> None:
         """The short way has come to its end: an answer, or none, and then it was none."""
-        self._reading = None
+        asked, self._reading = self._reading, None
         if self.transport is None:
             return
         if answer is None:
+            self._asked = asked
             self._go_the_long_way(data)
         else:
             self.transport.write(answer)
@@ -235,7 +247,13 @@ class _Connection(web.RequestHandler):
             self.data_received(behind)
 
     def _go_the_long_way(self, data: bytes) -> None:
+        before = self._request_count
         super().data_received(data)
+        came = self._request_count != before
+        if data or came:
+            # Where a body ends cannot be seen from here, and behind it another head may begin.
+            bare = came and self._messages[-1][1] is EMPTY_PAYLOAD
+            self._between = bare and data.endswith(b"\r\n\r\n")
         self._fail_unreadable_body()
         if not self._awaits_head:
             self._end_head()
@@ -308,6 +326,8 @@ class _Connection(web.RequestHandler):
         if expected.lower() != "100-continue":
             return self._refusal(_UNEXPECTED)
         self._body = request.content
+        if self._asked is not None:
+            request[ASKED], self._asked = self._asked, None
         answer = await self._handler(request)
         if request._message.upgrade:
             # Nothing is upgraded here, and aiohttp loses what was sent behind such a request.

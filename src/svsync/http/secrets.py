@@ -32,6 +32,7 @@ from svsync.http.identity import (
     recalling,
 )
 from svsync.http.replica import age_of, aged
+from svsync.http.short_way import ASKED
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.replica_lag import told_of_lag
 from svsync.services.answers import Secret
@@ -116,6 +117,8 @@ class SecretRoutes:
 
     async def _found(self, request: web.Request, path: LocalPath, version: int | None) -> Secret:
         rights, call = request[RIGHTS], call_of(request)
+        if (asked := request.get(ASKED)) is not None:
+            await asked  # raises what kept it from being recorded
         try:
             return await self._reading.read(call, rights, path, version, fresh=request[FRESH])
         except StaleRightsError:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final, Protocol
 
+from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
 from svsync.domain.access import Call
@@ -39,6 +40,9 @@ LONGEST: Final = 4096
 GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """An id that a request may bring itself."""
 ROUTE: Final = "/v1/secrets/{path}"
+ASKED: Final = web.RequestKey("asked", Future)
+"""Of a request that went the short way before the long one: what came of that. Where it could
+not be recorded it is not tried again."""
 
 _BEGIN: Final = b"GET /v1/secrets/"
 _END: Final = b"\r\n\r\n"
@@ -145,7 +149,8 @@ class ShortWay:
     ) -> None:
         failed = done.cancelled() or done.exception() is not None
         if failed or glance.secret is None:
-            self._limits.give_back(call.caller, "GET", ROUTE)
+            if not done.cancelled():  # then nobody is there to go the long way
+                self._limits.give_back(call.caller, "GET", ROUTE)
             answer(None)
             return
         seconds = self._clock() - began
@@ -170,8 +175,9 @@ def plain(data: bytes) -> Plain | None:
     if len(data) > LONGEST or not data.startswith(_BEGIN) or data.find(_END) != len(data) - 4:
         return None
     end = data.find(_LINE_END)
-    path = _path(data[len(_BEGIN) : end]) if end > 0 else None
-    if path is None:
+    try:
+        path = _path(data[len(_BEGIN) : end])
+    except (IllegalPath, UnicodeDecodeError):
         return None
     given: dict[str, str] = {}
     for line in data[end + len(_LINE_END) : -len(_END)].decode("latin-1").split("\r\n"):
@@ -195,9 +201,10 @@ def plain(data: bytes) -> Plain | None:
 
 
 @lru_cache(maxsize=16_384)
-def _path(raw: bytes) -> LocalPath | None:
-    """A local path as it stands in a request's line; None: what is none, or is encoded."""
-    try:
-        return parse_local(raw.decode("ascii"))
-    except (IllegalPath, UnicodeDecodeError):
-        return None
+def _path(raw: bytes) -> LocalPath:
+    """A local path as it stands in a request's line.
+
+    Raises IllegalPath, UnicodeDecodeError: it is none, or is encoded. That is not remembered:
+    it may be long, and of anybody.
+    """
+    return parse_local(raw.decode("ascii"))

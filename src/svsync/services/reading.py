@@ -22,6 +22,7 @@ from svsync.domain.errors import NotFoundError, StoreUnavailableError, SvsyncErr
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
 from svsync.domain.policies import Permission, Permissions
+from svsync.observe.logs import get_logger
 from svsync.services.answers import Federated, Secret, described, secret_of
 from svsync.services.authority import Rights
 from svsync.services.authorizing import absent, refused
@@ -123,6 +124,9 @@ class Glance(_Read):
             self.secret = self._opened(row)
         except SvsyncError:
             return None
+        except Exception as bug:  # noqa: BLE001 - others of the batch have no part in it
+            get_logger().error("glance_failed", exc_info=bug)
+            return None
         return None if self.secret is None else entry
 
 
@@ -199,10 +203,13 @@ class Reading:
 
     def glance(self, call: Call, rights: Rights, path: LocalPath) -> Glance | None:
         """Begin to read a current value by what is at hand; see `Glance`. None: it was not read
-        here lately. The rights may be remembered ones.
+        here lately, or may not be read. The rights may be remembered ones.
 
         Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
         """
+        # First: how long a refusal takes tells nobody what others read.
+        if not (call.caller.has(Scope.SECRETS_READ) and self._may(rights.permissions, path)):
+            return None
         kept = self._kept.get((call.tenant, path))
         if kept is None:
             return None
