@@ -1,20 +1,20 @@
 """Keys are shown and replaced, and every process goes on by those of now."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.house import TENANT, House, open_house, settings_for
+from tests.house import TENANT, House, failure, open_house, settings_for
 from tests.key_services import Home
 from tests.sealed import keys_named, seal_everywhere, texts
 
 from svsync.app import open_app
 from svsync.domain.envelope import KeyPurpose
-from svsync.domain.errors import KeyServiceError, StoreError
+from svsync.domain.errors import KeyServiceAwayError, KeyServiceError, StoreError
 from svsync.domain.ids import LocalPath, TenantId
 from svsync.kms.local import LocalKeyService
 from svsync.ports import KeyServices
@@ -175,6 +175,60 @@ async def test_a_running_process_goes_on_under_a_root_key_that_another_made(
     async with other_tenant(house):
         assert (await house.rows("data_keys", tenant_id=2)) != []
     assert await house.app.signing.signer(TENANT)
+
+
+class Away:
+    """A key service that does not answer."""
+
+    reference = "away:key"
+
+    async def wrap(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        raise KeyServiceAwayError("it is away")
+
+    async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        raise KeyServiceAwayError("it is away")
+
+
+@asynccontextmanager
+async def root_key_out_of_reach(
+    house: House, database_url: str, admin_url: str, state_dir: Path
+) -> AsyncIterator[None]:
+    """Another process made another root key, and the key service is away since; nobody has
+    used the tenant's keys here for a while."""
+    sealing = house.app.sealing
+    keys = await sealing.for_tenant(TENANT)
+    there, sealing._services = sealing._services, KeyServices(Away(), None, ())
+    async with open_house(database_url, admin_url, state_dir) as second:
+        await second.app.keys.rotate_root()
+        await second.app.keys.wrap_anew()
+    keys._openers.clear()
+    yield
+    sealing._services = there
+
+
+async def test_no_side_of_a_conflict_is_left_out_while_the_root_key_is_out_of_reach(
+    house: House, database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await house.write("ext/a", {"k": "ours"})
+    house.there.put("kv/a", {"k": "theirs"})
+    async with root_key_out_of_reach(house, database_url, admin_url, state_dir):
+        assert failure(await house.run()) == "root_key_unavailable"
+        assert await house.rows("conflicts") == []
+    assert failure(await house.run()) is None
+    assert (await house.row("conflicts"))["local_sealed"] is not None
+
+
+async def test_no_signature_is_taken_for_somebody_elses_while_the_root_key_is_out_of_reach(
+    house: House, database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    signer = await house.app.signing.signer(TENANT)
+    async with root_key_out_of_reach(house, database_url, admin_url, state_dir):
+        with pytest.raises(KeyServiceError) as unknown:
+            await house.app.signing.public_keys(TENANT)
+        assert unknown.value.code == "root_key_unavailable"
+    assert signer.key_id in await house.app.signing.public_keys(TENANT)
 
 
 async def test_a_process_that_makes_a_data_key_first_asks_for_the_new_root_key(

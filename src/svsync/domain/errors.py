@@ -250,6 +250,11 @@ class KeyServiceError(SvsyncError):
 
     code = "key_unavailable"
 
+    @property
+    def may_pass(self) -> bool:
+        """The root key is out of reach, and with it everything: it says nothing of the value."""
+        return self.code == "root_key_unavailable"
+
 
 class KeyServiceAwayError(KeyServiceError):
     """A key service does not answer; whether it would open the key is not known."""

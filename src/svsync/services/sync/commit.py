@@ -152,6 +152,8 @@ async def _seal_conflict(
 
     A local value that does not open is left out: it is unreadable, not changed,
     and the remote side must be kept all the same.
+
+    Raises KeyServiceError: the root key is out of reach, so that nobody knows whether it opens.
     """
     o, pair, secret = row.outcome, row.pair, row.secret
     assert secret is not None
@@ -164,8 +166,9 @@ async def _seal_conflict(
                 Purpose.VALUE, secret, pair.local_path, side["version"],
                 Sealed(side["key_id"], side["nonce"], side["sealed"]),
             )  # fmt: skip
-        except KeyServiceError:
-            pass
+        except KeyServiceError as problem:
+            if problem.may_pass:
+                raise
         else:
             local_encoding = side["encoding"]
             local = sealer.seal(
