@@ -126,4 +126,5 @@ def test_costs_are_said_to_be_estimates() -> None:
         " there (estimated by list prices)"
     )
     assert of_run({"amount": 0.5, "currency": "USD"}) == "about 0.50 USD"
+    assert of_run({"amount": 1e-6, "currency": "USD"}) == "less than 0.0001 USD"
     assert (of_run(None), of_month(None)) == (None, None)

@@ -15,21 +15,26 @@ def money(amount: float, currency: str) -> str:
     return f"{amount:.2g} {currency}"
 
 
+def _about(amount: float, currency: str) -> str:
+    said = money(amount, currency)
+    return said if said.startswith("less") else f"about {said}"
+
+
 def of_run(cost: Mapping[str, Any] | None) -> str | None:
     """What the calls of one run cost; None: nobody bills them."""
-    return None if cost is None else f"about {money(cost['amount'], cost['currency'])}"
+    return None if cost is None else _about(cost["amount"], cost["currency"])
 
 
 def of_month(cost: Mapping[str, Any] | None) -> str | None:
     """What a backend's status says of it."""
     if cost is None:
         return None
-    one, calls, secrets = (
-        money(cost[name], cost["currency"])
-        for name in ("per_cycle", "calls_per_month", "secrets_per_month")
+    one = _about(cost["per_cycle"], cost["currency"])
+    calls, secrets = (
+        money(cost[name], cost["currency"]) for name in ("calls_per_month", "secrets_per_month")
     )
     kept = f", beside {secrets} for keeping the secrets there" if cost["secrets_per_month"] else ""
-    return f"about {one} a cycle, {calls} a month{kept} (estimated by list prices)"
+    return f"{one} a cycle, {calls} a month{kept} (estimated by list prices)"
 
 
 def too_short(status: Mapping[str, Any]) -> str | None:

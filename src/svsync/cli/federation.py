@@ -85,7 +85,7 @@ def tell_backend(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         [
             (key, value if isinstance(value, str | int | float) else _words(value))
             for key, value in found.items()
-            if key not in ("path_mapping", "config") and value not in (None, {}, [])
+            if key not in ("path_mapping", "config") and value not in (None, {}, [], ())
         ]
         + [(f"config.{key}", value) for key, value in found["config"].items()]
     )
