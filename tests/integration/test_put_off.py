@@ -1,5 +1,6 @@
 """Runs that are put off for want of calls: what keeps them, and what they keep, waiting."""
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -138,3 +139,15 @@ async def test_a_dead_worker_is_told_of_meanwhile(house: House) -> None:
     await scheduling(house).tick()
     assert len(await work(house)) == 1
     assert (await house.row("runs", run_id="run_z"))["error_code"] == "worker_lost"
+
+
+async def test_a_change_of_configuration_waits_for_nobody_who_begins_it(house: House) -> None:
+    """Whoever begins a run has its row, and waits for the lease that the change has."""
+    cycle = await ran(house)
+    await budget(house, made(house) + cycle - 1)
+    await due(house)
+    assert await work(house) == [None]
+    async with house.admin.transaction():
+        await house.admin.execute("SELECT FROM runs WHERE state = 'queued' FOR UPDATE")
+        async with asyncio.timeout(20):
+            await budget(house, 10_000)
