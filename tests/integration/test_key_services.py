@@ -386,6 +386,25 @@ async def test_one_of_two_that_is_away_ends_nothing(
         await use(app)
 
 
+async def test_process_is_told_when_another_one_has_the_root_key_wrapped_by_others(
+    house: House, state_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local = LocalKeyService.open(state_dir / "kms.key", create=False)
+    ours, theirs = (LocalKeyService(Path(f"/{n}"), bytes([n]) * 32) for n in (1, 2))
+    sealing = Sealing(house.app.db, KeyServices(local, ours), os.urandom)
+    await sealing.open_root()
+    grace = KeyGrace(sealing, 600.0, clock=lambda: 0.0)
+    await grace.look()
+    assert grace.next_look_s() == LOOK_S
+    await Sealing(house.app.db, KeyServices(local, theirs), os.urandom).open_root()
+    await grace.look()
+    assert "the root key is not wrapped by local:/1 any more" in capsys.readouterr().err
+    assert grace.next_look_s() == SOON_S
+    await sealing.open_root()
+    await grace.look()
+    assert grace.next_look_s() == LOOK_S
+
+
 async def test_without_its_keys_the_api_says_so_and_is_not_ready(front: Front) -> None:
     await front.house.write("ext/a", {"k": "1"})
     front.house.app.sealing.shut("the keys were put away")

@@ -14,7 +14,7 @@ from typing import Final
 
 from svsync.domain.errors import KeyServiceError, SvsyncError
 from svsync.observe.logs import get_logger
-from svsync.services.root_keys import Standing
+from svsync.services.root_keys import Standing, Word
 from svsync.services.sealing import Sealing
 
 LOOK_S: Final = 300.0
@@ -79,7 +79,16 @@ class KeyGrace:
 
 
 def _said(standings: tuple[Standing, ...]) -> frozenset[str]:
-    return frozenset(one.says for one in standings if one.says)
+    """What people are to know. A key service that wraps nothing while we run was one of those
+    that did when we started: whoever gives up another key for it would lose everything."""
+    return frozenset(
+        f"the root key is not wrapped by {one.reference} any more: a process with other key"
+        " services stored it; configure the same for all, and start this one again"
+        if one.word is Word.UNUSED
+        else one.says
+        for one in standings
+        if one.says or one.word is Word.UNUSED
+    )
 
 
 async def keep_looking(grace: KeyGrace) -> None:
