@@ -1,5 +1,6 @@
 """Keys are shown and replaced, and every process goes on by those of now."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -229,6 +230,36 @@ async def test_no_signature_is_taken_for_somebody_elses_while_the_root_key_is_ou
             await house.app.signing.public_keys(TENANT)
         assert unknown.value.code == "root_key_unavailable"
     assert signer.key_id in await house.app.signing.public_keys(TENANT)
+
+
+async def test_nobody_queues_before_a_key_service_that_hangs(
+    house: House, database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    class Hangs(Away):
+        asked = 0
+        go_on = asyncio.Event()
+
+        async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+            Hangs.asked += 1
+            await self.go_on.wait()
+            return await super().unwrap(wrapped, context)
+
+    sealing = house.app.sealing
+    async with root_key_out_of_reach(house, database_url, admin_url, state_dir):
+        sealing._services = KeyServices(Hangs(), None, ())
+        asking = [asyncio.create_task(sealing.learn()) for _ in range(5)]
+        async with asyncio.timeout(20):
+            while not Hangs.asked:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+        Hangs.go_on.set()
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(end) for end in ends] == [KeyServiceAwayError] + [KeyServiceError] * 4
+        assert {end.code for end in ends if isinstance(end, KeyServiceError)} == {
+            "root_key_unavailable"
+        }
+        assert Hangs.asked == 1
+    await sealing.learn()
+    await house.write("own/a", {"k": "1"})
 
 
 async def test_a_process_that_makes_a_data_key_first_asks_for_the_new_root_key(

@@ -64,6 +64,7 @@ class DataKeys:
         self._roots: dict[int, AESGCM] = {}
         self._active_root: int | None = None
         self._learning = asyncio.Lock()
+        self._in_vain: KeyServiceError | None = None
         self._shut: str | None = None
         self.warnings: list[str] = list(services.problems)
         self.standings: tuple[Standing, ...] = ()
@@ -91,22 +92,31 @@ class DataKeys:
 
     async def learn(self) -> None:
         """Unwrap the root keys that are not known here yet, and see which one wraps by now. It
-        asks key services, so no transaction may be open.
+        asks key services, so no transaction may be open. Whoever waited while another one
+        asked in vain does not ask again, so that nobody queues before a service that hangs.
 
         Raises: as `open_root`, and where the keys were shut away.
         """
+        seen = self._in_vain
         async with self._learning:
             self.refuse_if_shut()
+            if self._in_vain is not seen and self._in_vain is not None:
+                raise KeyServiceError(self._in_vain.message, code=self._in_vain.code)
             for row in await store.root_keys(self._db):
                 root = row["root_id"]
                 if root not in self._roots:
-                    opened = await root_keys.open_root(
-                        self._db, self._services, row, take_over=False
-                    )
+                    try:
+                        opened = await root_keys.open_root(
+                            self._db, self._services, row, take_over=False
+                        )
+                    except KeyServiceError as problem:
+                        self._in_vain = problem
+                        raise
                     self.refuse_if_shut()
                     self._roots[root] = envelope.cipher_of(opened.key)
                 if row["state"] == "active":
                     self._active_root = root
+            self._in_vain = None
 
     async def _make_root(self) -> None:
         key = self._entropy(envelope.KEY_SIZE)
