@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from svsync.config.model import Settings
 from svsync.domain.errors import ConfigError, SetupError
+from svsync.http.connections import Connections
 from svsync.http.listening import listening
 
 
@@ -108,6 +110,32 @@ async def test_with_a_certificate_nothing_is_served_in_the_clear(door: Door) -> 
         assert await get(listener.url, trusting(door.authority)) == "here"
         with pytest.raises(aiohttp.ClientError):
             await get(listener.url.replace("https", "http"))
+
+
+async def test_over_tls_requests_are_answered_one_after_another_and_nobody_is_waited_for(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is taken is seen to be taken: what comes behind it is answered, and a
+    connection that waits for a request keeps nobody who stops."""
+    opened: list[Any] = []
+    let_in = Connections.let_in
+
+    def let(all_of: Connections, connection: Any) -> bool:
+        opened.append(connection)
+        return let_in(all_of, connection)
+
+    monkeypatch.setattr(Connections, "let_in", let)
+    async with asyncio.timeout(20):
+        async with listening(door.app, door.with_tls(), grace=600) as listener:
+            reader, writer = await asyncio.open_connection(
+                listener.host, listener.port, ssl=trusting(door.authority)
+            )
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+            for _ in range(5):
+                assert await reader.readuntil(b"here")
+            assert opened[0].is_idle
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_handshake_that_does_not_come_is_not_waited_for(

@@ -2,14 +2,17 @@
 decisions, the same rows in the log; and what is not exactly such a read goes the long way."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trustme
 from tests.api import Front, front, open_front
 from tests.house import House, house
 from tests.integration.test_reading import allow, logs
@@ -87,8 +90,8 @@ class Glances:
 
 
 @pytest.fixture
-def glances(front: Front, monkeypatch: pytest.MonkeyPatch) -> Glances:
-    made, reading = Glances(), front.house.app.reading
+def glances(house: House, monkeypatch: pytest.MonkeyPatch) -> Glances:
+    made, reading = Glances(), house.app.reading
     glance = reading.glance
 
     def begin(*args: Any) -> Glance | None:
@@ -340,6 +343,22 @@ async def test_who_stops_answers_what_is_under_way(house: House) -> None:
             await until(partial(somebody_waits_for_a_lock, house))
             seen = asyncio.create_task(end_of(one, log))
         assert (await seen).status == 200
+
+
+async def test_over_tls_it_is_as_short(house: House, glances: Glances, tmp_path: Path) -> None:
+    authority, (cert, key) = trustme.CA(), (tmp_path / "cert.pem", tmp_path / "key.pem")
+    made = authority.issue_cert("127.0.0.1")
+    made.private_key_pem.write_to_path(str(key))
+    made.cert_chain_pems[0].write_to_path(str(cert))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with open_front(house, tls_cert_file=str(cert), tls_key_file=str(key)) as front:
+        await house.write("app/a", {"k": "1"})
+        one = Line(*await asyncio.open_connection("127.0.0.1", front.listener.port, ssl=context))
+        for many in range(3):
+            assert (await one.ask(request_of(front, "GET", A))).status == 200
+            assert glances.answered == many
+        one.writer.close()
 
 
 async def test_who_is_gone_keeps_nobody(front: Front, glances: Glances) -> None:

@@ -36,7 +36,8 @@ IDLE_S: Final = 75.0
 HEAD_S: Final = 10.0
 """Seconds from the first byte of a request to the end of its headers; for TLS to begin, to end."""
 ANSWER_S: Final = 30.0
-"""Seconds from when an answer has to wait for its client until all of it is taken."""
+"""Seconds from when an answer has to wait for its client until all of it is taken. With TLS
+what is encrypted counts as taken: whoever leaves that is cut off as one who asks for nothing."""
 LINGER_S: Final = 10.0
 """Seconds in which the rest of a body that nobody wants is taken, so that its client comes to
 read why."""
@@ -151,8 +152,10 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         assert self.transport is not None
-        # So that `pause_writing` is called as soon as anything is left to be taken.
-        self.transport.set_write_buffer_limits(high=0)
+        # So that `pause_writing` is called as soon as anything is left to be taken. With TLS 0
+        # bytes that are left would do for 0, so that no answer was ever seen to be taken.
+        high = 0 if self.ssl_context is None else 1
+        self.transport.set_write_buffer_limits(high=high, low=0)
         if not self._all.let_in(self):
             self._refuse(_TOO_MANY)
 
