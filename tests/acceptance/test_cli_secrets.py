@@ -232,6 +232,7 @@ async def test_retention_says_what_it_removed(desk: Desk) -> None:
     assert set(said.json["removed"]) == {
         "versions", "tombstone_values", "tombstones", "conflicts", "runs", "pushes",
         "detached_pairs", "hidden_copies", "deliveries", "events", "tokens", "request_keys",
+        "data_keys",
     }  # fmt: skip
     again = await desk.program("retention", "run", SVSYNC_TRIM_GRACE="0")
     lines = again.out.splitlines()

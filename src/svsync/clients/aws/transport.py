@@ -38,11 +38,14 @@ class _BoundedAnswer(aiohttp.ClientResponse):
     async def read(self) -> bytes:
         if self._body is None:
             raw = bytearray()
-            while block := await self.content.readany():
-                raw += block
-                if len(raw) > MAX_ANSWER:
-                    self.close()
-                    raise TooLargeError
+            try:
+                while block := await self.content.readany():
+                    raw += block
+                    if len(raw) > MAX_ANSWER:
+                        raise TooLargeError
+            except BaseException:
+                self.close()  # who is cancelled leaves no connection open
+                raise
             self._body = bytes(raw)
         return self._body
 
