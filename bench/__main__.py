@@ -203,15 +203,19 @@ async def webhook_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> l
 
 
 async def replica_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[Result]:
-    """One process and three in turn, on one database."""
+    """One process and three, each on a new database; which comes first changes by the round."""
     rounds = []
-    async with fresh_database(server, "replicas") as dsn:
-        for number in range(plan.rounds):
-            say(f"one replica and three, round {number + 1} of {plan.rounds}")
-            given: Result = {"backends": plan.busy_backends, "seconds": plan.busy_s}
-            one = await cycles_a_minute(dsn, str(state), replicas=1, **given)
-            three = await cycles_a_minute(dsn, str(state), replicas=3, **given)
-            rounds.append({"one": one, "three": three})
+    for number in range(plan.rounds):
+        say(f"one replica and three, round {number + 1} of {plan.rounds}")
+        seen: Result = {}
+        for distance, seconds in (("distant", plan.distant_s), ("at_once", 0.0)):
+            for count in (1, 3) if number % 2 == 0 else (3, 1):
+                async with fresh_database(server, f"replicas_{number}_{distance}_{count}") as dsn:
+                    seen[f"{distance}_{count}"] = await cycles_a_minute(
+                        dsn, str(state), replicas=count, backends=plan.busy_backends,
+                        seconds=plan.busy_s, answers_after_s=seconds,
+                    )  # fmt: skip
+        rounds.append(seen)
     return rounds
 
 
@@ -258,7 +262,7 @@ PARTS: Final = {
     "small": Part(small_figures, lambda _plan, seen: small(seen)),
     "service": Part(service_figures, service),
     "webhooks": Part(webhook_rounds, lambda _plan, seen: webhooks(seen)),
-    "replicas": Part(replica_rounds, lambda _plan, seen: replicas(seen)),
+    "replicas": Part(replica_rounds, replicas),
     "feed": Part(feed_part, feed),
     "reads": Part(read_part, reads),
     "aws": Part(aws_rounds, aws),

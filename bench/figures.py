@@ -15,31 +15,37 @@ class Figure:
     """One promise and what was seen of it.
 
     `seen` and `floor` are texts with their units; `ratio` is what the bar is about,
-    a ratio where there is a floor and the figure itself where there is none.
+    a ratio where there is a floor and the figure itself where there is none. Without a bar
+    it is shown for what it tells beside the others.
     """
 
     name: str
     seen: str
     floor: str
     ratio: float
-    bar: float
+    bar: float | None
     at_least: bool = False
     rounds: tuple[float, ...] = ()
     """The ratio of each round alone: how far the machine can be believed."""
 
     @property
     def holds(self) -> bool:
+        if self.bar is None:
+            return True
         return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
 
     def cells(self) -> tuple[str, ...]:
         sign = "≥" if self.at_least else "≤"
-        verdict = "yes" if self.holds else "NO"
+        bar, verdict = "", ""
+        if self.bar is not None:
+            bar = f"{sign} {_short(self.bar)}"
+            verdict = "yes" if self.holds else "NO"
         return (
             self.name,
             self.seen,
             self.floor,
             _short(self.ratio) + _range(self.rounds),
-            f"{sign} {_short(self.bar)}",
+            bar,
             verdict,
         )
 

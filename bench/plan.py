@@ -16,6 +16,8 @@ class Plan:
     telling_s: float = 11.0
     busy_backends: int = 200
     busy_s: float = 8.0
+    distant_s: float = 0.02
+    """After which a small backend answers a call: a store in the same region, not in memory."""
     bursts: int = 35
     thousands: int = 10_000
     reads_s: float = 5.0

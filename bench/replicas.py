@@ -18,10 +18,18 @@ _RUNS = "SELECT count(*) FROM runs WHERE state = 'completed' AND kind = 'full'"
 
 
 async def cycles_a_minute(
-    dsn: str, state: str, *, replicas: int, backends: int, seconds: float
+    dsn: str, state: str, *, replicas: int, backends: int, seconds: float, answers_after_s: float
 ) -> Result:
-    """Cycles that so many processes make in a minute, with more of them due than they can make."""
-    given: Result = {"dsn": dsn, "state_dir": state, "count": backends}
+    """Cycles that so many processes make in a minute, with more of them due than they can make.
+
+    The database is empty: what earlier measurements left in it would be counted as well.
+    """
+    given: Result = {
+        "dsn": dsn,
+        "state_dir": state,
+        "count": backends,
+        "answers_after_s": answers_after_s,
+    }
     processes = [await started(_REPLICA, **given) for _ in range(replicas)]
     connection: asyncpg.Connection[Any] | None = None
     try:

@@ -2,7 +2,7 @@
 
 It has what `svsync serve` runs for its runs, on the same event loop, and ends when its input
 does. Each replica has the same store in its own memory: as one server that all of them ask
-would look.
+would look, each call answered after `answers_after_s`.
 """
 
 import asyncio
@@ -55,6 +55,8 @@ class _Counting(Meter):
 async def main(given: Result) -> Result:
     """How many runs it worked until its input ended, and what processor time that took."""
     store, meter = MemoryStore(), _Counting()
+    if given["answers_after_s"]:
+        store.before = lambda _operation, _path: asyncio.sleep(given["answers_after_s"])
     settings = Settings(
         database_url=SecretValue(given["dsn"]),
         state_dir=str(Path(given["state_dir"])),
