@@ -36,6 +36,7 @@ from svsync.http.idempotency import once
 from svsync.http.identity import AUTHORIZING, RIGHTS, call_of, for_scope
 from svsync.http.secrets import path_of
 from svsync.http.values import unusable_value, value_of
+from svsync.services.authorizing import may_read
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.write_rows import Put
 
@@ -205,8 +206,9 @@ class SecretWriteRoutes:
             max_versions=options.get("max_versions"),
             cas=condition.cas,
             skip_if_equal=options.get("skip_if_equal", False),
+            may_read=_may_read(request, path),
         )
-        await _require(request, Permission.WRITE, path, "secret.write")
+        await _require(request, Permission.WRITE, path, "secret.write", compares=put.skip_if_equal)
 
         async def write() -> web.Response:
             with condition.told():
@@ -242,15 +244,27 @@ class SecretWriteRoutes:
         condition = _Condition.of(request)
         version = asked.get("version")
         await _require(request, Permission.WRITE, path, "secret.restore", version)
-        bring = partial(self._bring_back, caller, path, version, condition)
+        bring = partial(
+            self._bring_back, caller, path, version, condition, _may_read(request, path)
+        )
         return await once(request, await request.read(), bring)
 
     async def _bring_back(
-        self, caller: Caller, path: LocalPath, version: int | None, condition: _Condition
+        self,
+        caller: Caller,
+        path: LocalPath,
+        version: int | None,
+        condition: _Condition,
+        may_read: bool,
     ) -> web.Response:
         with condition.told():
             done = await self._writes.restore(
-                caller.tenant, path, version, by=caller.identity.id, cas=condition.cas
+                caller.tenant,
+                path,
+                version,
+                by=caller.identity.id,
+                cas=condition.cas,
+                may_read=may_read,
             )
         return _answer(done, 200)
 
@@ -261,11 +275,18 @@ async def _require(
     path: LocalPath,
     action: str,
     version: int | None = None,
+    *,
+    compares: bool = False,
 ) -> None:
     await request.app[AUTHORIZING].require(
         call_of(request), request[RIGHTS].permissions, permission, path, action,
-        scope=Scope.SECRETS_WRITE, version=version,
+        scope=Scope.SECRETS_WRITE, version=version, compares=compares,
     )  # fmt: skip
+
+
+def _may_read(request: web.Request, path: LocalPath) -> bool:
+    rights = request[RIGHTS]
+    return may_read(rights.caller, rights.permissions, path)
 
 
 def _answer(written: Mapping[str, object], status: int) -> web.Response:

@@ -5,7 +5,7 @@ that nothing is done and nothing is shown that the audit log does not tell of. W
 was verified after the request began, so no epoch has to be compared.
 """
 
-from svsync.domain.access import Call, ForbiddenError, Scope
+from svsync.domain.access import Call, Caller, ForbiddenError, Scope
 from svsync.domain.audit import Decision
 from svsync.domain.errors import NotFoundError, SvsyncError
 from svsync.domain.policies import Permission, Permissions
@@ -69,8 +69,11 @@ class Authorizing:
         version: int | None = None,
         backend: str | None = None,
         detail: str | None = None,
+        compares: bool = False,
     ) -> None:
         """Record whether the caller may do something with a path, and go on only if so.
+        `compares`: they ask to be told whether a value is the one that is there, which is for
+        those who may read it.
 
         Raises:
             ForbiddenError: they may not, and may know of the path.
@@ -79,13 +82,24 @@ class Authorizing:
             Others as `note`.
         """
         allowed = call.caller.has(scope) and permissions.decide(path, permission) is not None
-        decision = Decision.ALLOW if allowed else Decision.DENY
+        guesses = compares and not may_read(call.caller, permissions, path)
+        decision = Decision.ALLOW if allowed and not guesses else Decision.DENY
         await self.note(
             call, action, path=path, version=version, backend=backend, detail=detail,
             decision=decision,
         )  # fmt: skip
         if not allowed:
             raise refused(call, permissions, permission, path, scope)
+        if guesses:
+            raise ForbiddenError(
+                f"skip_if_equal tells whether a value is the one at {path}, so it needs the"
+                f" permission read there, and the scope {Scope.SECRETS_READ}: leave it out"
+            )
+
+
+def may_read(caller: Caller, permissions: Permissions, path: str) -> bool:
+    """May they learn the value at a path? Else no answer tells how it compares with theirs."""
+    return caller.has(Scope.SECRETS_READ) and permissions.decide(path, Permission.READ) is not None
 
 
 def refused(

@@ -152,7 +152,7 @@ class SecretWrites:
         answers, else later."""
         assert place.pair is not None
         base = place.pair.base
-        equal = base.kind is BaseKind.VALUE and base.fingerprint == w.fingerprint
+        equal = base.kind is BaseKind.VALUE and w.is_known(base)
         if equal and place.push is None:
             return await self._rows.commit(tx, w, place, w.equal_state(place))
         wrote = await self._rows.commit(tx, w, place, "pending")
@@ -183,7 +183,7 @@ class SecretWrites:
         base = place.pair.base
         async with self._through.sender(w.tenant, owner, w.keys) as sender:
             expected = Expected.base(base)
-            if base.kind is BaseKind.NONE or base.fingerprint == w.fingerprint:
+            if base.kind is BaseKind.NONE or w.is_known(base):
                 found = await point_read(sender, owner)
                 if base.kind is BaseKind.NONE and isinstance(found, RemoteValue):
                     return await self._commit_seen(w, place, "pending")
@@ -242,10 +242,11 @@ class SecretWrites:
         *,
         by: str,
         cas: int | None = None,
+        may_read: bool = True,
     ) -> dict[str, object]:
         """Bring a deleted secret back, or an earlier version of it: a new version with
         its value, which goes the way of any write. Where no version is named, what somebody
-        else wrote there meanwhile is not overwritten.
+        else wrote there meanwhile is not overwritten. `may_read`: as of `Put`.
 
         Raises:
             NotFoundError: no such secret, or the version cannot be read any more.
@@ -271,7 +272,9 @@ class SecretWrites:
         sealed = Sealed(kept["key_id"], kept["nonce"], kept["sealed"])
         data = await keys.open(Purpose.VALUE, secret, path, wanted, sealed)
         expected = 0 if version is None and cas is None else cas
-        put = Put(Payload.from_data(data, Encoding(kept["encoding"])), cas=expected)
+        put = Put(
+            Payload.from_data(data, Encoding(kept["encoding"])), cas=expected, may_read=may_read
+        )
         return await self.put(tenant, path, put, by=by, origin="restore")
 
     async def delete(

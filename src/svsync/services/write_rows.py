@@ -37,7 +37,8 @@ _STATUS: Final = {
 class Put:
     """A local write. None keeps what the secret has, and an empty owner or description takes
     it away; `cas` is the version it must be at (0: it must not exist). With `skip_if_equal`
-    an equal value makes no new version."""
+    an equal value makes no new version. Who writes and may not read what is there is answered
+    as if it were another value, whatever it is."""
 
     payload: Payload
     secret_type: str | None = None
@@ -48,6 +49,7 @@ class Put:
     max_versions: int | None = None
     cas: int | None = None
     skip_if_equal: bool = False
+    may_read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ class Writing:
         now, before = merged(place.row, self.put), merged(place.row, Put(self.put.payload))
         same = (now.tags, json.loads(now.custom)) == (before.tags, json.loads(before.custom))
         return "applied" if same else "pending"
+
+    def is_known(self, base: Base) -> bool:
+        """Is the value the one that the backend is known to have, and may the answer show it?
+        Else it is sent once more: what is sent tells nothing."""
+        return self.put.may_read and base.fingerprint == self.fingerprint
 
     def check(self, place: Place) -> None:
         cas = self.put.cas
