@@ -209,6 +209,30 @@ async def test_write_that_is_answered_by_a_page_may_have_been_made(
             assert raised.value.sent
 
 
+@pytest.mark.parametrize("kind", [PushKind.PUT, PushKind.DELETE])
+async def test_write_whose_answer_was_lost_is_sent_once_and_left_open(
+    azure_fake: AzureFake, vault: Vault, kind: PushKind
+) -> None:
+    vault.put("a", OLD)
+    sent: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        sent.append(request.method)
+        made = await azure_fake.forward(request)
+        assert request.transport is not None
+        request.transport.abort()
+        return made
+
+    async with open_azure(azure_fake, vault) as azure:
+        wanted = await order(azure, kind=kind)
+        stands = await ready(azure, wanted)
+        azure_fake.answer("^(PUT|DELETE)", answer)
+        with pytest.raises(BackendUnreachableError) as raised:
+            await azure.backend.write(wanted, stands, None)
+    assert raised.value.sent
+    assert len(sent) == 1
+
+
 # --- tags -------------------------------------------------------------------------
 
 
@@ -277,6 +301,18 @@ async def test_set_waits_until_the_recovery_is_done(azure_fake: AzureFake, vault
     async with open_azure(azure_fake, vault) as azure:
         assert isinstance(await write(azure, await order(azure, kind=PushKind.CREATE)), Landed)
     assert vault.value("a") == NEW_TEXT
+
+
+async def test_secret_that_was_recovered_and_takes_no_value_is_told_so(
+    azure_fake: AzureFake, vault: Vault
+) -> None:
+    vault.put("a", OLD)
+    vault.delete("a")
+    azure_fake.refuse_as("^PUT", 409, "Conflict", "ObjectIsBeingRecovered")
+    async with open_azure(azure_fake, vault) as azure:
+        refused = await refusal(azure, await order(azure, kind=PushKind.CREATE))
+    assert refused == Refused(REMOTE_CHANGED, "it was recovered, and takes no value yet")
+    assert "a" in vault.live
 
 
 async def test_secret_that_was_recovered_for_a_write_that_is_denied_is_deleted_again(

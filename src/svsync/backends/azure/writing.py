@@ -202,6 +202,8 @@ class AzureWriting:
                     break
                 await self._calls.sleep(_AGAIN_S)
                 ended = await self._set(order, before, there, every)
+            if isinstance(ended, Refused) and ended.detail == _BEING_RECOVERED:
+                return replace(ended, detail="it was recovered, and takes no value yet")
             if isinstance(ended, Refused) and ended.reason != REMOTE_CHANGED:
                 path = f"/secrets/{order.path}"
                 undone = await self._calls.send("delete", "DELETE", path, order.path, needs=DELETE)

@@ -26,11 +26,14 @@ class _BoundedAnswer(aiohttp.ClientResponse):
     async def read(self) -> bytes:
         if self._body is None:
             raw = bytearray()
-            while block := await self.content.readany():
-                raw += block
-                if len(raw) > MAX_ANSWER:
-                    self.close()
-                    raise TooLargeError
+            try:
+                while block := await self.content.readany():
+                    raw += block
+                    if len(raw) > MAX_ANSWER:
+                        raise TooLargeError
+            except BaseException:
+                self.close()  # who is cancelled leaves no connection open
+                raise
             self._body = bytes(raw)
         return self._body
 
@@ -61,12 +64,16 @@ def machine_session() -> aiohttp.ClientSession:
 
 
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         response_class=_BoundedAnswer,
         trust_env=False,
     )
+    # It would send a PUT or a DELETE again whose answer did not come: a second version, and a
+    # delete that was made and is told as refused.
+    session._retry_connection = False
+    return session
 
 
 def transport(session: aiohttp.ClientSession, *, seconds: float) -> AioHttpTransport:

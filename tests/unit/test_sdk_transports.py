@@ -1,14 +1,18 @@
-"""The SDK's HTTP, where whoever waits for an answer goes away."""
+"""The HTTP of the SDKs, where whoever waits for an answer goes away."""
 
 import asyncio
 
 import aiohttp
 import pytest
 
-from svsync.clients.aws.transport import _BoundedAnswer
+from svsync.clients.aws import transport as aws
+from svsync.clients.azure import transport as azure
 
 
-async def test_who_is_cancelled_within_an_answer_leaves_no_connection_open() -> None:
+@pytest.mark.parametrize("answers", [aws._BoundedAnswer, azure._BoundedAnswer])
+async def test_who_is_cancelled_within_an_answer_leaves_no_connection_open(
+    answers: type[aiohttp.ClientResponse],
+) -> None:
     gone = asyncio.Event()
 
     async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -19,7 +23,7 @@ async def test_who_is_cancelled_within_an_answer_leaves_no_connection_open() -> 
         writer.close()
 
     server = await asyncio.start_server(half, "127.0.0.1", 0)
-    async with server, aiohttp.ClientSession(response_class=_BoundedAnswer) as session:
+    async with server, aiohttp.ClientSession(response_class=answers) as session:
         answer = await session.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         reading = asyncio.create_task(answer.read())
         await asyncio.sleep(0)
