@@ -1,6 +1,7 @@
 """Fixtures with the servers that stand in for Azure, and a vault of its own for each test:
 the SDK keeps what a vault's name once told it. Hands change the vault itself."""
 
+import datetime
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +11,10 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from tests.azure_fake import CLIENT, SECRET, TENANT, AzureFake, open_fake
 from tests.azure_vault import Vault
 
@@ -37,6 +42,35 @@ async def azure_fake() -> AsyncIterator[AzureFake]:
 def vault(azure_fake: AzureFake) -> Vault:
     """An empty vault."""
     return azure_fake.vault(f"test-{next(_NUMBERS)}")
+
+
+def certificate(key: Any) -> tuple[str, bytes]:
+    """PEM of a certificate with its key, and of the certificate alone."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "svsync")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = made.public_bytes(serialization.Encoding.PEM)
+    return (private + public).decode(), public
+
+
+@pytest.fixture(scope="session")
+def rsa_pem() -> tuple[str, bytes]:
+    """An application's certificate with its key, and what Entra is told of it."""
+    return certificate(rsa.generate_private_key(65537, 2048))
 
 
 async def no_sleep(_: float) -> None:

@@ -6,6 +6,7 @@ the IAM User Guide, "Troubleshoot signed requests for AWS APIs".
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +93,48 @@ async def test_endpoint_of_another_region_is_named_as_that(
     assert ended.record.error is not None
     assert "config.region" in ended.record.error.message
     assert len(aws_front.seen) == 1, "other keys would not help"
+
+
+@pytest.mark.usefixtures("bare_machine")
+async def test_web_identity_that_has_expired_fails_the_run_and_a_new_one_goes_on(
+    roto: Aws,
+    aws_front: AwsFront,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What STS says then is in its API reference, AssumeRoleWithWebIdentity."""
+    file = tmp_path / "token"
+    file.write_text("first.payload.signature")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(file))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/svsync")
+    said = (
+        f"<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredTokenException</Code>"
+        f"<Message>Token expired: {MARK}</Message></Error></ErrorResponse>"
+    )
+    expired: set[str] = set()
+
+    async def sts(request: web.Request) -> web.StreamResponse:
+        token = (await request.post())["WebIdentityToken"]
+        if token in expired:
+            return web.Response(status=400, text=said, content_type="text/xml")
+        return await aws_front.forward(request)
+
+    aws_front.answer("^AssumeRoleWithWebIdentity", sts)
+    await roto.put("a", {"k": "1"})
+    config = {"credentials_path": None}
+    async with house_of(aws_front.url, roto.prefix, database, config=config) as house:
+        await house.run()
+        before = await kept(house)
+        expired.add("first.payload.signature")
+        ended = await house.run()
+        assert failure(ended) == "login_failed"
+        assert ended.record.error is not None
+        assert "AWS_WEB_IDENTITY_TOKEN_FILE has expired" in ended.record.error.message
+        assert MARK not in ended.record.error.message
+        assert await kept(house) == before
+        file.write_text("second.payload.signature")
+        assert counts(await house.run()) == {"listed": 1, "unchanged": 1}
 
 
 async def test_throttling_that_passes_is_waited_for(

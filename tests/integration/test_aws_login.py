@@ -189,21 +189,11 @@ async def test_profile_of_the_environment_is_nothing_to_given_keys(
 # --- the identity of this process ---------------------------------------------------
 
 
-@pytest.fixture
-def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine that gives this process nothing."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-
-
 def no_keys() -> str:
     raise AssertionError("no credential is configured, so none is asked for")
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_machine_without_identity_is_told_what_to_do(roto: Aws) -> None:
     config = {"credentials_path": None}
     async with open_aws(roto.url, roto.prefix, config=config, keys=no_keys) as aws:
@@ -211,7 +201,7 @@ async def test_machine_without_identity_is_told_what_to_do(roto: Aws) -> None:
             await aws.listed()
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_profile_that_is_not_there_is_no_identity(
     roto: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +212,7 @@ async def test_profile_that_is_not_there_is_no_identity(
             await aws.listed()
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_nothing_in_the_sdks_chain_calls_a_service_of_aws() -> None:
     session = sdk({})
     with pytest.raises(BotoCoreError):
@@ -245,7 +235,7 @@ async def test_address_in_the_environment_is_not_called(monkeypatch: pytest.Monk
     assert client.meta.endpoint_url == "https://secretsmanager.eu-central-1.amazonaws.com"
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_keys_of_the_environment_are_used(
     roto: Aws, aws_front: AwsFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +248,7 @@ async def test_keys_of_the_environment_are_used(
     assert (asked.keys, asked.forms) == (["AKIAENV"], [])
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_keys_of_the_container_are_used_to_assume_a_role(
     roto: Aws, aws_front: AwsFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +282,7 @@ async def test_keys_of_the_container_are_used_to_assume_a_role(
     assert asked.keys == ["ASIA1"]
 
 
-@pytest.mark.usefixtures("_bare")
+@pytest.mark.usefixtures("bare_machine")
 async def test_web_identity_is_exchanged_at_the_configured_endpoint(
     aws_front: AwsFront, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
     ConfigError,
+    DeniedError,
     ListingError,
     ProtocolError,
     ThrottledError,
@@ -529,10 +530,13 @@ async def test_firewall_of_the_vault_is_named(azure_fake: AzureFake, vault: Vaul
     vault.forbids = "ForbiddenByFirewall"
     async with open_azure(azure_fake, vault) as azure:
         [read] = await azure.read("a")
-        connection = await azure.backend.connect([""])
+        for probe in (True, False):
+            with pytest.raises(DeniedError, match="firewall"):
+                await azure.backend.connect([""], probe=probe)
+        with pytest.raises(DeniedError, match="firewall"):
+            await azure.listed()
     assert isinstance(read, RemoteUnknown)
     assert "firewall" in read.detail
-    assert connection.status == "denied"
 
 
 # --- configuration -------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """As whom svsync calls Key Vault, and what it does when a token ends."""
 
-import datetime
 import json
 import subprocess
 import sys
@@ -9,11 +8,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
-from tests.azure import KEYS, LOOPBACK, open_azure
+from tests.azure import KEYS, LOOPBACK, certificate, open_azure
 from tests.azure_fake import CLIENT, OTHER_TENANT, SECRET, TENANT, AzureFake
 from tests.azure_vault import Vault
 
@@ -143,34 +139,6 @@ async def test_entra_is_called_at_addresses_that_may_be_called(
 
 
 # --- a certificate --------------------------------------------------------------------
-
-
-def certificate(key: Any) -> tuple[str, bytes]:
-    """PEM of a certificate with its key, and of the certificate alone."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "svsync")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    public = made.public_bytes(serialization.Encoding.PEM)
-    return (private + public).decode(), public
-
-
-@pytest.fixture(scope="module")
-def rsa_pem() -> tuple[str, bytes]:
-    return certificate(rsa.generate_private_key(65537, 2048))
 
 
 BY_CERTIFICATE = {"auth_method": "certificate"}

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from svsync.backends.azure.calls import AzureCalls
 from svsync.backends.azure.listing import DELETED_SECRETS, AzureListing
 from svsync.clients.azure import AzureRefusedError
+from svsync.clients.azure.refusals import AddressDeniedError
 from svsync.domain.errors import DeniedError
 from svsync.domain.federation import BackendSpec, Mode, PathSettings, Writes
 from svsync.ports import Check, Connection
@@ -29,7 +30,8 @@ permissions of access policies: [About Azure Key Vault secrets, secrets/about-se
 
 @dataclass
 class ConnectionTest:
-    """One test. Raises what the backend as a whole fails with."""
+    """One test. Raises what the backend as a whole fails with, a firewall that lets nobody
+    in from here included: no role would help against it."""
 
     spec: BackendSpec
     calls: AzureCalls
@@ -71,6 +73,8 @@ class ConnectionTest:
         """A run lists next, and does not ask for its first page twice."""
         try:
             await self.listing.look(keep=not probe)
+        except AddressDeniedError:
+            raise
         except DeniedError:
             return False
         return True
@@ -84,6 +88,8 @@ class ConnectionTest:
     ) -> bool:
         try:
             await self.calls.request("metadata", method, path, PROBE, query=query, body=body)
+        except AddressDeniedError:
+            raise
         except DeniedError:
             return False
         except AzureRefusedError:

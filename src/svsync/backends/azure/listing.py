@@ -13,6 +13,7 @@ from typing import Final
 from svsync.backends.azure.calls import PAGE, AzureCalls
 from svsync.backends.azure.entries import MAX_NAME, SEGMENT, Version, entry_of, version_of
 from svsync.clients.azure import Answer, AzureRefusedError
+from svsync.clients.azure.refusals import AddressDeniedError
 from svsync.domain.changes import Entry, Folder, ListingPage, Scope, ScopeOutcome
 from svsync.domain.errors import DeniedError, ListingError
 from svsync.domain.paths import remote_problem
@@ -54,6 +55,8 @@ class AzureListing:
         try:
             async for answer in self._answers():
                 yield self._page(answer, tuple(prefixes), seen, deleted=False)
+        except AddressDeniedError:
+            raise  # a firewall shuts the whole vault off, not a listing of it
         except DeniedError:
             outcome, reason = ScopeOutcome.DENIED, "denied"
         except AzureRefusedError as error:

@@ -345,6 +345,16 @@ class AwsSession:
         except BackendError as error:
             if error.code in ("clock_skew", "endpoint_refused", "call_budget_spent"):
                 raise
+            if keys is None and isinstance(error, KeysRefusedError):
+                # Nothing signs that request, so what has ended is the token that it carries
+                # (STS API reference, AssumeRoleWithWebIdentity, ExpiredTokenException).
+                raise LoginError(
+                    "the token in AWS_WEB_IDENTITY_TOKEN_FILE has expired, and nobody renews the"
+                    " file that it stands in",
+                    operation="login",
+                    status=error.status,
+                    sent=False,
+                ) from None
             role = parameters["RoleArn"]
             raise LoginError(
                 f"STS does not let svsync assume {role}: check the keys, the role's trust policy"

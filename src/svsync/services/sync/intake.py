@@ -142,14 +142,15 @@ def _refuse_blind(run: Run, outcomes: set[ScopeOutcome]) -> None:
     if not outcomes or ScopeOutcome.COMPLETE in outcomes:
         return
     where = ", ".join(run.rules.list_prefixes())
+    below = f"below {where}" if where else "of what it holds"
     if outcomes == {ScopeOutcome.DENIED}:
         raise DeniedError(
-            f"the credential of {run.spec.id} may list nothing below {where}: `svsync backends"
+            f"the credential of {run.spec.id} may list nothing {below}: `svsync backends"
             f" test {run.spec.id}` shows the policy lines it lacks",
             operation="list",
         )
     raise ListingError(
-        f"nothing below {where} could be listed: look at `svsync backends test {run.spec.id}`",
+        f"nothing {below} could be listed: look at `svsync backends test {run.spec.id}`",
         operation="list",
     )
 
