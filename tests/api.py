@@ -184,7 +184,7 @@ def api_of(
     scheduling = Scheduling(app.db, LocalSignals(), ids=new_id, health_interval=60)
     nowhere: Any = None
     return Api(
-        authority=Authority(app.db, voucher or access, clock=time.monotonic),
+        authority=Authority(app.db, voucher or access, clock=clock),
         authorizing=Authorizing(app.recorder),
         strangers=app.strangers,
         audit=AuditLog(app.db),

@@ -20,7 +20,7 @@ from svsync.domain.errors import ConfigError
 from svsync.domain.scaikey import Terms
 from svsync.network import NetworkPolicy
 from svsync.services.access import Access
-from svsync.services.scaikey import SignIn, Vouching
+from svsync.services.scaikey import VOUCHED_S, SignIn, Vouching
 
 __all__ = ["house"]
 
@@ -567,6 +567,19 @@ async def test_a_remembered_token_asks_nobody(door: Door) -> None:
     door.issuer.status = 500
     assert (await door.read(token, "app/a")).status == 200
     assert (await door.whoami(token)).told == (503, "issuer_unavailable")
+
+
+async def test_the_issuer_is_asked_once_a_minute_whether_it_still_vouches(door: Door) -> None:
+    await door.front.house.write("app/a", {"k": "1"})
+    await allow(door.front, "app/**", "read", identity="sa:ada")
+    token = door.issuer.token(sub="sa:ada")
+    assert (await door.read(token, "app/a")).status == 200
+    door.issuer.keys = [Key.new("two")]
+    await door.keys.refresh()
+    door.front.now[0] += VOUCHED_S - 1
+    assert (await door.read(token, "app/a")).status == 200
+    door.front.now[0] += 1
+    assert (await door.read(token, "app/a")).told == (401, "unauthenticated")
 
 
 # --- the first super_admin ----------------------------------------------------------

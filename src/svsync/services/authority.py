@@ -19,8 +19,9 @@ from svsync.domain.policies import ADMIN, Permission, Permissions, Rule, pattern
 from svsync.store import access as store
 from svsync.store.database import Database, Row
 
-KEPT_S: Final = 60.0
-"""Seconds for which a caller is remembered at most; less where the token ends before."""
+KEPT_S: Final = 300.0
+"""Seconds for which a caller is remembered at most; less where who vouches says so. Whatever
+changes here meanwhile moves the epoch."""
 _TOKENS: Final = 50_000
 _IDENTITIES: Final = 10_000
 _MANY: Final = 500

@@ -34,6 +34,9 @@ from svsync.store.database import Database, Row
 STATIC: Final = "svt_"
 """What every static token begins with, and no other."""
 _BOOTSTRAP: Final = "bootstrap"
+VOUCHED_S: Final = 60.0
+"""Seconds until an issuer is asked again whether it still vouches: a signing key that it took
+back moves no epoch here."""
 
 
 class Issuer(Protocol):
@@ -107,7 +110,7 @@ class SignIn:
             epoch=row["auth_epoch"],
             expires_at=claims.expires_at,
         )
-        return caller, max(0.0, claims.expires_at.timestamp() - now)
+        return caller, min(VOUCHED_S, max(0.0, claims.expires_at.timestamp() - now))
 
     async def tell_of_bootstrap(self) -> None:
         """Warn where BOOTSTRAP_SUPER_ADMIN stays set and nothing can come of it any more."""
