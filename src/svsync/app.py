@@ -24,6 +24,7 @@ from svsync.config.backends import Policy as BackendPolicy
 from svsync.config.key_services import specs_of
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
+from svsync.domain.audit import Actor
 from svsync.domain.authorisations import ENDPOINTS_FIELD, authorised_of, may_be_sent
 from svsync.domain.errors import ConfigError, SchemaError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
@@ -145,6 +146,7 @@ async def open_app(
     environ: Mapping[str, str] | None = None,
     drivers: Mapping[str, BackendDriver] | None = None,
     apply_backends: bool = True,
+    by: Actor | None = None,
     pool: int = 8,
     meter: Meter = SILENT,
     tracer: Tracer = UNTRACED,
@@ -152,7 +154,7 @@ async def open_app(
     """The whole of svsync on the configured store, closed when the block ends.
 
     Brings the schema up to date (unless `migrate_on_start` is false), opens the root
-    key, and applies the file's backends.
+    key, and applies the file's backends; `by` whom, the audit log tells (None: it does not).
 
     Raises:
         SvsyncError: whatever keeps svsync from working, as one sentence.
@@ -202,7 +204,7 @@ async def open_app(
             listing=Listing(db, sealing, proxying),
             writes=SecretWrites(db, sealing, registry, ids=new_id),
             idempotency=Idempotency(db, sealing, ids=new_id),
-            federation=Federation(db, registry),
+            federation=Federation(db, registry, recorder),
             backends=ManagedBackends(
                 db,
                 registry,
@@ -234,7 +236,7 @@ async def open_app(
                 tracer=tracer,
                 unreachable_after=settings.unreachable_after,
             ),
-            retention=Retention(db, ages_of(settings)),
+            retention=Retention(db, ages_of(settings), recorder),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
             feed_secrets=FeedSecrets(db, ids=new_id, random=entropy.token_bytes),
             groups=Groups(db),
@@ -253,7 +255,7 @@ async def open_app(
             embedded=embedded is not None,
         )
         if apply_backends and (settings.backends or settings.source is not None):
-            await app.federation.apply(settings.backends)
+            await app.federation.apply(settings.backends, by=by)
         yield app
 
 

@@ -363,6 +363,14 @@ async def test_good_file_is_taken_at_sighup_and_a_bad_one_is_kept_out_and_said(d
         state = await row(desk, "SELECT state FROM backends WHERE backend_id = $1", backend)
         assert state["state"] == "paused"
         assert await served.stopped() == 0
+    async with connected(desk.database) as admin:
+        told = await admin.fetch(
+            "SELECT action, identity_type, identity_id FROM audit WHERE backend_id = $1"
+            " ORDER BY at, chain_id, seq",
+            backend,
+        )
+    verbs = ("federation.create", "federation.update", "federation.pause")
+    assert [tuple(found) for found in told] == [(verb, "system", "svsync") for verb in verbs]
 
 
 async def test_file_that_meets_a_store_that_is_away_is_taken_once_it_is_back(desk: Desk) -> None:

@@ -41,6 +41,12 @@ VERBS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
     ("secret.write", ("secrets", "write", "ext/a", "k=2"), {"secret_path": "ext/a"}),
     ("secret.delete", ("secrets", "delete", "ext/a"), {"secret_path": "ext/a"}),
     ("secret.restore", ("secrets", "restore", "ext/a"), {"secret_path": "ext/a"}),
+    (
+        "federation.sync",
+        ("run-once", *AT, "--path", "ext/**", "--allow-mass-delete"),
+        {"backend_id": BACKEND, "detail": {"paths": ["ext/**"], "allow": ["mass_delete"]}},
+    ),
+    ("retention.run", ("retention", "run"), {"detail": None}),
     ("keys.status", ("keys", "status"), {}),
     ("keys.rotate", ("keys", "rotate"), {"detail": {"root": False}}),
     ("keys.rotate", ("keys", "rotate", "--root"), {"detail": {"root": True}}),
@@ -121,3 +127,34 @@ async def test_what_cannot_be_recorded_is_not_done(
         await do(desk, words)
     assert await desk.dump(without=work) == before
     assert not capsysbinary.readouterr().out
+
+
+async def test_a_run_that_writes_nothing_is_not_recorded(desk: House) -> None:
+    await do(desk, ("run-once", *AT, "--dry-run"))
+    await do(desk, ("plan", *AT))
+    assert not await desk.rows("audit")
+
+
+async def test_what_retention_removed_is_counted_in_the_log(desk: House) -> None:
+    await do(desk, ("retention", "run"))
+    assert [row["action"] for row in await desk.rows("audit")] == ["retention.run"]
+    await desk.write("app/a", {"k": "1"}, max_versions=1)
+    await desk.write("app/a", {"k": "2"})
+    await desk.admin.execute("UPDATE versions SET stored_at = stored_at - interval '1 day'")
+    await do(desk, ("retention", "run"))
+    row = await desk.row("audit", action="retention.removed")
+    assert json.loads(row["detail"]) == {"removed": {"versions": 1}}
+    assert (row["identity_type"], row["identity_id"][:4]) == ("operator", "cli:")
+
+
+async def test_the_service_tells_what_its_retention_removed(desk: House) -> None:
+    await desk.app.retention.run_all()
+    assert not await desk.rows("audit")
+    await desk.write("app/a", {"k": "1"}, max_versions=1)
+    await desk.write("app/a", {"k": "2"})
+    await desk.admin.execute("UPDATE versions SET stored_at = stored_at - interval '1 day'")
+    await desk.app.retention.run_all()
+    row = await desk.row("audit")
+    assert (row["action"], row["identity_type"], row["identity_id"]) == (
+        "retention.removed", "system", "svsync",
+    )  # fmt: skip

@@ -220,7 +220,7 @@ async def test_nothing_of_a_value_is_kept_with_a_key(front: Front) -> None:
 async def test_a_key_stands_for_a_day_and_is_removed_then(front: Front) -> None:
     await put(front.client)
     await age(front, 86_399 - 60)
-    retention = Retention(front.house.app.db, AT_ONCE)
+    retention = Retention(front.house.app.db, AT_ONCE, front.house.app.recorder)
     assert (await retention.run(TENANT)).request_keys == 0
     assert (await put(front.client)).headers["Idempotency-Replayed"] == "true"
     await age(front, 61)

@@ -37,7 +37,7 @@ LATER: Final = replace(
 
 
 async def retain(house: House, ages: Ages = AT_ONCE) -> Removed:
-    return await Retention(house.app.db, ages).run(TENANT)
+    return await Retention(house.app.db, ages, house.app.recorder).run(TENANT)
 
 
 async def numbers(house: House, path: str) -> list[int]:

@@ -171,7 +171,7 @@ async def test_what_retention_removes_was_of_no_use(
             for name in NAMES[:4]:
                 house.there.put(f"kv/{name}", {"k": "0"})
             await house.run()
-        tidy = Retention(houses[0].app.db, AGES)
+        tidy = Retention(houses[0].app.db, AGES, houses[0].app.recorder)
         twins = Twins(houses[0], houses[1], random.Random(f"retention: {life}"))
         for _ in range(ROUNDS):
             for _ in range(STEPS):

@@ -210,10 +210,10 @@ async def test_an_old_key_goes_once_nothing_has_named_it_for_a_while(house: Hous
     assert (await rewrap(house)).emptied.waiting == [old]
     assert (await rewrap(house)).emptied.removed == []
     await house.admin.execute("UPDATE data_keys SET emptied_at = emptied_at - interval '1 hour'")
-    assert (await Retention(house.app.db, AT_ONCE).run(TENANT)).data_keys == 1
+    assert (await Retention(house.app.db, AT_ONCE, house.app.recorder).run(TENANT)).data_keys == 1
     assert await state(house, old) is None
     assert await house.data("own/a") == {"k": "1"}
-    assert (await Retention(house.app.db, AT_ONCE).run(TENANT)).data_keys == 0
+    assert (await Retention(house.app.db, AT_ONCE, house.app.recorder).run(TENANT)).data_keys == 0
 
 
 async def test_reads_go_on_when_the_key_of_what_they_remember_is_gone(front: Front) -> None:
@@ -384,7 +384,7 @@ async def test_runs_writes_retention_and_rotations_beside_it_lose_and_double_not
 
     async def keep() -> None:
         while going:
-            await Retention(house.app.db, ages).run(TENANT)
+            await Retention(house.app.db, ages, house.app.recorder).run(TENANT)
             await asyncio.sleep(0)
 
     async def move_on(app: App) -> None:

@@ -100,10 +100,11 @@ _REMOVED: Final = {
 async def retain(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, operator, record
 
     async with opened(args) as (app, tenant):
-        removed = asdict(await app.retention.run(tenant))
+        await record(app, tenant, "retention.run")
+        removed = asdict(await app.retention.run(tenant, by=operator()))
     out: Output = args.out
     if out.json:
         out.document({"removed": removed})

@@ -41,7 +41,7 @@ def add_verbs(backends: Any) -> None:
 
 async def apply(args: argparse.Namespace) -> int:
     from svsync.app import open_app
-    from svsync.cli.opening import compiled, record, settings_of
+    from svsync.cli.opening import compiled, operator, record, settings_of
 
     out: Output = args.out
     settings = settings_of(args)
@@ -49,7 +49,7 @@ async def apply(args: argparse.Namespace) -> int:
     async with open_app(settings, apply_backends=False) as app:
         tenant = await app.tenant(args.tenant)
         await record(app, tenant, "federation.apply", about={"force": args.force})
-        changed = await app.federation.apply(settings.backends, force=args.force)
+        changed = await app.federation.apply(settings.backends, force=args.force, by=operator())
     if out.json:
         out.document({"changed": changed})
     else:

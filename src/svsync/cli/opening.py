@@ -15,7 +15,7 @@ from svsync.app import App, open_app
 from svsync.cli.arguments import acting_user
 from svsync.config.load import load
 from svsync.config.model import LogFormat, Settings
-from svsync.domain.audit import Decision, Entry
+from svsync.domain.audit import Actor, Decision, Entry
 from svsync.domain.errors import ConfigError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import TenantId
@@ -64,8 +64,13 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]
     """
     settings = settings_of(args)
     compiled(settings)
-    async with open_tracer() as tracer, open_app(settings, tracer=tracer) as app:
+    async with open_tracer() as tracer, open_app(settings, tracer=tracer, by=operator()) as app:
         yield app, await app.tenant(args.tenant)
+
+
+def operator() -> Actor:
+    """Whoever runs this program, as the audit log names them."""
+    return Actor("operator", f"cli:{acting_user()}")
 
 
 async def record(
@@ -85,9 +90,8 @@ async def record(
     Raises AuditUnavailableError: it is not recorded, so it must not be done.
     """
     detail = None if about is None else json.dumps(about)
-    by = f"cli:{acting_user()}"
     await app.recorder.record(
-        Entry(tenant, "operator", by, action, Decision.ALLOW, path, version, backend, detail=detail)
+        Entry(tenant, *operator(), action, Decision.ALLOW, path, version, backend, detail=detail)
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,7 +60,7 @@ def add_commands(subparsers: Any) -> None:
 async def run_once(args: argparse.Namespace) -> int:
     """One cycle; the exit code is that of its cause, or asked for by --fail-on-…"""
     from svsync.app import rates_shared
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened, record
     from svsync.domain.guards import Allow
 
     allow = Allow(args.allow_mass_delete, args.allow_mass_overwrite, args.allow_regression)
@@ -67,6 +68,9 @@ async def run_once(args: argparse.Namespace) -> int:
     out: Output = args.out
     async with opened(args) as (app, tenant):
         if not args.dry_run:
+            allowed = [guard for guard, passed in asdict(allow).items() if passed]
+            about = {"paths": args.path, "allow": allowed}
+            await record(app, tenant, "federation.sync", backend=args.backend, about=about)
             await app.overview.refuse_stopped()
         async with rates_shared(app):
             ended = await _run(app, tenant, request, out, wait=args.wait)

@@ -22,6 +22,7 @@ from svsync.app import App, new_id, open_app, open_hints, open_vouching, open_we
 from svsync.config.model import Settings
 from svsync.daemon.beside import Beside
 from svsync.daemon.systemd import Notify
+from svsync.domain.audit import SVSYNC
 from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.roles import Role
 from svsync.http.limits import Limits
@@ -106,6 +107,7 @@ async def serve(
                 environ=environ,
                 meter=meter,
                 tracer=tracer,
+                by=SVSYNC,
                 pool=POOL if Role.WORKER in roles else API_POOL,
             )
         )
@@ -391,7 +393,7 @@ class _Service:
         wanted = self._load()
         if self._listener is not None:
             self._listener.reload_certificate()
-        changed = await self._app.federation.apply(wanted.backends)
+        changed = await self._app.federation.apply(wanted.backends, by=SVSYNC)
         self._app.removal.know_file({(spec.tenant, spec.id) for spec in wanted.backends})
         configure(wanted.log_level, wanted.log_format)
         rest = _changed_otherwise(self._settings, wanted)

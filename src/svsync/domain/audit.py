@@ -35,6 +35,17 @@ TRIMMER: Final = "svsync"
 """Its identity."""
 
 
+class Actor(NamedTuple):
+    """Who did something that no request asked for, as the log names them."""
+
+    type: str
+    id: str
+
+
+SVSYNC: Final = Actor("system", TRIMMER)
+"""The service by itself."""
+
+
 class Entry(NamedTuple):
     """One access, allowed or denied. No field ever holds a value or a token.
 

@@ -53,6 +53,15 @@ class ManagedBy(StrEnum):
     API = "api"
 
 
+class FileChange(StrEnum):
+    """What the file does to a backend, as the audit log names it. One that vanished from it is
+    paused."""
+
+    MADE = "federation.create"
+    CHANGED = "federation.update"
+    VANISHED = "federation.pause"
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """Limits of one run; `docs/reference/configuration.md` tells what each counts."""

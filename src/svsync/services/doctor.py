@@ -19,8 +19,8 @@ from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import BackendId, TenantId
 from svsync.ports import Signals
 from svsync.services.backend_findings import look_at_backend
+from svsync.services.backend_status import status_json
 from svsync.services.checkpoints import LATE_S
-from svsync.services.federation import status_json
 from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME

@@ -6,22 +6,24 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from svsync.config.kinds import SECONDS, shortest
+from svsync.domain.audit import Actor, Decision, Entry
 from svsync.domain.costs import Terms
-from svsync.domain.cycles import QuietCycle, rounded_up, slowest, unreachable
+from svsync.domain.cycles import rounded_up, slowest
 from svsync.domain.errors import ConfigError, MappingError
-from svsync.domain.federation import BackendSpec, ManagedBy, from_json, to_json
+from svsync.domain.federation import BackendSpec, FileChange, ManagedBy, from_json, to_json
 from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.mapping_lint import overlap
 from svsync.domain.quotas import parse_limits
 from svsync.observe.logs import get_logger
 from svsync.ports import Connection
-from svsync.services.call_budgets import for_schedule
+from svsync.services.backend_status import status_json
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
+from svsync.services.recording import Recorder
 from svsync.services.runs import Backends
 from svsync.store import backends, federation, flips, overview, pairs, queue
-from svsync.store.database import Database, Row, Transaction
+from svsync.store.database import Database, Transaction
 
 IN_BRIEF: Final = (
     "id", "name", "type", "mode", "state", "status", "last_sync_at", "last_success_at",
@@ -30,15 +32,23 @@ IN_BRIEF: Final = (
 """What a list tells of each backend: the heart of its status."""
 
 
+_Compiled = tuple[BackendSpec, RuleSet, pairs.Mapping]
+
+
 class Federation:
     """Backends of every tenant."""
 
-    def __init__(self, db: Database, backends: Backends) -> None:
+    def __init__(self, db: Database, backends: Backends, recorder: Recorder) -> None:
         self._db = db
         self._backends = backends
+        self._recorder = recorder
 
     async def apply(
-        self, specs: Sequence[BackendSpec], *, force: Collection[BackendId] = ()
+        self,
+        specs: Sequence[BackendSpec],
+        *,
+        force: Collection[BackendId] = (),
+        by: Actor | None = None,
     ) -> list[BackendId]:
         """Bring the file's backends, all there are, into the store; those that changed.
 
@@ -49,8 +59,11 @@ class Federation:
 
         Args:
             force: backends whose flip from sync to proxy may hide what is here alone.
+            by: who brings it in. The audit log tells what that changes, before it is done;
+                None: it is not told.
 
         Raises:
+            AuditUnavailableError: it cannot be recorded, so nothing is changed.
             MappingError: a rule that cannot be used, or two backends claim one path.
             ConfigError: a circular credential, or a new interval that is too short for
                 the backend's cycles (`interval_unreachable`); a flip of modes that hides
@@ -75,32 +88,61 @@ class Federation:
         for slug in slugs:
             tenant = await federation.tenant(self._db, slug)
             own = [one for one in compiled if one[0].tenant == slug]
-            async with self._db.transaction(tenant) as tx:
-                await federation.lock_file(tx)
-                # What stays as it is is not locked: a replica that starts while others work
-                # would hold all leases at once, and hold up, or deadlock with, every run.
-                known = [(spec, mapping.hash) for spec, _, mapping in own]
-                stays = await federation.unchanged(tx, known)
-                for spec, rules, mapping in own:
-                    if spec.id in stays:
-                        continue
-                    # Lease before backend, as a run's end takes them.
-                    await queue.lock_lease(tx, spec.id)
-                    before = await federation.find(tx, spec.id)
-                    await refuse_namesake(tx, spec)
-                    if await federation.apply(tx, spec, mapping.hash):
-                        await backends.release(tx, spec.id)  # the file answers for it now
-                        await queue.raise_fence(tx, spec.id)
-                        await flip(tx, before, spec, rules, force=spec.id in force)
-                        await pairs.recheck_all(tx, spec.id)
-                        changed.append(spec.id)
-                kept = {spec.id for spec, _, _ in own}
-                for vanished in await federation.made_by_file(tx) - kept:
-                    await queue.lock_lease(tx, vanished)
-                    await federation.pause_vanished(tx, vanished)
-                    await queue.raise_fence(tx, vanished)
+            changed += await self._bring_in(tenant, own, force, by)
             if changed:
                 await purge_hidden(self._db, tenant)  # with `proxy_purge_after: 0` at once
+        return changed
+
+    async def _bring_in(
+        self,
+        tenant: TenantId,
+        own: Sequence[_Compiled],
+        force: Collection[BackendId],
+        by: Actor | None,
+    ) -> list[BackendId]:
+        """The same for one tenant."""
+        known = [(spec, mapping.hash) for spec, _, mapping in own]
+        told: dict[BackendId, FileChange] = {}
+        while True:
+            async with self._db.transaction(tenant) as tx:
+                await federation.lock_file(tx)
+                due = await federation.due(tx, known)
+                if by is None or due.items() <= told.items():
+                    return await self._change(tx, own, due, force)
+            # No lock is kept meanwhile, so what is due then is looked at once more.
+            for backend, change in due.items():
+                if told.get(backend) != change:
+                    await self._recorder.record(_entry(tenant, by, backend, change))
+            told |= due
+
+    async def _change(
+        self,
+        tx: Transaction,
+        own: Sequence[_Compiled],
+        due: Mapping[BackendId, FileChange],
+        force: Collection[BackendId],
+    ) -> list[BackendId]:
+        changed: list[BackendId] = []
+        for spec, rules, mapping in own:
+            # What stays as it is is not locked: a replica that starts while others work
+            # would hold all leases at once, and hold up, or deadlock with, every run.
+            if spec.id not in due:
+                continue
+            # Lease before backend, as a run's end takes them.
+            await queue.lock_lease(tx, spec.id)
+            before = await federation.find(tx, spec.id)
+            await refuse_namesake(tx, spec)
+            if await federation.apply(tx, spec, mapping.hash):
+                await backends.release(tx, spec.id)  # the file answers for it now
+                await queue.raise_fence(tx, spec.id)
+                await flip(tx, before, spec, rules, force=spec.id in force)
+                await pairs.recheck_all(tx, spec.id)
+                changed.append(spec.id)
+        for backend, change in due.items():
+            if change is FileChange.VANISHED:
+                await queue.lock_lease(tx, backend)
+                await federation.pause_vanished(tx, backend)
+                await queue.raise_fence(tx, backend)
         return changed
 
     async def _made_by_api(
@@ -209,6 +251,14 @@ class Federation:
             return await opened.backend.connect(rules.list_prefixes())
 
 
+def _entry(tenant: TenantId, by: Actor, backend: BackendId, change: FileChange) -> Entry:
+    about = {"managed_by": str(ManagedBy.FILE)}
+    if change is FileChange.VANISHED:
+        about["reason"] = "the file names it no more"
+    detail = json.dumps(about)
+    return Entry(tenant, *by, change, Decision.ALLOW, backend_id=backend, detail=detail)
+
+
 def refuse_overlaps(
     compiled: Sequence[tuple[BackendSpec, RuleSet]],
     beside: Sequence[tuple[BackendSpec, RuleSet]] = (),
@@ -306,60 +356,3 @@ def credential_path(spec: BackendSpec) -> LocalPath | None:
         if isinstance(given, str) and not given.startswith(("env:", "file:")):
             return LocalPath(given)
     return None
-
-
-def status_json(spec: BackendSpec, terms: Terms, state: str, health: Row) -> dict[str, object]:
-    """The status of a backend as the API gives it. `terms`: what its provider publishes."""
-    staleness = health["staleness_s"]
-    return {
-        "id": spec.id,
-        "status": health["status"],
-        "mode": str(spec.mode),
-        "paused": state == "paused",
-        "last_sync_at": _time(health["last_sync_at"]),
-        "last_success_at": _time(health["last_success_at"]),
-        "next_sync_at": _time(health["next_due_at"]),
-        "staleness_s": None if staleness is None else round(float(staleness), 1),
-        "secrets_synced": health["secrets_synced"],
-        "secrets_proxied": None,
-        "connection_latency_ms": health["latency_ms"],
-        "consecutive_failures": health["failures"],
-        "unreachable_since": _time(health["unreachable_since"]),
-        "conflicts_open": health["conflicts_now"],
-        "diverged": health["diverged"],
-        "skipped": health["skipped"],
-        "quarantined": health["quarantined"],
-        "pending_pushes": health["pending_pushes"],
-        "last_run": health["last_run_id"],
-        "last_error": health["last_error"],
-        "calls_per_cycle": health["calls_per_cycle"],
-        **_of_cycles(spec, terms, health),
-        "put_off": None
-        if health["put_off"] is None
-        else {"reason": health["put_off"], "until": _time(health["put_off_until"])},
-        "lease": None
-        if health["holder"] is None
-        else {"holder": health["holder"], "expires_at": _time(health["lease_until"])},
-    }
-
-
-def _of_cycles(spec: BackendSpec, terms: Terms, health: Row) -> dict[str, object]:
-    """What cycles cost, and whether there can be one each interval; null until one was
-    measured, and where there are none."""
-    cycle = QuietCycle.from_json(json.loads(health["cycle"]) if health["cycle"] else None)
-    if cycle is None or not spec.syncs:
-        return {"estimated_cost": None, "interval_unreachable": None}
-    cost = None
-    if terms.prices is not None:
-        kept = health["secrets_synced"]
-        cost = terms.prices.by_month(cycle.calls, spec.sync_interval, kept).to_json()
-    limits = parse_limits(spec.rate_limit, terms.limits)
-    short = unreachable(spec.sync_interval, cycle, limits, for_schedule(spec))
-    return {
-        "estimated_cost": cost,
-        "interval_unreachable": None if short is None else short.to_json(),
-    }
-
-
-def _time(moment: Any) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

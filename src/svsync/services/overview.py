@@ -11,7 +11,7 @@ from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import TenantId
 from svsync.domain.runs import Stage
-from svsync.services.federation import status_json
+from svsync.services.backend_status import status_json
 from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
 from svsync.store import overview

@@ -19,15 +19,20 @@ Never removed is what somebody still needs:
 - An event that somebody is still to be told of, and the newest of each backend.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Final
 
+from svsync.domain.audit import SVSYNC, Actor, Decision, Entry
+from svsync.domain.errors import SvsyncError
 from svsync.domain.ids import SecretId, TenantId
 from svsync.services.deliveries import prune
 from svsync.services.flips import purge_hidden
 from svsync.services.idempotency import KEPT_S
+from svsync.services.recording import Recorder
 from svsync.services.rewrapping import remove_emptied
 from svsync.store import federation, idempotency
 from svsync.store import retention as store
@@ -99,17 +104,39 @@ _Page = Callable[[Transaction, Row | None, int], Awaitable[list[Row]]]
 class Retention:
     """Removes what is over, tenant by tenant."""
 
-    def __init__(self, db: Database, ages: Ages) -> None:
+    def __init__(self, db: Database, ages: Ages, recorder: Recorder) -> None:
         self._db = db
         self._ages = ages
+        self._recorder = recorder
 
-    async def run(self, tenant: TenantId) -> Removed:
-        """Remove all that is due now; how much that was.
+    async def run(self, tenant: TenantId, *, by: Actor = SVSYNC) -> Removed:
+        """Remove all that is due now; how much that was. The audit log tells of it, once it is
+        known, where anything went.
 
         Raises:
-            StoreError: what was removed before stays removed, and the rest is due still.
+            StoreError: what was removed before stays removed, and the rest is due still; or
+                it is removed and not recorded.
         """
-        ages, removed = self._ages, Removed()
+        removed = Removed()
+        try:
+            await self._remove(tenant, removed)
+        except SvsyncError:
+            with suppress(SvsyncError):
+                await self._tell(tenant, by, removed)
+            raise
+        await self._tell(tenant, by, removed)
+        return removed
+
+    async def _tell(self, tenant: TenantId, by: Actor, removed: Removed) -> None:
+        went = {kind: count for kind, count in asdict(removed).items() if count}
+        if went:
+            detail = json.dumps({"removed": went})
+            await self._recorder.record(
+                Entry(tenant, *by, "retention.removed", Decision.ALLOW, detail=detail)
+            )
+
+    async def _remove(self, tenant: TenantId, removed: Removed) -> None:
+        ages = self._ages
         async with self._db.transaction(tenant) as tx:
             await tx.learn_sizes()
         # A tombstone may wait for its detached pair only, so these go first.
@@ -130,7 +157,6 @@ class Retention:
         removed.tokens = await self._walk(tenant, partial(store.tokens, seconds=ages.tokens))
         removed.request_keys = await self._request_keys(tenant)
         removed.data_keys = len((await remove_emptied(self._db, tenant)).removed)
-        return removed
 
     async def run_all(self) -> None:
         """Remove what is over of every active tenant.

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from svsync.domain.cycles import QuietCycle
 from svsync.domain.errors import ConfigError, NotFoundError
-from svsync.domain.federation import BackendSpec, from_json, store_of, to_json
+from svsync.domain.federation import BackendSpec, FileChange, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
@@ -81,15 +81,21 @@ async def tenants(db: Database) -> list[str]:
     return [row["slug"] for row in await db.fetch_global("federation.tenants")]
 
 
-async def unchanged(tx: Transaction, specs: Iterable[tuple[BackendSpec, str]]) -> set[BackendId]:
-    """Those that are stored as they are configured, by their mappings' hashes. Nothing is
-    locked: whatever runs on them goes on."""
+async def due(
+    tx: Transaction, specs: Iterable[tuple[BackendSpec, str]]
+) -> dict[BackendId, FileChange]:
+    """What bringing in these, with their mappings' hashes, as all that the file names, changes.
+    Nothing is locked: whatever runs on them goes on."""
     rows = {row["backend_id"]: row for row in await tx.fetch("federation.as_stored", tx.tenant)}
-    return {
-        spec.id
-        for spec, mapping_hash in specs
-        if (row := rows.get(spec.id)) is not None and _is_as(row, to_json(spec), mapping_hash)
-    }
+    changes, named = {}, set()
+    for spec, mapping_hash in specs:
+        named.add(spec.id)
+        row = rows.get(spec.id)
+        if row is None:
+            changes[spec.id] = FileChange.MADE
+        elif row["state"] != "deleting" and not _is_as(row, to_json(spec), mapping_hash):
+            changes[spec.id] = FileChange.CHANGED
+    return changes | dict.fromkeys(await made_by_file(tx) - named, FileChange.VANISHED)
 
 
 def _is_as(row: Row, text: str, mapping_hash: str) -> bool:

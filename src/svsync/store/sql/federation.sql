@@ -17,7 +17,7 @@ SELECT backend_id FROM backends WHERE tenant_id = $1 AND managed_by = 'file' AND
 SELECT spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1 AND backend_id = $2 FOR UPDATE;
 
 -- name: as_stored
-SELECT backend_id, spec, mapping_hash, vanished FROM backends WHERE tenant_id = $1;
+SELECT backend_id, spec, mapping_hash, state, vanished FROM backends WHERE tenant_id = $1;
 
 -- name: get
 SELECT b.backend_id, b.name, b.type, b.spec, b.mapping_hash, b.applied_hash, b.applied_tags, b.identity, b.initial, b.managed_by, b.state, b.rev, b.claimed_at
