@@ -7,6 +7,7 @@ hands everything else through. Both live on loopback and end with their block.
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class FaultyTcp:
         self.port = 0
         self._strikes: list[_Strike] = []
         self._released = asyncio.Event()
+        self._reserved: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,8 +100,15 @@ class FaultyTcp:
 
     async def open(self) -> None:
         """Take connections, on the port of before where there was one."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if self._reserved is None:
+            # While nobody listens, nobody else is given the port either.
+            self._reserved = socket.socket()
+            self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._reserved.bind(("127.0.0.1", 0))
+            self.port = self._reserved.getsockname()[1]
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, reuse_port=True
+        )
 
     async def shut(self) -> None:
         """From now on nobody listens, and no connection is left."""
@@ -121,6 +130,8 @@ class FaultyTcp:
 
     async def __aexit__(self, *_: object) -> None:
         await self.shut()
+        if self._reserved is not None:
+            self._reserved.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Not a task of the server's own: it is to be known, and to close what it was given,
