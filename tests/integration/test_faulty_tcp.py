@@ -1,6 +1,7 @@
 """Does the proxy that breaks connections leave any of its own behind?"""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -71,3 +72,16 @@ async def test_client_that_comes_as_the_proxy_is_shut_is_let_go(turns: int) -> N
                 coming.result()[1].close()
         await until(lambda: server.ended == server.came)
         await proxy.open()
+
+
+async def test_nobody_else_is_given_the_port_of_a_proxy_that_is_shut() -> None:
+    async with upstream() as server, FaultyTcp(("127.0.0.1", server.port)) as proxy:
+        await proxy.shut()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", proxy.port)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", proxy.port))
+        await proxy.open()
+        _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        await until(lambda: server.came == 1)
+        writer.close()
