@@ -44,6 +44,8 @@ from svsync.network import NetworkPolicy
 T = TypeVar("T")
 
 _RENEW_AT: Final = 2 / 3
+_ASK_AGAIN_S: Final = 60.0
+"""Seconds for which keys that are still good are used after others were not had."""
 _ASK_AGAIN: Final = 600.0
 """Seconds for which keys of the machine are used; the SDK replaces them a quarter of an
 hour before they end."""
@@ -109,6 +111,7 @@ class AwsSession:
         self._clock = clock
         self._environ = environ
         self._login: _Login | None = None
+        self._ask_again_at = 0.0
         self._login_lock = asyncio.Lock()
         self._client_lock = asyncio.Lock()
         self._clients: dict[tuple[str, bool], tuple[Any, Any]] = {}
@@ -248,7 +251,10 @@ class AwsSession:
 
     async def _signed_in(self, refused: _Login | None) -> _Login:
         """A login that is good, and newer than one that was refused; concurrent callers
-        share it."""
+        share it. While one of them renews it the others go on with what is still good."""
+        login, renewed = self._login, self._login_lock.locked()
+        if renewed and login is not None and login is not refused and not self._is_over(login):
+            return login
         try:
             async with self._login_lock:
                 login = self._login
@@ -261,15 +267,20 @@ class AwsSession:
             raise
 
     def _is_due(self, login: _Login) -> bool:
-        return login.ttl > 0 and self._clock() >= login.since + login.ttl * _RENEW_AT
+        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
+        return login.ttl > 0 and (self._clock() >= due or self._is_over(login))
+
+    def _is_over(self, login: _Login) -> bool:
+        return login.ttl > 0 and self._clock() >= login.since + login.ttl
 
     async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
         try:
             return await self._sign_in(refused)
         except (BackendUnreachableError, ThrottledError):
             # What is still good is used while STS does not answer.
-            if login is None or login is refused or self._clock() >= login.since + login.ttl:
+            if login is None or login is refused or self._is_over(login):
                 raise
+            self._ask_again_at = self._clock() + _ASK_AGAIN_S
             return login
 
     async def _sign_in(self, refused: _Login | None) -> _Login:

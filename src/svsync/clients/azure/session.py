@@ -64,6 +64,8 @@ API_VERSION: Final = "7.4"
 """Of Key Vault's data plane; every cloud has it [Key Vault REST API versions,
 rest/api/keyvault]."""
 _RENEW_AT: Final = 2 / 3
+_ASK_AGAIN_S: Final = 60.0
+"""Seconds for which a token that is still good is used after another one was not had."""
 
 
 class CountedCall(Protocol):
@@ -120,6 +122,7 @@ class AzureSession:
         self._resolver = resolver
         self._environ = environ
         self._login: _Login | None = None
+        self._ask_again_at = 0.0
         self._lock = asyncio.Lock()
         self._open: contextlib.AsyncExitStack | None = None
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -266,7 +269,10 @@ class AzureSession:
 
     async def _signed_in(self, refused: _Login | None) -> _Login:
         """A login that is good, and newer than one that was refused; concurrent callers
-        share it."""
+        share it. While one of them renews it the others go on with what is still good."""
+        login, renewed = self._login, self._lock.locked()
+        if renewed and login is not None and login is not refused and not self._is_over(login):
+            return login
         try:
             async with self._lock:
                 login = self._login
@@ -279,15 +285,20 @@ class AzureSession:
             raise
 
     def _is_due(self, login: _Login) -> bool:
-        return self._clock() >= login.since + login.ttl * _RENEW_AT
+        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
+        return self._clock() >= due or self._is_over(login)
+
+    def _is_over(self, login: _Login) -> bool:
+        return self._clock() >= login.since + login.ttl
 
     async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
         try:
             return await self._sign_in()
         except (BackendUnreachableError, ThrottledError):
             # What is still good is used while nobody signs in.
-            if login is None or login is refused or self._clock() >= login.since + login.ttl:
+            if login is None or login is refused or self._is_over(login):
                 raise
+            self._ask_again_at = self._clock() + _ASK_AGAIN_S
             return login
 
     async def _sign_in(self) -> _Login:

@@ -29,6 +29,8 @@ from svsync.network import NetworkPolicy
 T = TypeVar("T")
 
 _RENEW_AT: Final = 2 / 3
+_ASK_AGAIN_S: Final = 60.0
+"""Seconds for which a token that is still good is used after another one was not had."""
 
 
 class CountedCall(Protocol):
@@ -86,6 +88,7 @@ class GcpSession:
         self._tokens = Tokens(http, settings.federated, now, environ)
         self._connection = Connection(service, policy, dial)
         self._login: _Login | None = None
+        self._ask_again_at = 0.0
         self._login_lock = asyncio.Lock()
         self._closed = False
 
@@ -163,12 +166,24 @@ class GcpSession:
                 raise found from None
             except UsageError:  # the channel was closed meanwhile
                 raise closed() from None
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # gRPC ends a call so, too, whose channel is closed. Whoever called was not
+                # cancelled, and would end without a word.
+                raise BackendUnreachableError(
+                    f"the session was closed during {operation}", operation=operation, path=shown
+                ) from None
 
     # --- login --------------------------------------------------------------------
 
     async def _signed_in(self, refused: _Login | None) -> _Login:
         """A login that is good, and newer than one that was refused; concurrent callers
-        share it."""
+        share it. While one of them renews it the others go on with what is still good."""
+        login, renewed = self._login, self._login_lock.locked()
+        if renewed and login is not None and login is not refused and not self._is_over(login):
+            return login
         try:
             async with self._login_lock:
                 if self._closed:
@@ -183,15 +198,20 @@ class GcpSession:
             raise
 
     def _is_due(self, login: _Login) -> bool:
-        return self._clock() >= login.since + login.ttl * _RENEW_AT
+        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
+        return self._clock() >= due or self._is_over(login)
+
+    def _is_over(self, login: _Login) -> bool:
+        return self._clock() >= login.since + login.ttl
 
     async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
         try:
             return await self._sign_in()
         except (BackendUnreachableError, ThrottledError):
             # What is still good is used while nobody gives another.
-            if login is None or login is refused or self._clock() >= login.since + login.ttl:
+            if login is None or login is refused or self._is_over(login):
                 raise
+            self._ask_again_at = self._clock() + _ASK_AGAIN_S
             return login
 
     async def _sign_in(self) -> _Login:
