@@ -256,9 +256,16 @@ async def test_label_that_is_none_is_refused_when_it_is_configured(
                 pass
 
 
-async def test_listing_that_leads_to_itself_ends(gcp: Gcp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("leads", [{}, {"one": "two", "two": "one"}])
+async def test_listing_that_leads_to_itself_ends(
+    gcp: Gcp, monkeypatch: pytest.MonkeyPatch, leads: dict[str, str]
+) -> None:
     gcp.put("a", "x")
-    monkeypatch.setattr(type(gcp.fake), "_page", lambda self, found, request: (found, "again"))
+
+    def page(self: object, found: list[Any], request: Any) -> tuple[list[Any], str]:
+        return found, leads.get(request.page_token, "one")
+
+    monkeypatch.setattr(type(gcp.fake), "_page", page)
     async with open_gcp(gcp) as google:
         with pytest.raises(BackendError) as raised:
             await google.listed()

@@ -84,6 +84,7 @@ class GcpListing:
 
     async def _pages(self, prefixes: tuple[str, ...]) -> AsyncGenerator[ListingPage]:
         seen: set[str] = set()
+        followed: set[str] = set()
         token = ""
         while True:
             answer = await self._page(token)
@@ -93,8 +94,9 @@ class GcpListing:
             following = str(answer.next_page_token)
             if not following:
                 return
-            if following == token:
-                raise _unbounded("a page leads to itself")
+            if following in followed:
+                raise _unbounded("a page leads to one that was there before")
+            followed.add(following)
             token = following
 
     def _entries(

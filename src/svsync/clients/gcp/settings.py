@@ -25,8 +25,10 @@ class Service:
 
         Its log is off: at debug it holds whole requests and answers, with tokens and values.
         """
-        logging.getLogger(self.transport.partition(":")[0]).disabled = True
-        return _named(self.client)(transport=_named(self.transport)(channel=channel))
+        transport = _named(self.transport)
+        # By the module that it is of: `transport` may name a package that hands it on.
+        logging.getLogger(transport.__module__).disabled = True
+        return _named(self.client)(transport=transport(channel=channel))
 
 
 def _named(target: str) -> Any:
