@@ -136,6 +136,26 @@ async def test_what_no_checkpoint_covers_stays(house: House, log: Any) -> None:
     assert await months(house).trim() == ["audit_2024_03"]
 
 
+async def test_what_no_checkpoint_will_cover_holds_up_no_month(house: House, log: Any) -> None:
+    """A shredded tenant has no key that signs; its last rows would keep everybody's for ever."""
+    later = LONG_AGO + timedelta(days=20)
+    await written_long_ago(house, LONG_AGO, later)
+    await house.app.checkpoints.run()
+    # Refused calls are recorded after the shredding, too.
+    slot = _Slot(house.app.db, "late:1", 2.0)
+    entry = Entry(TENANT, "user", "user:a", "secret.read", Decision.DENY)
+    await slot.append([entry, entry], later)
+    await house.admin.execute("UPDATE audit_chains SET started_at = $1", LONG_AGO)
+    await house.admin.execute("UPDATE tenants SET status = 'shredded'")
+    await house.app.checkpoints.run()
+    assert await months(house).trim() == ["audit_2024_03", "audit_2024_04"]
+    assert "audit_month_uncovered" not in [line["event"] for line in log()]
+    said = [json.loads(row["detail"]) for row in await house.rows("audit", action=TRIM)]
+    assert said == [{"before": "2024-04-01T00:00:00Z"}, {"before": "2024-05-01T00:00:00Z"}]
+    [chain] = await house.rows("audit_chains", writer="late:1")
+    assert (chain["covered_seq"], chain["trimmed_seq"]) == (0, 2)
+
+
 async def test_what_is_younger_than_retention_stays(house: House) -> None:
     await written_long_ago(house, LONG_AGO)
     await house.app.checkpoints.run()

@@ -2,7 +2,7 @@
 
 What is about to be removed is recorded first, in the log itself: so that a chain whose
 beginning is missing is told from one that somebody cut. Rows that no checkpoint covers yet
-stay, whatever their age.
+stay, whatever their age; but for those of a tenant that was shredded, which none will cover.
 """
 
 import json

@@ -40,5 +40,6 @@ async def have_rows(
 async def uncovered(
     tx: Transaction, tenants: Sequence[TenantId], low: datetime, high: datetime
 ) -> int:
-    """Chains that have rows of that time which no checkpoint covers."""
+    """Chains that have rows of that time which no checkpoint covers, and one may: a tenant that
+    was shredded has no key to sign it."""
     return int(await tx.fetchval("audit_months.uncovered", list(tenants), low, high))

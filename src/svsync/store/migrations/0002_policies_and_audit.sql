@@ -185,7 +185,8 @@ END $$;
 
 -- Remove the rows of a month, by its first day, together with their partition; of each chain it is kept where they ended, so
 -- that the rest still links. What it says: `removed`; `absent`, there is no such partition; `uncovered`, a row of it is under
--- no checkpoint yet. It needs to see every tenant, and waits for nobody longer than a second.
+-- no checkpoint yet. A tenant that was shredded has no key any more that could sign one: nothing waits for that. It needs to
+-- see every tenant, and waits for nobody longer than a second.
 CREATE FUNCTION svsync_audit_drop_month(first_day date) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   month date := date_trunc('month', first_day)::date;
@@ -200,6 +201,7 @@ BEGIN
   LOCK TABLE audit IN ACCESS EXCLUSIVE MODE;
   -- A chain is begun a moment after the time that its first rows bear.
   IF EXISTS (SELECT FROM audit_chains c
+             JOIN tenants t ON t.tenant_id = c.tenant_id AND t.status <> 'shredded'
              CROSS JOIN LATERAL (SELECT a.seq FROM audit a
                                  WHERE a.tenant_id = c.tenant_id AND a.chain_id = c.chain_id AND a.at >= low AND a.at < high
                                  ORDER BY a.seq DESC LIMIT 1) e
@@ -208,10 +210,11 @@ BEGIN
   END IF;
   UPDATE audit_chains c SET trimmed_seq = e.seq, trimmed_hash = e.hash
   FROM audit_chains x
+  JOIN tenants t ON t.tenant_id = x.tenant_id
   CROSS JOIN LATERAL (SELECT a.seq, a.hash FROM audit a
                       WHERE a.tenant_id = x.tenant_id AND a.chain_id = x.chain_id AND a.at >= low AND a.at < high
                       ORDER BY a.seq DESC LIMIT 1) e
-  WHERE x.started_at < high + interval '1 day' AND x.trimmed_seq < x.covered_seq AND e.seq > x.trimmed_seq
+  WHERE x.started_at < high + interval '1 day' AND (x.trimmed_seq < x.covered_seq OR t.status = 'shredded') AND e.seq > x.trimmed_seq
     AND c.tenant_id = x.tenant_id AND c.chain_id = x.chain_id;
   EXECUTE format('ALTER TABLE audit DETACH PARTITION %I', named);
   EXECUTE format('DROP TABLE %I', named);

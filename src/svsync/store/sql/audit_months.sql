@@ -20,8 +20,9 @@ SELECT t.tenant_id FROM unnest($1::int[]) AS t(tenant_id)
 WHERE EXISTS (SELECT FROM audit a WHERE a.tenant_id = t.tenant_id AND a.at >= $2 AND a.at < $3);
 
 -- name: uncovered
--- Chains with rows of a time that are under no checkpoint.
+-- Chains with rows of a time that are under no checkpoint, and may come under one.
 SELECT count(*) FROM audit_chains c
+JOIN tenants t ON t.tenant_id = c.tenant_id AND t.status <> 'shredded'
 CROSS JOIN LATERAL (SELECT a.seq FROM audit a
                     WHERE a.tenant_id = c.tenant_id AND a.chain_id = c.chain_id AND a.seq > c.covered_seq
                       AND a.at >= $2 AND a.at < $3
