@@ -1,6 +1,8 @@
 """The example of a third party's backend passes the suite, on a real Valkey."""
 
+import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -19,10 +21,10 @@ from svsync.domain.errors import (
 )
 from svsync.domain.federation import ManagedBy
 from svsync.domain.ids import PushId, RemotePath
-from svsync.domain.pushes import Ready, RemoteWrite
+from svsync.domain.pushes import Ready, Refused, RemoteWrite
 from svsync.domain.values import Payload
 from svsync.embedded.valkey import ValkeyServer
-from svsync.testing.conformance import BackendConformance, Scene, list_all
+from svsync.testing.conformance import BackendConformance, CountingGuard, Scene, list_all
 from svsync.testing.conformance_writes import WriteConformance
 
 
@@ -104,6 +106,38 @@ async def test_wrong_password_is_a_refused_login(
     assert "canary" not in repr(caught.value)
 
 
+async def test_server_that_takes_no_connection_is_given_up(
+    installed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = registry("word", KIND)
+    opens.driver(KIND)
+    monkeypatch.setattr("svsync_redis.session._TIMEOUT_S", 0.05)
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # one waits in it; whoever comes after is not answered
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        spec = spec_of(f"redis://127.0.0.1:{full.getsockname()[1]}", "app/")
+        async with asyncio.timeout(20), opens.open(spec, TENANT) as opened:
+            guard = CountingGuard()
+            opened.backend._guard = guard  # type: ignore[attr-defined]  # it tries nothing again
+            with pytest.raises(BackendUnreachableError):
+                await opened.backend.connect(["app/"])
+
+
+async def test_run_tries_no_permission(redis: RedisScene) -> None:
+    before = len(redis.guard.calls)
+    assert (await redis.backend.connect([redis.prefix], probe=False)).checks == ()
+    assert len(redis.guard.calls) == before + 1
+
+
+async def test_one_prefix_that_is_denied_is_not_the_whole_store(redis: RedisScene) -> None:
+    await redis.corner.grant(f"~{redis.prefix}a/*")
+    connection = await redis.backend.connect([f"{redis.prefix}a/", f"{redis.prefix}b/"])
+    assert connection.status == "degraded"
+
+
 async def test_store_without_a_name_is_not_taken_for_another(redis: RedisScene) -> None:
     await redis.corner.hands.delete("svsync:store")
     with pytest.raises(ProtocolError, match="SET svsync:store"):
@@ -147,6 +181,47 @@ async def test_hash_of_another_make_is_skipped_and_never_gone(
     [read] = await redis.backend.read([path])
     assert isinstance(read, RemoteUnknown)
     assert read.reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"version": "canary", "id": "a", "value": "{}"},
+        {"version": "9" * 30, "id": "a", "value": "{}"},
+        {"version": "1", "id": b"canary\xff", "value": "{}"},
+        {"version": "1", "id": "a", "value": "{}", "tags": '{"canary'},
+    ],
+)
+async def test_what_was_spoiled_is_never_quoted(
+    redis: RedisScene, fields: dict[str, str | bytes]
+) -> None:
+    path = RemotePath(redis.prefix + "odd")
+    await redis.corner.hands.hset(path, mapping=fields)
+    for found in (*await redis.backend.read([path]), await redis.backend.look_up(path)):
+        assert isinstance(found, RemoteUnknown)
+        assert found.reason == "undecodable"
+        assert "canary" not in found.detail
+        assert "0xff" not in found.detail
+
+
+async def test_key_that_became_no_hash_is_unknown_and_ends_no_run(redis: RedisScene) -> None:
+    """It is not listed any more, so it is asked for by name."""
+    path = RemotePath(redis.prefix + "a")
+    await redis.put("b", {"k": "v"})
+    await redis.corner.hands.set(path, "a text")
+    assert (await list_all(redis.backend, [redis.prefix])).names == [redis.prefix + "b"]
+    found = [await redis.backend.look_up(path), *await redis.backend.read([path])]
+    assert {one.reason for one in found if isinstance(one, RemoteUnknown)} == {"undecodable"}
+    assert len(found) == 2
+    assert await redis.backend.read_history(path, above=0, below=9, limit=9) == ()
+    order = RemoteWrite(
+        PushId("push_1"), path, PushKind.CREATE, None, None, Payload.from_fields({"k": "v"})
+    )
+    assert await redis.backend.check(order) == Refused("unreadable", "a key that holds no hash")
+    await redis.corner.hands.delete("svsync:store")
+    await redis.corner.hands.hset("svsync:store", "name", "no text")
+    with pytest.raises(ProtocolError, match="SET svsync:store"):
+        await redis.backend.connect([redis.prefix])
 
 
 async def test_names_are_taken_as_they_are_and_no_pattern(redis: RedisScene) -> None:

@@ -78,18 +78,21 @@ class RedisBackend:
 
     async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
         """What the store calls itself: an address would follow the server, not the data."""
-        [told] = await self._ask("metadata", STORE_KEY, ("GET", STORE_KEY))
+        try:
+            [told] = await self._ask("metadata", STORE_KEY, ("GET", STORE_KEY))
+        except ValueError:
+            told = None
         if not told:
             raise ProtocolError(
                 f"the store has no name: SET {STORE_KEY} to one that no other store has",
                 operation="connect",
             )
-        checks = [check for prefix in prefixes for check in await self._checks(prefix)]
-        missing = any(check.state == "missing" for check in checks)
+        checks = {prefix: await self._checks(prefix) for prefix in prefixes if probe}
+        missing = [any(one.state == "missing" for one in found) for found in checks.values()]
         return Connection(
             told.decode(errors="replace"),
-            "denied" if missing and probe else "healthy",
-            checks=tuple(checks) if probe else (),
+            "healthy" if not any(missing) else "denied" if all(missing) else "degraded",
+            checks=tuple(check for found in checks.values() for check in found),
         )
 
     async def _checks(self, prefix: str) -> list[Check]:
@@ -173,8 +176,8 @@ class RedisBackend:
         asked = [command for name in names for command in look(name)]
         try:
             told = await self._ask("list", None, *asked)
-        except DeniedError:
-            if len(names) > 1:  # keys are denied one by one: find out which
+        except (DeniedError, ValueError):
+            if len(names) > 1:  # keys are denied, or hold no hash, one by one: find out which
                 halves = names[: len(names) // 2], names[len(names) // 2 :]
                 return [entry for half in halves for entry in await self._entries(half)]
             return [Entry(names[0])]
@@ -218,7 +221,10 @@ class RedisBackend:
     ) -> Sequence[HistoricVersion]:
         if self._problem(path) or limit < 1:
             return ()
-        [raw] = await self._ask("metadata", path, ("HKEYS", path))
+        try:
+            [raw] = await self._ask("metadata", path, ("HKEYS", path))
+        except ValueError:
+            return ()
         fields = set(raw)
         numbers = sorted(
             int(name[6:])

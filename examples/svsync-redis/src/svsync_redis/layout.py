@@ -71,13 +71,16 @@ def secret_of(fields: Sequence[bytes | None], has_value: int) -> Secret | None:
         if any(field is not None for field in fields) or has_value:
             raise ValueError("a hash without a version")
         return None
-    number = int(version)
-    if number < 1 or made_by is None:
-        raise ValueError("a hash without an id")
+    if not version.isdigit() or not 0 < int(version[:19]) < 10**18 or made_by is None:
+        raise ValueError("a hash without a number and an id of its version")
     state: State = "current" if has_value else "destroyed"
     if deleted is not None and has_value:
         state = "deleted"
-    return Secret(number, made_by.decode(), state, tags_of(tags))
+    try:
+        return Secret(int(version), made_by.decode(), state, tags_of(tags))
+    except ValueError:
+        # What the parsers say quotes what they were given.
+        raise ValueError("an id that is no text, or tags that are no object of texts") from None
 
 
 def tags_of(text: bytes | None) -> dict[str, str]:

@@ -34,6 +34,8 @@ Command = Sequence[str | bytes | int]
 
 _TIMEOUT_S: Final = 10.0
 _CONNECTIONS: Final = 16
+_NO_HASH: Final = "WRONGTYPE "
+"""What a command for hashes is told of any other key: that one is spoiled, not the server."""
 _BUSY: Final = ("BUSY ", "LOADING ", "TRYAGAIN ", "MASTERDOWN ", "CLUSTERDOWN ")
 
 
@@ -61,7 +63,8 @@ class _GuardedConnection(Connection):
         self._socket: socket.socket | None = None
 
     async def _connect(self) -> None:
-        self._socket = await _connected(self.host, self.port, self._policy)
+        async with asyncio.timeout(_TIMEOUT_S):
+            self._socket = await _connected(self.host, self.port, self._policy)
         try:
             await super()._connect()  # type: ignore[no-untyped-call]  # the library has none
         except BaseException:
@@ -175,7 +178,8 @@ class RedisSession:
             await self._pool.disconnect()
 
     async def ask(self, operation: str, shown: str | None, *commands: Command) -> list[Any]:
-        """The answers to some commands, sent together; the first that is an error is raised.
+        """The answers to some commands, sent together; the first that is an error is raised:
+        ValueError for a key that holds no hash, else a BackendError.
 
         Args:
             operation: list, metadata, read, write, delete or connect; for errors.
@@ -206,6 +210,8 @@ async def _translated(operation: str, shown: str | None) -> AsyncIterator[None]:
     try:
         yield
     except (told.RedisError, OSError, TimeoutError) as error:
+        if str(error).startswith(_NO_HASH):
+            raise ValueError("a key that holds no hash") from None
         raise _meant(error, operation, shown) from None
 
 
