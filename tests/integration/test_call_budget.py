@@ -2,27 +2,36 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.api import ROBOT, Front, front
+from tests.api import BACKENDS, ROBOT, Front, front
 from tests.house import BACKEND, TENANT, House, backend, failure, house, open_house
 from tests.openbao import Bao
 from tests.postgres import connected
+from tests.writes import put, state
 
-from svsync.app import new_id
+from svsync.app import make_doctor, new_id
 from svsync.domain.access import Call, Caller, Scope
-from svsync.domain.errors import BackendError, BackendUnreachableError
-from svsync.domain.federation import Mode, RuleSpec
+from svsync.domain.errors import (
+    BackendError,
+    BackendUnreachableError,
+    StoreUnavailableError,
+    SvsyncError,
+)
+from svsync.domain.federation import ConflictPolicy, Mode, RuleSpec, Writes
 from svsync.domain.ids import LocalPath, RunId
 from svsync.domain.policies import ADMIN
 from svsync.services.authority import Rights
 from svsync.services.call_budgets import CallBudgets
+from svsync.services.call_budgets import made as calls_made
 from svsync.services.proxying import open_proxying
 from svsync.services.reading import Reading
-from svsync.store import queue
+from svsync.store import proxied_calls, queue
 from svsync.store.database import statements
 from svsync.store.queue import Wanted
+from svsync.testing.memory import MemoryDriver
 
 __all__ = ["front", "house"]
 
@@ -169,12 +178,78 @@ async def test_run_whose_worker_died_tells_no_calls(house: House) -> None:
     assert await calls_of_last_day(house) == made(house)
 
 
-async def test_connection_test_is_not_counted_and_not_refused(house: House) -> None:
+async def calls_that_count(house: House) -> int:
+    async with house.app.db.transaction(TENANT, read_only=True) as tx:
+        return await calls_made(tx, BACKEND)
+
+
+async def test_connection_test_counts_and_is_not_refused(front: Front) -> None:
+    house = front.house
     await house.run()
-    spent = await calls_of_last_day(house)
-    await budget(house, spent)
+    await budget(house, await calls_that_count(house))
     assert (await house.app.federation.test(TENANT, BACKEND)).status == "healthy"
-    assert await calls_of_last_day(house) == spent
+    answer = await front.client.post(f"{BACKENDS}/{BACKEND}/test")
+    assert answer.body["status"] == "healthy"
+    settings = replace(house.app.settings, backends=(house.spec,))
+    drivers = {"memory": MemoryDriver(house.there)}
+    async for finding in make_doctor(settings, environ={}, drivers=drivers).examine():
+        assert "call_budget_spent" not in finding.says
+    assert house.there.calls["login"] == 4
+    assert await calls_that_count(house) == made(house)
+
+
+async def test_connection_test_that_fails_counts_what_it_called(house: House) -> None:
+    await budget(house, 100)
+    house.there.fail("login", BackendError("no", operation="login"))
+    with pytest.raises(BackendError):
+        await house.app.federation.test(TENANT, BACKEND)
+    assert await calls_that_count(house) == made(house) == 1
+
+
+async def test_writes_that_pass_through_count_and_are_not_refused(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    await house.run()
+    await budget(house, await calls_that_count(house))
+    assert state(await put(house, "ext/a", {"k": "2"})) == "applied"
+    assert state(await put(house, "ext/b", {"k": "1"})) == "applied"
+    await house.configure(conflict_resolution=ConflictPolicy.LOCAL_WINS)
+    assert state(await put(house, "ext/a", {"k": "3"})) == "applied"
+    assert house.there.calls["write"] >= 3
+    assert await calls_that_count(house) == made(house)
+    assert failure(await house.run()) == "call_budget_spent", "runs make so many fewer"
+
+
+async def test_write_that_the_backend_refuses_counts_what_it_called(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.configure(writes=Writes.WRITE_THROUGH)
+    await house.run()
+    await budget(house, 1_000)
+    house.there.put("kv/a", {"k": "theirs"})
+    with pytest.raises(SvsyncError) as refused:
+        await put(house, "ext/a", {"k": "2"})
+    assert refused.value.code == "remote_changed"
+    assert await calls_that_count(house) == made(house)
+
+
+async def test_what_cannot_be_counted_undoes_no_write(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.configure(writes=Writes.WRITE_THROUGH, call_budget={"per_day": 1_000})
+    await house.run()
+
+    async def away(*_: object) -> None:
+        raise StoreUnavailableError("the database cannot be reached")
+
+    monkeypatch.setattr(proxied_calls, "count", away)
+    assert state(await put(house, "ext/a", {"k": "2"})) == "applied"
+    assert await house.data("ext/a") == {"k": "2"}
+
+
+async def test_where_there_is_no_budget_nothing_is_counted(house: House) -> None:
+    await house.app.federation.test(TENANT, BACKEND)
+    assert await house.rows("proxied_calls") == []
 
 
 async def test_spent_budget_says_nothing_of_the_backends_health(house: House) -> None:

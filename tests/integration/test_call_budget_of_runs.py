@@ -3,6 +3,7 @@ put off, until when, and how that is told."""
 
 import asyncio
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 from tests.api import Front, front
@@ -10,6 +11,7 @@ from tests.house import BACKEND, TENANT, House, Pause, failure, house
 from tests.waiting import ask, queued, scheduling, work_until
 
 from svsync.app import make_doctor
+from svsync.domain.federation import OnRemoteDelete
 from svsync.domain.ids import RunId
 from svsync.services.call_budgets import CallBudgets
 from svsync.services.runs import Request
@@ -184,6 +186,125 @@ async def test_doctor_tells_of_what_is_put_off(house: House) -> None:
     said = [f for f in [f async for f in doctor.examine()] if f.check == f"backend {BACKEND}"]
     assert any("put off until" in f.says and "call_budget_spent" in f.says for f in said)
     assert any("call_budget.per_day" in f.advice for f in said)
+
+
+# --- what a cycle needs -------------------------------------------------------------------
+
+
+async def left_to_schedule(house: House, calls: int) -> None:
+    """A budget of which so many calls are left to what nobody asked for."""
+    allowed = await counted(house) + calls
+    await budget(house, next(n for n in count(allowed) if n - n // 10 == allowed))
+
+
+async def test_after_a_bulk_import_a_cycle_needs_what_a_quiet_one_takes(house: House) -> None:
+    quiet = await ran(house)
+    for n in range(200):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    await house.run()
+    assert (await status(house))["calls_per_cycle"] > 200
+    await left_to_schedule(house, quiet - 1)
+    await due(house)
+    assert await work(house) == [None]
+    await left_to_schedule(house, quiet)
+    assert await work(house) == ["ok"]
+
+
+async def test_after_a_first_import_a_cycle_needs_what_was_not_for_the_values(
+    house: House,
+) -> None:
+    for n in range(50):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    first = await house.run()
+    lists = first.report.api_calls()["list"] + first.report.api_calls()["login"]
+    await left_to_schedule(house, lists - 1)
+    await due(house)
+    assert await work(house) == [None]
+    await left_to_schedule(house, lists)
+    assert await work(house) == ["ok"]
+
+
+async def test_where_the_listing_tells_of_no_value_its_reads_may_come_again(
+    house: House,
+) -> None:
+    house.there.tokens_cost_calls = True
+    for n in range(20):
+        house.there.put(f"kv/{n}", {"k": "1"})
+    first = sum((await house.run()).report.api_calls().values())
+    await left_to_schedule(house, first - 1)
+    await due(house)
+    assert await work(house) == [None]
+    await left_to_schedule(house, first)
+    assert await work(house) == ["ok"]
+
+
+async def grown(house: House, folders: int) -> int:
+    """A store that grew by so many folders, each a call; what the schedule was left then."""
+    quiet = await ran(house)
+    for n in range(folders):
+        house.there.put(f"kv/more{n}/x", {"k": "1"})
+    await left_to_schedule(house, quiet)
+    return quiet
+
+
+async def test_what_ran_out_is_not_begun_again_before_there_is_twice_as_much(
+    house: House,
+) -> None:
+    quiet = await grown(house, 40)
+    await due(house)
+    assert await work(house) == ["failed"], "the store grew, which nobody knows before"
+    await due(house)
+    await left_to_schedule(house, 2 * quiet - 1)
+    assert await work(house) == [None], "it would run out as well"
+    await left_to_schedule(house, 2 * quiet)
+    assert await work(house) == ["failed"]
+    await due(house)
+    await left_to_schedule(house, 200)
+    assert await work(house) == ["ok"]
+    assert len(await house.paths()) == 43
+
+
+async def test_after_a_day_it_is_begun_with_what_a_quiet_cycle_takes(house: House) -> None:
+    quiet = await grown(house, 40)
+    await due(house)
+    assert await work(house) == ["failed"]
+    await age(house, 25)
+    await due(house)
+    await left_to_schedule(house, quiet)
+    assert await work(house) == ["failed"]
+
+
+async def test_a_run_without_calls_deletes_and_detaches_nothing_and_is_no_success(
+    house: House,
+) -> None:
+    """Wherever it ends: what is gone there may be seen so, what is there stays, and nobody is
+    told that all was looked at."""
+    await house.configure(on_remote_delete=OnRemoteDelete.SOFT_DELETE)
+    names = [f"{folder}/{name}" for folder in "abc" for name in "xy"]
+    for name in names:
+        house.there.put(f"kv/{name}", {"k": "1"})
+    await house.run()
+    succeeded = (await house.row("backend_health"))["last_success_at"]
+    house.there.remove("kv/b/y")
+    for name in ("a/x", "c/y"):
+        house.there.put(f"kv/{name}", {"k": "2"})
+    staying = {f"ext/{name}" for name in names if name != "b/y"}
+    for calls in count(1):
+        await house.admin.execute("UPDATE runs SET calls = NULL")
+        await budget(house, calls)
+        ended = await house.run()
+        assert staying <= set(await house.paths())
+        assert {await house.status(path) for path in staying} == {"in_sync"}
+        health = await house.row("backend_health")
+        if failure(ended) is None:
+            assert calls > 6
+            assert health["last_success_at"] > succeeded
+            assert set(await house.paths()) == staying
+            return
+        assert failure(ended) == "call_budget_spent"
+        assert health["last_success_at"] == succeeded
+        assert not ended.report.skipped
+        assert (await house.events())[-1] == "federation.sync.failed"
 
 
 # --- what people ask for ------------------------------------------------------------------

@@ -115,7 +115,8 @@ async def test_a_push_of_which_nobody_knows_is_asked_after_meanwhile(through: Ho
         await put(through, "ext/a", {"k": "2"})
     await through.admin.execute("""UPDATE runs SET calls = '{"list": 60}'""")
     await through.admin.execute(
-        "UPDATE backend_health SET calls_per_cycle = 50, last_sync_at = now() - interval '1 h'"
+        "UPDATE backend_health SET last_sync_at = now() - interval '1 h',"
+        """ quiet_cycle = '{"calls": {"list": 50}, "total": 50, "seconds": 1}'"""
     )
     await budget(through, 100)
     await due(through)

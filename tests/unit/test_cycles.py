@@ -2,7 +2,14 @@
 
 import pytest
 
-from svsync.domain.cycles import QuietCycle, Unreachable, rounded_up, unreachable, words
+from svsync.domain.cycles import (
+    QuietCycle,
+    Unreachable,
+    passing,
+    rounded_up,
+    unreachable,
+    words,
+)
 from svsync.domain.quotas import Limit, Operation
 
 SLOW: dict[Operation, Limit] = {"list": Limit(per_second=0.5)}
@@ -80,3 +87,13 @@ def test_what_fits_is_rounded_up_and_written_as_the_file_takes_it(
 ) -> None:
     assert rounded_up(seconds) == fits
     assert words(fits) == written
+
+
+def test_what_was_for_changes_comes_no_more_in_a_quiet_cycle() -> None:
+    calls = {"list": 10, "metadata": 3, "read": 100, "write": 4, "delete": 2, "login": 1}
+    assert passing(calls, 0) == 106
+    assert passing(calls, 30) == 76
+    assert passing(calls, 500) == passing(calls, None) == 6
+    assert passing({}, 5) == 0
+    assert QuietCycle(calls, 1, 106).least == 14
+    assert QuietCycle.from_json(QuietCycle(calls, 1, 106).to_json()) == QuietCycle(calls, 1, 106)

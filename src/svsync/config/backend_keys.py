@@ -253,8 +253,8 @@ CALL_BUDGET = (
         "24 hours. The next one is refused with `call_budget_spent`; what was committed stays. A "
         "tenth is kept for reads and for runs that somebody asked for: the schedule's are put "
         "off until enough calls are older than a day. Runs and reads are given some calls at a "
-        "time, which count at once; those of `backends test` and of writes that pass through do "
-        "not count.",
+        "time, which count at once; those of connection tests and of writes that pass through "
+        "count as well, and are never refused.",
     ),
 )
 

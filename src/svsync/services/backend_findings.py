@@ -7,16 +7,23 @@ from svsync.domain.errors import BackendUnreachableError, SvsyncError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import TenantId
 from svsync.ports import Connection
+from svsync.services.counted_calls import open_counted
 from svsync.services.findings import Finding, ok, warning, wrong
 from svsync.services.runs import Backends
+from svsync.store.database import Database
 
 TEST_S: Final = 30.0
 """Seconds that one backend may take."""
 _NETWORK: Final = "check config.endpoint, and the network on the way there"
 
 
-async def look_at_backend(backends: Backends, spec: BackendSpec, tenant: TenantId) -> list[Finding]:
-    """One backend as it is configured, and as it answers; it changes nothing there."""
+async def look_at_backend(
+    db: Database | None, backends: Backends, spec: BackendSpec, tenant: TenantId
+) -> list[Finding]:
+    """One backend as it is configured, and as it answers; it changes nothing there.
+
+    `db`: where its calls count; None where there is no database to be had.
+    """
     check = f"backend {spec.id}"
     found = []
     if spec.config.get("tls_verify") is False:
@@ -37,7 +44,7 @@ async def look_at_backend(backends: Backends, spec: BackendSpec, tenant: TenantI
         for entry in spec.events
         if entry.get("feed") == "vault-audit"
     ]
-    test = asyncio.ensure_future(_test(backends, spec, tenant))
+    test = asyncio.ensure_future(_test(db, backends, spec, tenant))
     try:
         await asyncio.wait({test}, timeout=TEST_S)
         if not test.done():
@@ -52,9 +59,14 @@ async def look_at_backend(backends: Backends, spec: BackendSpec, tenant: TenantI
         await asyncio.gather(test, return_exceptions=True)
 
 
-async def _test(backends: Backends, spec: BackendSpec, tenant: TenantId) -> Connection:
+async def _test(
+    db: Database | None, backends: Backends, spec: BackendSpec, tenant: TenantId
+) -> Connection:
     rules, _ = backends.rules(spec)
-    async with backends.open(spec, tenant) as opened:
+    opening = (
+        backends.open(spec, tenant) if db is None else open_counted(db, backends, spec, tenant)
+    )
+    async with opening as opened:
         return await opened.backend.connect(rules.list_prefixes())
 
 

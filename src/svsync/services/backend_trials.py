@@ -17,7 +17,9 @@ from svsync.domain.errors import (
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import TenantId
 from svsync.ports import Check, Connection
+from svsync.services.counted_calls import open_counted
 from svsync.services.runs import Backends
+from svsync.store.database import Database
 
 TRIAL_S: Final = 15.0
 """Seconds after which a backend that has not answered is unreachable."""
@@ -45,9 +47,9 @@ class Trial:
 
 
 async def try_backend(
-    backends: Backends, spec: BackendSpec, tenant: TenantId, *, stored: bool
+    db: Database, backends: Backends, spec: BackendSpec, tenant: TenantId, *, stored: bool
 ) -> Trial:
-    """Sign in, and look what is granted.
+    """Sign in, and look what is granted. The calls count, and no budget refuses them.
 
     Args:
         stored: it is a backend that is there; False: one that its maker was authorised for
@@ -62,7 +64,7 @@ async def try_backend(
     try:
         async with (
             asyncio.timeout(TRIAL_S) as limit,
-            backends.open(spec, tenant, trial=not stored) as opened,
+            open_counted(db, backends, spec, tenant, trial=not stored) as opened,
         ):
             return _of(await opened.backend.connect(rules.list_prefixes()))
     except TimeoutError:

@@ -98,7 +98,7 @@ class ManagedBackends:
         """
         spec = prepared[0]
         await self._look(call.tenant, prepared, new=True)
-        trial = await try_backend(self._backends, spec, call.tenant, stored=False)
+        trial = await try_backend(self._db, self._backends, spec, call.tenant, stored=False)
         if require_healthy and trial.status != "healthy":
             raise ConfigError(
                 f"the backend is {trial.status}, so it was not made:"
@@ -214,7 +214,7 @@ class ManagedBackends:
         """
         async with self._db.transaction(tenant, read_only=True) as tx:
             spec = (await federation.get(tx, backend)).spec
-        trial = await try_backend(self._backends, spec, tenant, stored=True)
+        trial = await try_backend(self._db, self._backends, spec, tenant, stored=True)
         latency = trial.latency_ms
         return {
             "id": spec.id,

@@ -2,20 +2,24 @@
 
 Runs and reads take some of them at a time, counted from then on, so that no two together,
 in whichever process, make more than there are. A run gives back what it took and did not
-use when it ends; what a read's process took and did not use counts as used.
+use when it ends; what a read's process took and did not use counts as used. Writes and
+connection tests are refused none, and count as soon as they are made (`counted_calls`).
 
 A tenth of the budget is kept for people: for reads that pass through, and for runs that
 somebody asked for. What the schedule and change feeds begin does not touch it. Where less is
-left to those than a cycle takes, they are put off until enough calls are older than a day.
+left to those than a quiet cycle takes, they are put off until enough calls are older than a
+day. Where there is more to do than that, a run goes on as far as the budget does.
 """
 
 from datetime import datetime
 from typing import Final
 
-from svsync.domain.errors import SvsyncError
+from svsync.domain.cycles import QuietCycle
+from svsync.domain.errors import StoreError, SvsyncError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.runs import RunKind
+from svsync.observe.logs import get_logger
 from svsync.store import proxied_calls as store
 from svsync.store import queue
 from svsync.store.database import Database, Transaction
@@ -61,7 +65,7 @@ def for_schedule(spec: BackendSpec) -> int | None:
 
 async def made(tx: Transaction, backend: BackendId) -> int:
     """Calls of the last 24 hours: those of runs, which count as made from when they are given
-    to one that is under way, and those that reads were given."""
+    to one that is under way, and those that others were given or made."""
     return await queue.calls_of_last_day(tx, backend) + await store.made(tx, backend)
 
 
@@ -76,15 +80,19 @@ class RunBudget:
         self._allowed = per_day if claimed.asked_for else for_schedule(spec) or 0
         self._portion = max(_LEAST, min(_MOST, per_day // _PARTS_OF_RUNS))
 
-    async def refuse_short(self, tx: Transaction, cycle: int | None) -> None:
+    async def refuse_short(self, tx: Transaction, cycle: QuietCycle | None) -> None:
         """Raise ShortBudgetError where too little is left to begin.
 
-        A cycle that nobody asked for needs as many calls as the last one made, `cycle`;
-        anything else, and the first one, begins while there is one.
+        A cycle that nobody asked for needs what a quiet one takes, as far as is known. Where
+        the last one ran out of calls all the same, as it may in a store that grew, the next
+        needs twice as many as that one made, for a day: it would run out as well, and tell of
+        a failure each time. Anything else, and the first one, begins while there is one call.
         """
         needed = 1
         if not self._claimed.asked_for and self._claimed.kind == RunKind.FULL:
-            needed = max(1, min(cycle or 1, self._allowed))
+            quiet = 0 if cycle is None else cycle.least
+            ran_out = await queue.calls_of_short_cycle(tx, self._backend)
+            needed = max(1, min(max(quiet, 2 * ran_out), self._allowed))
         left = self._allowed - await made(tx, self._backend)
         if left < needed:
             free = await queue.calls_come_free(tx, self._backend, needed - left)
@@ -101,7 +109,7 @@ class RunBudget:
 
 
 class CallBudgets:
-    """The budgets of every tenant's backends, for reads that pass through."""
+    """The budgets of every tenant's backends, for what is no run."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -123,3 +131,14 @@ class CallBudgets:
                 await store.count(tx, spec.id, -beyond)
             await store.forget_old(tx)
         return wanted - beyond
+
+    async def note(self, tenant: TenantId, spec: BackendSpec, calls: int) -> None:
+        """So many calls were made that nobody asked for before. Never raises: what they were
+        made for is done, whether they are counted or not."""
+        try:
+            async with self._db.transaction(tenant) as tx:
+                await store.count(tx, spec.id, calls)
+        except StoreError as problem:
+            get_logger().warning(
+                "calls_not_counted", backend_id=spec.id, calls=calls, error_code=problem.code
+            )

@@ -102,12 +102,13 @@ class Doctor:
                         yield finding
                     yield await self._look_at_audit(store.db, list(tenants))
                 # Within the block: a credential may be kept in the store.
-                async for finding in self._look_at_backends(specs):
+                counting = store.db if store.schema is None else None
+                async for finding in self._look_at_backends(specs, counting):
                     yield finding
         except SvsyncError as problem:
             check = "role" if problem.code == "role_too_powerful" else "database"
             yield wrong(check, problem.message)
-            async for finding in self._look_at_backends(specs):
+            async for finding in self._look_at_backends(specs, None):
                 yield finding
         yield await self._look_at_signals()
 
@@ -200,13 +201,13 @@ class Doctor:
         return list(found.values())
 
     async def _look_at_backends(
-        self, specs: Sequence[tuple[BackendSpec, TenantId]]
+        self, specs: Sequence[tuple[BackendSpec, TenantId]], db: Database | None
     ) -> AsyncIterator[Finding]:
         room = asyncio.Semaphore(AT_ONCE)
 
         async def look(spec: BackendSpec, tenant: TenantId) -> list[Finding]:
             async with room:
-                return await look_at_backend(self._backends, spec, tenant)
+                return await look_at_backend(db, self._backends, spec, tenant)
 
         looks = [asyncio.ensure_future(look(spec, tenant)) for spec, tenant in specs]
         try:

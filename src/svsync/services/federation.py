@@ -18,6 +18,7 @@ from svsync.domain.quotas import parse_limits
 from svsync.observe.logs import get_logger
 from svsync.ports import Connection
 from svsync.services.backend_status import status_json
+from svsync.services.counted_calls import open_counted
 from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.recording import Recorder
@@ -247,7 +248,7 @@ class Federation:
         """
         spec = await self.spec(tenant, backend)
         rules, _ = self._backends.rules(spec)
-        async with self._backends.open(spec, tenant) as opened:
+        async with open_counted(self._db, self._backends, spec, tenant) as opened:
             return await opened.backend.connect(rules.list_prefixes())
 
 

@@ -21,6 +21,7 @@ from typing import Final
 from svsync.domain.errors import ConfigError, NotFoundError, SvsyncError, VersionConflictError
 from svsync.domain.federation import ManagedBy
 from svsync.domain.ids import BackendId, LocalPath, TenantId
+from svsync.services.counted_calls import open_counted
 from svsync.services.healing import heal
 from svsync.services.pushes import Sender
 from svsync.services.runs import Backends
@@ -197,7 +198,7 @@ class Removal:
         keys = await self._sealing.for_tenant(tenant)
         try:
             rules, mapping = self._backends.rules(stored.spec)
-            async with self._backends.open(stored.spec, tenant) as opened:
+            async with open_counted(self._db, self._backends, stored.spec, tenant) as opened:
                 sender = Sender(
                     transaction=WriteThrough(self._db, self._backends, self._ids).transactions(
                         tenant

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from svsync.domain.cycles import QuietCycle
+from svsync.domain.cycles import QuietCycle, passing
 from svsync.domain.decide import PushKind
 from svsync.domain.errors import (
     BackendError,
@@ -228,7 +228,7 @@ class RunEnds:
                 retained=counts["retained"],
                 conflicts=waiting,
                 skipped=run.report.skips if full else None,
-                cycle=_cycle(record, run.report) if full and not failed else None,
+                cycle=_cycle(record, run) if full and not failed else None,
                 quiet=run.report.quiet,
                 latency_ms=latency,
                 again_soon=isinstance(error, BackendUnreachableError)
@@ -295,8 +295,10 @@ class RunEnds:
             await staging.drop(tx, run.claimed.run_id, run.claimed.run_no)
 
 
-def _cycle(record: RunRecord, report: Report) -> QuietCycle:
-    return QuietCycle(report.api_calls(), (record.duration_ms or 0) / 1000)
+def _cycle(record: RunRecord, run: Run) -> QuietCycle:
+    calls = run.report.api_calls()
+    changed = 0 if run.report.quiet else passing(calls, run.untold)
+    return QuietCycle(calls, (record.duration_ms or 0) / 1000, changed)
 
 
 def _health(run: Run, error: SvsyncError | None) -> str | None:

@@ -1,6 +1,7 @@
 """Runs: claimed, worked, and brought to exactly one end (`run_ends.py`)."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from svsync.domain.costs import Terms
+from svsync.domain.cycles import QuietCycle
 from svsync.domain.errors import (
     ConfigError,
     FenceLostError,
@@ -354,7 +356,8 @@ class Runs:
             of_run = RunBudget(stored, claimed)
             if waits and not lost:  # whoever ends a dead worker's run goes on for it
                 health = await federation.health(tx, backend)
-                await of_run.refuse_short(tx, health["calls_per_cycle"])
+                known = json.loads(health["cycle"]) if health["cycle"] else None
+                await of_run.refuse_short(tx, QuietCycle.from_json(known))
             budget = (of_run, await of_run.take(tx))
         named = {} if claimed.kind == RunKind.DRY else await schedule.dirty(tx, backend)
         targets = None

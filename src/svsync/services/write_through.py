@@ -24,6 +24,7 @@ from svsync.domain.errors import (
 from svsync.domain.ids import LocalPath, PushId, TenantId
 from svsync.domain.pushes import REMOTE_CHANGED, PushState
 from svsync.domain.runs import SkipReason
+from svsync.services.counted_calls import open_counted
 from svsync.services.ownership import Owner, owner_of
 from svsync.services.pushes import (
     CALL_S,
@@ -176,7 +177,7 @@ class WriteThrough:
                 " there first: resume it, or write when it is back",
                 code="backend_paused",
             )
-        async with self.backends.open(owner.spec, tenant) as opened:
+        async with open_counted(self.db, self.backends, owner.spec, tenant) as opened:
             yield Sender(
                 transaction=self.transactions(tenant),
                 spec=owner.spec,

@@ -1,4 +1,5 @@
-"""How many calls reads that pass through were given, of backends with a budget of calls."""
+"""How many calls reads that pass through were given, and writes and connection tests made, of
+backends with a budget of calls."""
 
 from svsync.domain.ids import BackendId
 from svsync.store.database import Transaction

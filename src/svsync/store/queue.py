@@ -335,6 +335,12 @@ async def calls_come_free(tx: Transaction, backend: BackendId, calls: int) -> da
     return at
 
 
+async def calls_of_short_cycle(tx: Transaction, backend: BackendId) -> int:
+    """What the last full run called, where it ended within a day and for want of calls; else 0."""
+    calls: int | None = await tx.fetchval("queue.calls_of_short_cycle", tx.tenant, backend)
+    return calls or 0
+
+
 async def calls_of_cycles(tx: Transaction, backend: BackendId) -> list[dict[str, int]]:
     """Calls by operation of each of the last 10 full runs that completed, newest first."""
     rows = await tx.fetch("queue.calls_of_cycles", tx.tenant, backend)

@@ -81,6 +81,8 @@ class Run:
         deciding: held while a batch is decided and committed, one at a time.
         brought: what `meanwhile.py` has brought in.
         listed_from: when this run's listing began; None where it did not list.
+        untold: secrets that it listed, of whose value the listing told nothing; None where it
+            did not list.
         span: who traces it.
         lease_left: seconds for which this run surely holds its lease.
     """
@@ -116,6 +118,7 @@ class Run:
     deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
     brought: set[RemotePath] = field(default_factory=set)
     listed_from: datetime | None = None
+    untold: int | None = None
     _settings: dict[int, PathSettings] = field(default_factory=dict)
 
     @asynccontextmanager

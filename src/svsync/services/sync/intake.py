@@ -65,7 +65,7 @@ async def list_and_stage(run: Run) -> int:
     """
     async with run.transaction(scratch=True) as tx:
         await staging.clear(tx, run.spec.id, run.claimed.run_id, run.claimed.run_no)
-    run.listed_from = run.now()
+    run.listed_from, run.untold = run.now(), 0
     outcomes: set[ScopeOutcome] = set()
     staged = 0
     async with aclosing(ahead(_pieces(run, outcomes), 1)) as pieces:
@@ -111,6 +111,8 @@ async def _pieces(
             scopes.extend(page.scopes)
             outcomes.update(scope.outcome for scope in page.scopes)
             names += len(page.entries)
+            told = sum(entry.value_token is not None or entry.gone for entry in page.entries)
+            run.untold = (run.untold or 0) + len(page.entries) - told
             others += len(page.rejected) + len(page.scopes)
             idle = 0 if page != _NOTHING else idle + 1
             _refuse_endless(run, max(names, others), idle)

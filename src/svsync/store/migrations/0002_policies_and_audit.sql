@@ -58,7 +58,7 @@ CREATE TABLE super_admins (
   PRIMARY KEY (tenant_id, identity_id)
 );
 
--- Of backends with a budget of calls: those that reads were given, by the hour.
+-- Of backends with a budget of calls: those that reads were given, and that writes and connection tests made, by the hour.
 CREATE TABLE proxied_calls (
   tenant_id  int NOT NULL REFERENCES tenants,
   backend_id text COLLATE "C" NOT NULL,

@@ -198,6 +198,14 @@ WITH spent AS (
   WHERE tenant_id = $1 AND backend_id = $2 AND hour > now() - interval '25 hours')
 SELECT min(until) FROM (SELECT until, sum(made) OVER (ORDER BY until) AS free FROM spent) s WHERE s.free >= $3;
 
+-- name: calls_of_short_cycle
+-- What the full run called that ended last, where that was within a day, and for want of calls.
+SELECT (SELECT sum(x.made::bigint)::bigint FROM jsonb_each_text(r.calls) AS x(operation, made)) FROM (
+  SELECT error_code, calls FROM runs
+  WHERE tenant_id = $1 AND backend_id = $2 AND kind = 'full' AND state IN ('completed', 'failed') AND ended_at > now() - interval '24 hours'
+  ORDER BY ended_at DESC LIMIT 1) r
+WHERE r.error_code = 'call_budget_spent';
+
 -- name: calls_of_cycles
 -- What the last full runs cost that went through; a dry run is no cycle.
 SELECT calls::text AS calls FROM runs
