@@ -228,7 +228,12 @@ async def test_endpoint_of_webhooks_is_made_and_looked_after(client: Client) -> 
     assert turned["secret"] not in ("", made["secret"])
     assert (await client.webhooks.get(made["id"]))["reason"] == "by_request"
     assert (await refused(client.webhooks.replay(made["id"]))).code == "endpoint_disabled"
-    await client.webhooks.delete(made["id"])
+    for stale in (
+        client.webhooks.patch(made["id"], state="active", rev=made["rev"]),
+        client.webhooks.delete(made["id"], rev=made["rev"]),
+    ):
+        assert (await refused(stale)).code == "version_conflict"
+    await client.webhooks.delete(made["id"], rev=off["rev"])
     assert (await refused(client.webhooks.get(made["id"]))).code == "webhook_not_found"
 
 

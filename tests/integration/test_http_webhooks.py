@@ -165,6 +165,45 @@ async def test_another_tenants_webhooks_are_as_unknown_as_those_of_nobody(inner:
     assert left == {name: value for name, value in webhook.items() if name != "secret"}
 
 
+async def test_a_change_may_be_bound_to_the_revision_that_was_looked_at(inner: Front) -> None:
+    answer = await inner.client.post(WEBHOOKS, json={"url": "http://127.0.0.1:9/x"})
+    at, first = f"{WEBHOOKS}/{answer.body['id']}", answer.headers["ETag"]
+    assert first == (await inner.client.get(at)).headers["ETag"] == '"r1"'
+    change = {"only_if_changed": True}
+    moved = await inner.client.call("PATCH", at, json=change, headers={"If-Match": first})
+    assert (moved.status, moved.headers["ETag"], moved.body["rev"]) == (200, '"r2"', 2)
+    before = len(await recorded(inner, "webhook.update"))
+    for method, body in (
+        ("PATCH", {"state": "disabled"}),
+        ("PATCH", {"url": "http://127.0.0.1:9/y"}),
+        ("DELETE", None),
+    ):
+        late = await inner.client.call(method, at, json=body, headers={"If-Match": first})
+        assert (late.told, late.body["error"]["field"]) == ((412, "version_conflict"), "If-Match")
+        for odd in ('W/"r2"', '"v2"', "r2", '"r1", "r2"', '"r0"'):
+            answer = await inner.client.call(method, at, json=body, headers={"If-Match": odd})
+            assert (answer.status, answer.body["error"]["field"]) == (422, "If-Match")
+    assert (await inner.client.get(at)).body == moved.body
+    assert len(await recorded(inner, "webhook.update")) == before + 2  # none is tried again
+    await inner.client.post(f"{at}/rotate")  # changes nothing of what is shown
+    gone = await inner.client.call("DELETE", at, headers={"If-Match": '"r2"'})
+    assert gone.status == 204
+
+
+async def test_an_endpoint_that_svsync_let_go_is_at_another_revision(
+    inner: Front, desk: WebhookDesk
+) -> None:
+    async with Receiver(410) as receiver:
+        webhook = await made(inner, receiver.url)
+        await desk.tell()
+        await desk.deliveries.deliver_due()
+    at = f"{WEBHOOKS}/{webhook['id']}"
+    found = await inner.client.get(at)
+    assert (found.body["reason"], found.headers["ETag"]) == ("gone", '"r2"')
+    late = await inner.client.call("PATCH", at, json={"types": []}, headers={"If-Match": '"r1"'})
+    assert late.told == (412, "version_conflict")
+
+
 async def test_there_are_so_many_endpoints_at_most(
     inner: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:

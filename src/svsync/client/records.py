@@ -418,6 +418,7 @@ class Webhook(TypedDict):
     due: int
     created_by: str | None
     created_at: str
+    rev: int
 
 
 class MadeWebhook(Webhook):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from svsync.client.calls import Calls, new_key, segment
+from svsync.client.calls import Calls, at_revision, new_key, segment
 from svsync.client.federation import every
 from svsync.client.records import (
     DeliveryPage,
@@ -66,18 +66,24 @@ class Webhooks:
         path_patterns: Sequence[str] | None = None,
         only_if_changed: bool | None = None,
         state: Literal["active", "disabled"] | None = None,
+        rev: int | None = None,
     ) -> Webhook:
-        """Change what is given; a list takes the place of the one that there was."""
+        """Change what is given; a list takes the place of the one that there was.
+
+        `rev`: only if it is at this revision; else `version_conflict`.
+        """
         body: dict[str, Any] = {"url": url, "only_if_changed": only_if_changed, "state": state}
         body["types"] = None if types is None else list(types)
         body["path_patterns"] = None if path_patterns is None else list(path_patterns)
         given = {name: value for name, value in body.items() if value is not None}
-        changed: Webhook = await self._calls.send("PATCH", _one(endpoint), given)
+        changed: Webhook = await self._calls.send(
+            "PATCH", _one(endpoint), given, headers=at_revision(rev)
+        )
         return changed
 
-    async def delete(self, endpoint: str) -> None:
-        """Let go of an endpoint and its deliveries."""
-        await self._calls.send("DELETE", _one(endpoint))
+    async def delete(self, endpoint: str, *, rev: int | None = None) -> None:
+        """Let go of an endpoint and its deliveries; `rev`: only if it is at this revision."""
+        await self._calls.send("DELETE", _one(endpoint), headers=at_revision(rev))
 
     async def deliveries(
         self,

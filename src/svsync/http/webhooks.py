@@ -24,6 +24,7 @@ from svsync.http.identity import (
     call_of,
     for_scope,
 )
+from svsync.http.revisions import tag_of, told_as_condition, wanted_revision
 from svsync.services.webhook_rights import WebhookRights
 from svsync.services.webhooks import EndpointChange, Target, Webhooks
 
@@ -150,7 +151,7 @@ class WebhookRoutes:
             made = await self._webhooks.create(
                 caller.tenant, asked["url"], wants, by=caller.identity.id
             )
-            headers = {"Location": f"/v1/webhooks/{made['id']}"}
+            headers = {"Location": f"/v1/webhooks/{made['id']}", **tag_of(made["rev"])}
             return web.json_response(made, status=201, headers=headers)
 
         return await once(request, await request.read(), make, holds_secret=True)
@@ -159,7 +160,8 @@ class WebhookRoutes:
         read_query(request, ())
         endpoint = _endpoint(request)
         await _note(request, "webhook.show", endpoint)
-        return web.json_response(await self._webhooks.show(caller.tenant, endpoint))
+        found = await self._webhooks.show(caller.tenant, endpoint)
+        return web.json_response(found, headers=tag_of(found["rev"]))
 
     async def change(self, request: web.Request, caller: Caller) -> web.Response:
         """As RFC 7396 merges: a list takes the place of the one that was there, and null is an
@@ -167,21 +169,22 @@ class WebhookRoutes:
         read_query(request, ())
         endpoint = _endpoint(request)
         asked = await read_body(request, _CHANGE_KEYS)
+        rev = wanted_revision(request)
         state = asked.pop("state", None)
         change = EndpointChange(**asked, active=None if state is None else state == "active")
         for tries_left in reversed(range(_TRIES)):
             seen = await self._permitted(request, caller, endpoint, change)
             try:
-                with told_by_field():
+                with told_by_field(), told_as_condition(rev):
                     changed = await self._webhooks.update(
-                        caller.tenant, endpoint, change, seen=seen
+                        caller.tenant, endpoint, change, seen=seen, rev=rev
                     )
             except VersionConflictError:
                 if not tries_left:
                     raise
                 continue
             break
-        return web.json_response(changed)
+        return web.json_response(changed, headers=tag_of(changed["rev"]))
 
     async def _permitted(
         self, request: web.Request, caller: Caller, endpoint: str, change: EndpointChange
@@ -206,8 +209,10 @@ class WebhookRoutes:
     async def delete(self, request: web.Request, caller: Caller) -> web.Response:
         await _nothing_asked(request)
         endpoint = _endpoint(request)
+        rev = wanted_revision(request)
         await _note(request, "webhook.delete", endpoint)
-        await self._webhooks.delete(caller.tenant, endpoint)
+        with told_as_condition(rev):
+            await self._webhooks.delete(caller.tenant, endpoint, rev=rev)
         return web.Response(status=204)
 
     async def list_deliveries(self, request: web.Request, caller: Caller) -> web.Response:

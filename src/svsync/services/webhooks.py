@@ -146,21 +146,24 @@ class Webhooks:
         change: EndpointChange,
         *,
         seen: Target | None = None,
+        rev: int | None = None,
     ) -> dict[str, object]:
         """The endpoint as it is then. What is due to one that is disabled is dead.
 
         Args:
             seen: what it must be yet, because somebody was asked about that; None: anything.
+            rev: the revision that it must be at; None: any.
 
         Raises:
             NotFoundError: there is none.
             ConfigError: as `create`.
-            VersionConflictError: it is not as it was seen.
+            VersionConflictError: it is not as it was seen, or at another revision.
         """
         if change.url is not None:
             self._sender.check(change.url)
         async with self._db.transaction(tenant) as tx:
             row = _found(await store.lock(tx, endpoint), endpoint)
+            _check_revision(row, rev)
             was = _target(row)
             if seen is not None and seen != was:
                 raise VersionConflictError(
@@ -182,11 +185,14 @@ class Webhooks:
                 await store.bury(tx, row["endpoint_id"], Failure.ENDPOINT_DISABLED)
             return _shown(_found(await store.get(tx, endpoint), endpoint))
 
-    async def delete(self, tenant: TenantId, endpoint: str) -> None:
-        """With all its deliveries. Raises NotFoundError."""
+    async def delete(self, tenant: TenantId, endpoint: str, *, rev: int | None = None) -> None:
+        """With all its deliveries; `rev` as of `update`.
+
+        Raises NotFoundError, VersionConflictError.
+        """
         async with self._db.transaction(tenant) as tx:
-            if not await store.remove(tx, endpoint):
-                raise _no_endpoint(endpoint)
+            _check_revision(_found(await store.lock(tx, endpoint), endpoint), rev)
+            await store.remove(tx, endpoint)
 
     async def rotate_secret(
         self, tenant: TenantId, endpoint: str, *, at_once: bool = False
@@ -313,6 +319,14 @@ def _found(row: Row | None, endpoint: str) -> Row:
     return row
 
 
+def _check_revision(row: Row, rev: int | None) -> None:
+    if rev is not None and row["rev"] != rev:
+        raise VersionConflictError(
+            f"the endpoint {row['endpoint_id']} is at revision {row['rev']}, not {rev}: look at it"
+            " again"
+        )
+
+
 def _target(row: Row) -> Target:
     return Target(
         row["url"],
@@ -351,6 +365,7 @@ def _shown(row: Row) -> dict[str, object]:
         "due": row["due"],
         "created_by": row["created_by"],
         "created_at": _time(row["created_at"]),
+        "rev": row["rev"],
     }
 
 

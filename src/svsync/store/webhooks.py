@@ -89,9 +89,9 @@ async def set_secrets(tx: Transaction, endpoint: EndpointId, secrets: SealedSecr
     )
 
 
-async def remove(tx: Transaction, endpoint: str) -> bool:
-    """With its deliveries; False where there is none."""
-    return await tx.execute("webhooks.remove", tx.tenant, endpoint) > 0
+async def remove(tx: Transaction, endpoint: str) -> None:
+    """With its deliveries."""
+    await tx.execute("webhooks.remove", tx.tenant, endpoint)
 
 
 async def listeners(tx: Transaction) -> list[Row]:

@@ -463,6 +463,7 @@ CREATE TABLE endpoints (
   rotated_at    timestamptz,
   created_by    text,
   created_at    timestamptz NOT NULL DEFAULT now(),
+  rev           int NOT NULL DEFAULT 1,     -- of what somebody asked for, and whether it is told anything
   claim         bigint NOT NULL DEFAULT 0,
   claimed_until timestamptz,
   served_at     timestamptz NOT NULL DEFAULT clock_timestamp(),

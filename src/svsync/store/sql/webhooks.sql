@@ -17,7 +17,7 @@ SELECT * FROM endpoints WHERE tenant_id = $1 AND endpoint_id = $2 FOR UPDATE;
 
 -- name: change
 -- What is to be tried anew at another address is not held back any more.
-UPDATE endpoints SET url = $3, types = $4, path_patterns = $5, only_if_changed = $6, state = $7, reason = $8,
+UPDATE endpoints SET url = $3, types = $4, path_patterns = $5, only_if_changed = $6, state = $7, reason = $8, rev = rev + 1,
   failures = CASE WHEN url = $3 AND state = $7 THEN failures ELSE 0 END,
   failing_since = CASE WHEN url = $3 AND state = $7 THEN failing_since END,
   held_until = CASE WHEN url = $3 AND state = $7 THEN held_until END
@@ -97,7 +97,7 @@ WHERE tenant_id = $1 AND endpoint_id = $2 AND state = 'due' AND give_up_at <= no
 UPDATE endpoints SET claimed_until = NULL WHERE tenant_id = $1 AND endpoint_id = $2 AND claim = $3;
 
 -- name: disable
-UPDATE endpoints SET state = 'disabled', reason = $4
+UPDATE endpoints SET state = 'disabled', reason = $4, rev = rev + 1
 WHERE tenant_id = $1 AND endpoint_id = $2 AND claim = $3 AND state = 'active';
 
 -- name: bury
