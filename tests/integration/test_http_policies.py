@@ -418,6 +418,34 @@ async def test_the_test_tells_what_came_near(front: Front) -> None:
     ]
 
 
+async def test_a_rule_for_the_folder_beside_came_near(front: Front) -> None:
+    rules = [
+        {"path_pattern": "apps/web/**", "permissions": ["read"]},
+        {"path_pattern": "apps/invoices/**", "permissions": ["list"]},
+        {"path_pattern": "elsewhere/**", "permissions": ["read"]},
+        {"path_pattern": "apps/db/*", "permissions": ["read"]},
+        {"path_pattern": "apps/db/*/deep", "permissions": ["read"]},
+    ]
+    policy = await made(front, rules=rules)
+    await made(front, name="theirs", rules=[{"path_pattern": "apps/a/**", "permissions": ["read"]}])
+    await front.client.post(f"{POLICIES}/{policy['id']}/bindings", json=THEM)
+
+    async def near(path: str) -> list[tuple[str, str]]:
+        told = (await asked(front, path, "read", identity_id=ROBOT.id)).body
+        return [(one["path_pattern"], one["reason"]) for one in told["near"]]
+
+    differs = "pattern_differs"
+    assert await near("apps/billing/key") == [
+        ("apps/web/**", differs), ("apps/db/*", differs), ("apps/db/*/deep", differs),
+    ]  # fmt: skip
+    # What is closest comes first; a folder further away is none beside.
+    assert (await near("apps/db/main/key"))[:2] == [
+        ("apps/db/*", differs), ("apps/db/*/deep", differs),
+    ]  # fmt: skip
+    assert ("elsewhere/**", differs) not in await near("apps/db/main/key")
+    assert ("elsewhere/**", differs) in await near("apps2/key")
+
+
 async def test_the_test_says_what_a_read_meets(front: Front) -> None:
     await front.house.write("billing/stripe", {"k": "1"})
     policy = await made(front)

@@ -1,30 +1,34 @@
 """Which rule decides? Asked for an identity and its groups, without doing anything.
 
 The rules are found and compiled by the same code that a request is decided by. Where none
-allows, those that came near are named: a pattern that matches without the permission, and
-a rule that would allow and belongs to somebody else, most often to a group that the
-identity is not in. The scope `admin` of a token is no policy, so it plays no part here.
+allows, those that came near are named: a pattern that matches without the permission, a
+rule that would allow and belongs to somebody else, most often to a group that the identity
+is not in, and one that gives the permission nearby, as in a folder beside. The scope
+`admin` of a token is no policy, so it plays no part here.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from svsync.domain.access import Identity
 from svsync.domain.bindings import Bound, BoundType
 from svsync.domain.ids import LocalPath, TenantId
-from svsync.domain.policies import Permission, Rule
+from svsync.domain.policies import Permission, Rule, literal_segments
 from svsync.services.authority import compiled
 from svsync.store import access, groups
 from svsync.store import policies as store
 from svsync.store.database import Database, Row, Transaction
 
 _LOOKED_AT: Final = 1_000
-"""Rules that begin as the path does, of which those that came near are chosen."""
+"""Rules that begin as the path does, or as the folders beside its own: those that came near
+are chosen of them."""
 _NEAR: Final = 10
 _NAMED: Final = 10
 """Bindings that are named of a rule that belongs to others."""
 
+_DIFFERS: Final = "pattern_differs"
 _NOBODY: Final = ("", "")
 
 
@@ -85,29 +89,38 @@ async def _told(
 async def _near(
     tx: Transaction, asked: Question, who: tuple[str, str], names: Sequence[str]
 ) -> list[dict[str, object]]:
-    rows = await store.near(tx, asked.path, who, names, named=_NAMED, limit=_LOOKED_AT)
+    above = "".join(f"{segment}/" for segment in asked.path.split("/")[:-2])
+    rows = await store.near(tx, asked.path, above, who, names, named=_NAMED, limit=_LOOKED_AT)
     found = sorted(_judged(rows, asked), key=lambda one: one[0])  # stable: the store's order
     return [about for _, about in found[:_NEAR]]
 
 
-def _judged(rows: list[Row], asked: Question) -> Iterator[tuple[int, dict[str, object]]]:
-    """What keeps each rule from allowing it, the most telling first."""
+def _judged(
+    rows: list[Row], asked: Question
+) -> Iterator[tuple[tuple[int, int], dict[str, object]]]:
+    """What keeps each rule from allowing it, with its place: the most telling first, and of
+    those that give the permission elsewhere the closest."""
     segments = asked.path.split("/")
     for row, rule in zip(rows, compiled(rows).rules, strict=True):
         matches = rule.pattern.read(segments) is not None
         gives = asked.permission in rule.permissions
         held = row["held"]
         if matches and gives and not held:
-            place, reason = 0, "not_bound"
+            place, reason = (0, 0), "not_bound"
         elif matches and held:
-            place, reason = 1, "permission_missing"
+            place, reason = (1, 0), "permission_missing"
         elif gives and held and rule.pattern.literal:
-            place, reason = 2, "pattern_differs"
+            place, reason = (2, -_in_common(literal_segments(rule.pattern), segments)), _DIFFERS
         else:
             continue
         bound = [_name(text) for text in row["bound"]] if not held else None
         about = rule.describe() | {"reason": reason}
         yield place, about if bound is None else {**about, "bound_to": bound}
+
+
+def _in_common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many segments both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _name(text: str) -> str:

@@ -104,12 +104,16 @@ async def ways(
 async def near(
     tx: Transaction,
     path: str,
+    beside: str,
     identity: tuple[str, str],
     groups: Sequence[str],
     *,
     named: int,
     limit: int,
 ) -> list[Row]:
-    """Rules whose patterns begin as a path does; `held`: somebody has them; `bound`: `named`
-    of those that have them, each as type, space, id."""
-    return await tx.fetch("policies.near", tx.tenant, path, *identity, list(groups), named, limit)
+    """Rules whose patterns begin as a path does, and behind them those of somebody's whose
+    patterns begin with `beside`; `held`: somebody has them; `bound`: `named` of those that
+    have them, each as type, space, id."""
+    return await tx.fetch(
+        "policies.near", tx.tenant, path, *identity, list(groups), named, limit, beside
+    )

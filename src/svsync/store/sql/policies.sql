@@ -78,7 +78,7 @@ ORDER BY identity_type = 'group', identity_id COLLATE "C";
 
 -- name: near
 -- Rules that could match a path, for their patterns begin as it does until the first wildcard; whether somebody has them, and
--- whom else they are bound to.
+-- whom else they are bound to. Of theirs those too that speak of the folders beside the path's: `$8` is what these begin with.
 SELECT p.policy_id, p.name, r.ord, r.path_pattern, r.permissions, h.held,
        ARRAY(SELECT b.identity_type || ' ' || b.identity_id FROM bindings b
              WHERE b.tenant_id = $1 AND b.policy_id = p.policy_id ORDER BY b.identity_type, b.identity_id LIMIT $6) AS bound
@@ -88,6 +88,7 @@ CROSS JOIN LATERAL (
   SELECT EXISTS (SELECT FROM bindings b WHERE b.tenant_id = $1 AND b.policy_id = p.policy_id
                  AND ((b.identity_type = $3 AND b.identity_id = $4)
                       OR (b.identity_type = 'group' AND b.identity_id = ANY ($5::text[])))) AS held) h
-WHERE p.tenant_id = $1 AND starts_with($2, split_part(translate(r.path_pattern, '{', '*'), '*', 1))
-ORDER BY h.held DESC, length(split_part(translate(r.path_pattern, '{', '*'), '*', 1)) DESC, p.name, r.ord
+CROSS JOIN LATERAL (SELECT split_part(translate(r.path_pattern, '{', '*'), '*', 1) AS literal) l
+WHERE p.tenant_id = $1 AND (starts_with($2, l.literal) OR h.held AND starts_with(l.literal, $8))
+ORDER BY starts_with($2, l.literal) DESC, h.held DESC, length(l.literal) DESC, p.name, r.ord
 LIMIT $7;
