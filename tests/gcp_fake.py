@@ -110,6 +110,7 @@ class FakeSecretManager:
         *,
         reason: str = "",
         pause: float | None = None,
+        says: str = CANARY,
         after: bool = False,
         times: float = float("inf"),
     ) -> None:
@@ -118,7 +119,7 @@ class FakeSecretManager:
 
         def strike() -> tuple[_Abort, bool] | None:
             left[0] -= 1
-            return (_Abort(code, CANARY, reason, pause), after) if left[0] >= 0 else None
+            return (_Abort(code, says, reason, pause), after) if left[0] >= 0 else None
 
         self._rules.append((re.compile(pattern), strike))
 

@@ -393,6 +393,26 @@ async def test_page_that_is_no_answer_is_not_taken_for_one(
     assert CANARY not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        '{"value": "a text"}',
+        '{"value": {"id": "a"}}',
+        '{"value": [1]}',
+        '{"value": [], "nextLink": ["a"]}',
+        "[" * 100_000,
+    ],
+)
+async def test_listing_of_another_form_is_no_answer(
+    azure_fake: AzureFake, vault: Vault, told: str
+) -> None:
+    page = web.Response(text=told, content_type="application/json")
+    azure_fake.answer("^GET /secrets", lambda _: page)
+    async with open_azure(azure_fake, vault) as azure:
+        with pytest.raises(ProtocolError):
+            await azure.listed()
+
+
 async def test_redirect_is_not_followed(azure_fake: AzureFake, vault: Vault) -> None:
     there = {"Location": "https://evil.example/secrets"}
     azure_fake.answer("", lambda _: web.Response(status=307, headers=there))

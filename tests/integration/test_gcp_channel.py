@@ -5,12 +5,17 @@ import logging
 from typing import Any
 
 import pytest
-from grpc import aio
+from grpc import StatusCode, aio
 from tests.gcp import Gcp, gcp_spec, open_gcp
 
 from svsync.backends.gcp.driver import _service
 from svsync.clients.gcp import Service
+from svsync.domain.changes import Entry
+from svsync.domain.decide import PushKind
 from svsync.domain.errors import BackendUnreachableError
+from svsync.domain.ids import PushId
+from svsync.domain.pushes import Ready, RemoteWrite
+from svsync.domain.values import Payload
 from svsync.feeds.gcp_pubsub.subscription import PUBSUB
 from svsync.kms.gcp import _CLIENT, _TRANSPORT
 
@@ -48,6 +53,28 @@ async def test_caller_who_is_cancelled_ends_as_cancelled(gcp: Gcp, asked: asynci
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
+
+
+@pytest.mark.parametrize(
+    "says", ["failed to connect to all addresses; last error: x", "CERTIFICATE_VERIFY_FAILED"]
+)
+async def test_connection_that_google_does_not_get_leaves_a_write_open(gcp: Gcp, says: str) -> None:
+    """In words that here are said where nothing was sent at all."""
+    gcp.put("a", "x")
+    gcp.fake.fail("AddSecretVersion", StatusCode.UNAVAILABLE, says=says, after=True)
+    async with open_gcp(gcp) as google:
+        state = await google.backend.look_up(google.path("a"))
+        assert isinstance(state, Entry)
+        payload = Payload.from_text("y")
+        order = RemoteWrite(
+            PushId("psh_1"), google.path("a"), PushKind.PUT, state.value_token, state.order, payload
+        )
+        ready = await google.backend.check(order)
+        assert isinstance(ready, Ready)
+        with pytest.raises(BackendUnreachableError) as raised:
+            await google.backend.write(order, ready, None)
+    assert raised.value.sent
+    assert gcp.states("a") == ["ENABLED", "ENABLED"]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,11 @@ def test_token_is_another_one_once_no_second_write_can_look_like_it() -> None:
     assert not same_second(tokens[0], value_token(version(updated=T + 1), at(T + 100)))
 
 
+def test_second_that_no_database_could_hold_is_none() -> None:
+    odd = version(created=10**30, updated=-1, exp=10**30)
+    assert (odd.created, odd.updated, odd.expires) == (0, 0, None)
+
+
 def test_state_is_told_by_the_clock_of_the_vault() -> None:
     states = {
         "": version(exp=T + 101, nbf=T + 99),

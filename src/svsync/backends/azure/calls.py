@@ -51,7 +51,7 @@ class AzureCalls:
             answer = await self.session.call(
                 method, path, operation=operation, shown=shown, query=query, body=body
             )
-            if told and told not in answer.body:
+            if told and not _tells(answer, told):
                 raise no_answer(operation, shown)
             return answer
 
@@ -75,6 +75,8 @@ class AzureCalls:
                 following = answer.body.get("nextLink")
                 if not following:
                     return
+                if not isinstance(following, str):
+                    raise no_answer(operation, None)
                 if following in seen:
                     raise ListingError(
                         "the listing does not end: a page leads to one that was there before",
@@ -131,14 +133,22 @@ class AzureCalls:
                     return answer
         return None
 
-    def _of_link(self, link: object, path: str, operation: Operation) -> dict[str, str]:
+    def _of_link(self, link: str, path: str, operation: Operation) -> dict[str, str]:
         """The query of a link to the next page, which must lead to the same listing."""
         own = f"{self.session.settings.vault_url}{path}?".lower()
-        if not isinstance(link, str):
-            raise no_answer(operation, None)
         # A port that goes without saying may be said.
         address, _, query = link.partition("?")
         plain = f"{address.lower().replace(':443/', '/', 1)}?"
         if plain != own.replace(":443/", "/", 1):
             raise no_answer(operation, None)
         return {key: text for key, text in parse_qsl(query) if key != "api-version"}
+
+
+def _tells(answer: Answer, member: str) -> bool:
+    """Is it there, and are the items of a listing objects?"""
+    if member != "value":
+        return member in answer.body
+    items = answer.body.get("value", "")
+    return items is None or (
+        isinstance(items, list) and all(isinstance(item, dict) for item in items)
+    )

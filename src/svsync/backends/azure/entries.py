@@ -45,6 +45,7 @@ NOT_YET: Final = "not_yet_valid"
 _GONE: Final = (DELETED, DISABLED, EXPIRED)
 _YOUNG: Final = "young"
 _IN_ONE_SECOND: Final = 1000
+_YEAR_10000: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def version_of(item: Mapping[str, Any], now: datetime, *, deleted: bool = False)
 
 
 def _seconds(value: object) -> int | None:
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value < _YEAR_10000 else None
 
 
 # --- tokens -----------------------------------------------------------------------

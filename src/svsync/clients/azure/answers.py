@@ -45,7 +45,7 @@ def take_apart(status: int, headers: Mapping[str, str], raw: bytes) -> Answer:
     body: object
     try:
         body = json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     is_object = isinstance(body, dict)
     return Answer(

@@ -217,6 +217,8 @@ class AzureSession:
                 got = await login.client.send_request(request)
         except (AzureError, TooLargeError, TimeoutError) as error:
             raise of_failure(error, operation, shown) from None
+        except RecursionError:  # the SDK reads the JSON as well
+            raise no_answer(operation, shown) from None
         except ValueError:
             raise of_challenge(operation, shown) from None
         answer = take_apart(got.status_code, got.headers, got.content)

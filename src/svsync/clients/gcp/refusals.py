@@ -73,8 +73,15 @@ class TokenRefusedError(LoginError):
     """The token of this one request is no longer good; nothing was done."""
 
 
-def of_call(error: GoogleAPICallError, operation: str, shown: str | None) -> BackendError:
-    """What a call that ended in an error means."""
+def of_call(
+    error: GoogleAPICallError, operation: str, shown: str | None, *, connected: bool
+) -> BackendError:
+    """What a call that ended in an error means.
+
+    Args:
+        connected: there is a connection, so that words of a failed connect are somebody
+            else's, told by the other side.
+    """
     code, text = error.grpc_status_code, str(error.message)
     where = f"{operation} of {shown}" if shown else operation
     about: dict[str, Any] = {"operation": operation, "path": shown}
@@ -121,7 +128,7 @@ def of_call(error: GoogleAPICallError, operation: str, shown: str | None) -> Bac
     if code is StatusCode.DEADLINE_EXCEEDED:
         return OutOfTimeError(f"the endpoint did not answer {operation} in time", **about)
     if code is StatusCode.UNAVAILABLE:
-        return _unavailable(text, operation, about)
+        return _unavailable("" if connected else text, operation, about)
     if code in _FAILED:
         return BackendUnreachableError(f"Google failed ({code.name}, {where})", **about)
     return no_answer(operation, shown)

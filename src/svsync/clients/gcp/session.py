@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from google.api_core.exceptions import GoogleAPICallError
+from grpc import ChannelConnectivity
 from grpc.aio import UsageError
 
 from svsync.clients.gcp.addresses import Dial
@@ -160,7 +161,8 @@ class GcpSession:
                     metadata=[("authorization", f"Bearer {token.reveal()}")],
                 )
             except GoogleAPICallError as error:
-                found = of_call(error, operation, shown)
+                connected = client.transport.grpc_channel.get_state() is ChannelConnectivity.READY
+                found = of_call(error, operation, shown, connected=connected)
                 if isinstance(found, BackendUnreachableError):
                     await self._connection.give_up(client)
                 raise found from None
