@@ -83,6 +83,8 @@ class FakeVault:
                 status=401,
                 headers={"WWW-Authenticate": asks},
             )
+        if not request.query.get("api-version"):
+            return _error(400, "BadParameter")
         if self.fault:
             return _error(self.fault, "Throttled" if self.fault == 429 else "InternalServerError")
         found = self.keys.get(request.match_info["name"])
@@ -108,12 +110,17 @@ class FakeVault:
         }
 
     async def _unwrap(self, request: web.Request, key: Key, version: str) -> web.Response:
-        """[Unwrap Key, rest/api/keyvault/keys/unwrap-key]; a disabled key is used for nothing
-        [About keys, key-vault/keys/about-keys-details, "Key attributes"]."""
+        """[Unwrap Key, rest/api/keyvault/keys/unwrap-key]; a disabled key is not used, and a key
+        only for its operations [About keys, key-vault/keys/about-keys-details, "Key attributes"
+        and "Key access control"]."""
         if not key.enabled:
             return _error(403, "Forbidden", "KeyDisabled")
+        if "unwrapKey" not in key.operations:
+            # Seen in azure-sdk-for-net issue 11518, of another operation.
+            return _error(403, "Forbidden", "KeyOperationForbidden")
         asked = await request.json()
-        assert asked["alg"] == "RSA-OAEP-256"
+        if asked.get("alg") != "RSA-OAEP-256":
+            return _error(400, "BadParameter")
         try:
             plain = key.versions[version].decrypt(_from_base64url(asked["value"]), _OAEP)
         except ValueError:

@@ -30,6 +30,7 @@ from google.cloud.kms_v1.types import (
 from svsync.embedded.openbao import TlsFiles
 
 RING: Final = "projects/acme/locations/europe-west3/keyRings/svsync/cryptoKeys"
+MOST: Final = 64 * 1024
 _NAME: Final = "google.cloud.kms.v1.KeyManagementService"
 
 
@@ -76,26 +77,26 @@ class FakeKms:
     async def encrypt(self, asked: EncryptRequest, call: Any) -> EncryptResponse:
         """[Method: cryptoKeys.encrypt, kms/docs/reference/rest]"""
         key = await self._key(asked.name, call)
-        await self._check(asked.plaintext, asked.plaintext_crc32c, call)
         aad = asked.additional_authenticated_data
-        await self._check(aad, asked.additional_authenticated_data_crc32c, call)
+        checked = await self._check(asked, "plaintext", call)
+        aad_checked = await self._check(asked, "additional_authenticated_data", call)
         nonce = os.urandom(12)
         made = nonce + key.encrypt(nonce, asked.plaintext, aad)
         return EncryptResponse(
             name=f"{asked.name}/cryptoKeyVersions/1",
             ciphertext=self._sent(made),
             ciphertext_crc32c=google_crc32c.value(made),
-            verified_plaintext_crc32c=not self.unverified,
-            verified_additional_authenticated_data_crc32c=not self.unverified,
+            verified_plaintext_crc32c=checked and not self.unverified,
+            verified_additional_authenticated_data_crc32c=aad_checked and not self.unverified,
         )
 
     async def decrypt(self, asked: DecryptRequest, call: Any) -> DecryptResponse:
         """[Method: cryptoKeys.decrypt]; what does not open is INVALID_ARGUMENT
         [Additional authenticated data, kms/docs/additional-authenticated-data]."""
         key = await self._key(asked.name, call)
-        await self._check(asked.ciphertext, asked.ciphertext_crc32c, call)
         aad = asked.additional_authenticated_data
-        await self._check(aad, asked.additional_authenticated_data_crc32c, call)
+        await self._check(asked, "ciphertext", call)
+        await self._check(asked, "additional_authenticated_data", call)
         try:
             plain = key.decrypt(asked.ciphertext[:12], asked.ciphertext[12:], aad)
         except (InvalidTag, ValueError):
@@ -120,10 +121,16 @@ class FakeKms:
         return self.keys[name]
 
     @staticmethod
-    async def _check(data: bytes, checksum: int | None, call: Any) -> None:
-        """[Verifying end-to-end data integrity, kms/docs/data-integrity-guidelines]"""
-        if checksum != google_crc32c.value(data):
+    async def _check(asked: Any, field: str, call: Any) -> bool:
+        """Was a checksum sent? One that does not fit is INVALID_ARGUMENT [Verifying end-to-end
+        data integrity, kms/docs/data-integrity-guidelines], as is more than 64 KiB of a text to
+        be sealed or of what is bound to it (EncryptRequest)."""
+        data, sent = getattr(asked, field), f"{field}_crc32c" in asked
+        if field != "ciphertext" and len(data) > MOST:
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{field} is too long")
+        if sent and getattr(asked, f"{field}_crc32c") != google_crc32c.value(data):
             await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "the checksum does not match")
+        return sent
 
 
 @cache

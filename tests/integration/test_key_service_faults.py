@@ -207,10 +207,11 @@ async def test_vault_that_has_no_time_is_away(
     assert "never shown" not in str(refused.value)
 
 
-async def test_key_that_may_not_wrap_is_refused(
-    key_vault: FakeVault, azure_home: Home, state_dir: Path
+@pytest.mark.parametrize("operations", [("sign", "verify"), ("wrapKey",), ("unwrapKey",)])
+async def test_key_that_may_not_wrap_and_unwrap_is_refused(
+    key_vault: FakeVault, azure_home: Home, state_dir: Path, operations: tuple[str, ...]
 ) -> None:
-    key_vault.keys["root"].operations = ("sign", "verify")
+    key_vault.keys["root"].operations = operations
     with pytest.raises(KeyServiceError, match="wrapKey and unwrapKey"):
         await azure_home.service(state_dir).wrap(KEY, CONTEXT)
 

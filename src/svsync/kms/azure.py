@@ -106,10 +106,7 @@ class AzureKeyService:
         try:
             wrapped = CryptographyClient.from_jwk(public).wrap_key(_ALGORITHM, once).encrypted_key
         except (AzureError, ValueError, NotImplementedError):
-            raise KeyServiceError(
-                f"{self.reference} is no RSA key that may wrap keys: make one with the operations"
-                " wrapKey and unwrapKey"
-            ) from None
+            raise self._of_no_use() from None
         head = _MAGIC + version.encode() + len(wrapped).to_bytes(2, "big") + wrapped
         nonce = os.urandom(_NONCE_SIZE)
         return head + nonce + AESGCM(once).encrypt(nonce, plaintext, self._tied(head, context))
@@ -149,6 +146,12 @@ class AzureKeyService:
             " damaged, or another one stands in its place"
         )
 
+    def _of_no_use(self) -> KeyServiceError:
+        return KeyServiceError(
+            f"{self.reference} is no RSA key that may wrap and unwrap keys: make one with the"
+            " operations wrapKey and unwrapKey"
+        )
+
     def _public_of(self, said: Mapping[str, Any]) -> tuple[str, JsonWebKey]:
         """The version and the public half of the key that is told."""
         key = said.get("key")
@@ -158,6 +161,9 @@ class AzureKeyService:
         if not _VERSION.fullmatch(version) or n is None or e is None:
             raise KeyServiceError(f"{self.reference} is no RSA key: make one of the type RSA")
         operations = [str(one) for one in key.get("key_ops") or ()]
+        if "unwrapKey" not in operations:
+            # Wrapping is done here, so the vault would say so only when the key is needed.
+            raise self._of_no_use()
         return version, JsonWebKey(kid=key["kid"], kty=key.get("kty"), key_ops=operations, n=n, e=e)
 
     async def _call(
