@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from tests.debian import server_named
+from tests.memory import shared_folder
 
 from svsync.embedded.postgres import EmbeddedPostgres
 
@@ -108,13 +109,11 @@ async def relayed(database_url: str) -> AsyncIterator[tuple[Relay, str]]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+async def postgres() -> AsyncIterator[EmbeddedPostgres]:
     """The session's server, its template made."""
     from svsync.store.migrate import migrate  # tests without a database need no store
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base  # a worker's own folder
-    async with server_named(KIND)(shared / "server", durable=False) as server:
+    async with server_named(KIND)(shared_folder() / "server", durable=False) as server:
         async with connected(server.admin_dsn) as admin:
             await admin.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK)
             if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", _TEMPLATE):
