@@ -126,6 +126,11 @@ class RuleSet:
             _check_case(compiled)
         return cls(compiled, names)
 
+    @property
+    def flat(self) -> bool:
+        """Whether the store's names have no folders."""
+        return self._names.separator is None
+
     def spec(self, rule: int) -> RuleSpec:
         """The rule of that index as it was configured."""
         return self.rules[rule].spec

@@ -1,19 +1,29 @@
 """What is read through, listed one folder at a time: names, and never a value.
 
 Only where a rule replaces the beginning of a path by another is a local folder one of the
-backend's. What lies below any other rule is not listed, and the answer says so.
+backend's. What lies below any other rule is not listed, and the answer says so. A store whose
+names have no folders has one listing, of all of it, whatever its rules are: what of that lies
+in a folder here is picked out.
 """
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Final
 
 from svsync.domain.changes import Entry, Folder, PairStatus, ScopeOutcome, shown_version
 from svsync.domain.errors import BackendUnreachableError, StoreUnavailableError, SvsyncError
 from svsync.domain.ids import BackendId, LocalPath, TenantId
-from svsync.domain.mapping import Mapped
+from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.paths import local_problem
 from svsync.domain.policies import Permission, Permissions
 from svsync.domain.tags import flatten, merge_fields
@@ -48,12 +58,45 @@ class ProxiedFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """All that a store without folders lists, as its rules map it.
+
+    Attributes:
+        complete: it told all.
+        paths: local ones, in order.
+        entries: of each, with the number of its rule.
+    """
+
+    complete: bool
+    paths: tuple[LocalPath, ...]
+    entries: Mapping[LocalPath, tuple[int, Entry]]
+
+    @classmethod
+    def of(cls, said: Folder, rules: RuleSet) -> "Whole":
+        entries: dict[LocalPath, tuple[int, Entry]] = {}
+        for entry in said.entries:
+            mapped = rules.to_local(entry.remote_path)
+            if isinstance(mapped, Mapped) and not entry.gone:
+                entries[mapped.local] = mapped.rule, entry
+        complete = said.scope.outcome is ScopeOutcome.COMPLETE
+        return cls(complete, tuple(sorted(entries)), entries)
+
+
+Known = MutableMapping[BackendId, Whole]
+"""Stores without folders that were listed, for as long as one list is made."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """One folder of one backend that stands for a local one."""
+    """One folder of one backend that stands for a local one; the whole of a flat store."""
 
     compiled: Compiled
     rule: int
     remote: str
+
+    @property
+    def flat(self) -> bool:
+        return self.compiled.rules.flat
 
 
 class ProxiedFolders:
@@ -81,6 +124,7 @@ class ProxiedFolders:
         *,
         given: Sequence[str] | None = None,
         unasked: Collection[BackendId] = (),
+        known: Known | None = None,
     ) -> ProxiedFolder:
         """What is read through in one local folder (ends with `/`, or empty), as far as
         somebody with these may list it. Who asks was recorded before.
@@ -89,10 +133,12 @@ class ProxiedFolders:
             given: beginnings of the paths that matter, in order, none that of another; None:
                 those of all that they may list.
             unasked: backends that are not asked, as if they could not be.
+            known: what was listed before and is not asked for again; added to.
 
         Raises StoreUnavailableError: what opens a backend cannot be looked up.
         """
         found = ProxiedFolder()
+        known = {} if known is None else known
         if given is None:
             given = permissions.prefixes(Permission.LIST)
         for asked in _folders_of(owners, given, folder, found):
@@ -100,9 +146,15 @@ class ProxiedFolders:
             if asked.compiled.stored.state != "active" or backend in {*unasked, *found.failed}:
                 found.incomplete = True
                 continue
-            found.calls += 1
             try:
-                await self._ask(tenant, asked, permissions, folder, found)
+                if backend not in known:
+                    found.calls += 1
+                    said = await self._ask(tenant, asked)
+                    if not asked.flat:
+                        _take(asked, permissions, folder, said, found)
+                        continue
+                    known[backend] = Whole.of(said, asked.compiled.rules)
+                _pick(asked, permissions, folder, known[backend], found)
             except StoreUnavailableError:
                 raise
             except (SvsyncError, TimeoutError) as problem:
@@ -112,18 +164,10 @@ class ProxiedFolders:
                     await self._tell_away(tenant, backend)
         return found
 
-    async def _ask(
-        self,
-        tenant: TenantId,
-        asked: Asked,
-        permissions: Permissions,
-        folder: str,
-        found: ProxiedFolder,
-    ) -> None:
+    async def _ask(self, tenant: TenantId, asked: Asked) -> Folder:
         async with asyncio.timeout(self.patience):
             async with self._open.use(tenant, asked.compiled.stored) as backend:
-                said = await backend.list_folder(asked.remote)
-        _take(asked, permissions, folder, said, found)
+                return await backend.list_folder(asked.remote)
 
 
 def through_roots(owners: Owners, given: Sequence[str]) -> list[str]:
@@ -150,11 +194,13 @@ def _folders_of(
             local = compiled.rules.local_prefix(number)
             if not _meeting(here, local):
                 continue
-            if local.startswith(folder) and local != folder:
-                if "/" in local[len(folder) :]:
-                    found.folders.add(local[: local.index("/", len(folder)) + 1])
-                else:
-                    found.incomplete = True
+            if local.startswith(folder) and "/" in local[len(folder) :]:
+                found.folders.add(local[: local.index("/", len(folder)) + 1])
+            elif compiled.rules.flat:
+                if local.startswith(folder) or folder.startswith(local):
+                    yield Asked(compiled, number, "")
+            elif local.startswith(folder) and local != folder:
+                found.incomplete = True
             elif folder.startswith(local):
                 if not (rule.replaces_beginning and rule.separator == "/"):
                     found.incomplete = True
@@ -179,6 +225,26 @@ def _take(
             continue
         if permissions.decide(mapped.local, Permission.LIST) is not None:
             found.secrets[mapped.local] = _shown(mapped.local, asked, entry)
+
+
+def _pick(
+    asked: Asked, permissions: Permissions, folder: str, whole: Whole, found: ProxiedFolder
+) -> None:
+    """Put in what of a flat store stands in the local folder, by the rule that it was asked
+    for, and may be listed; and the folders in it."""
+    found.incomplete |= not whole.complete
+    at, end = (bisect_left(whole.paths, text) for text in (folder, folder + BEHIND))
+    while at < end:
+        path = whole.paths[at]
+        below = path.find("/", len(folder))
+        if below >= 0:
+            found.folders.add(path[: below + 1])
+            at = bisect_left(whole.paths, path[: below + 1] + BEHIND)
+            continue
+        rule, entry = whole.entries[path]
+        if rule == asked.rule and permissions.decide(path, Permission.LIST) is not None:
+            found.secrets[path] = _shown(path, asked, entry)
+        at += 1
 
 
 def _shown(path: LocalPath, asked: Asked, entry: Entry) -> dict[str, object]:

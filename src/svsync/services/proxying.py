@@ -56,6 +56,7 @@ from svsync.services.proxied_folders import (
     PROXIED,
     ProxiedFolder,
     ProxiedFolders,
+    Whole,
     through_roots,
 )
 from svsync.services.proxied_paths import Owners, ProxiedPaths, Through
@@ -186,10 +187,11 @@ class Proxying:
         Raises StoreUnavailableError: the owners cannot be looked up.
         """
         owners = await self._paths.owners(tenant)
+        known: dict[BackendId, Whole] = {}
 
         async def look(folder: str, unasked: Collection[BackendId]) -> ProxiedFolder:
             return await self.folders.look(
-                tenant, owners, permissions, folder, given=given, unasked=unasked
+                tenant, owners, permissions, folder, given=given, unasked=unasked, known=known
             )
 
         return ProxiedWalk(
