@@ -24,7 +24,14 @@ from tests.waiting import try_once
 from tests.writes import overdue
 
 from svsync.domain.errors import BackendError, WriteOutcomeUnknownError
-from svsync.domain.federation import ConflictPolicy, HistoryMode, Mode, OnRemoteDelete, Writes
+from svsync.domain.federation import (
+    ConflictPolicy,
+    HistoryMode,
+    Mode,
+    OnRemoteDelete,
+    RuleSpec,
+    Writes,
+)
 from svsync.domain.ids import LocalPath
 from svsync.domain.runs import RunResult
 
@@ -120,6 +127,19 @@ async def test_versions_between_are_brought_in_order(gcp: Gcp, database: Databas
         gcp.put("a", {"k": 5})
         await house.run()
         assert await house.versions("ext/a") == [{"k": n} for n in (1, 3, 4, 5)]
+
+
+async def test_separator_and_escape_bring_paths_and_take_them_back(
+    gcp: Gcp, database: Database
+) -> None:
+    gcp.put("team--db_x2Emain", {"k": "1"})
+    gcp.put("a---b", {"k": "1"})
+    rules = (RuleSpec("ext/**", f"{PREFIX}**", separator="--", escape=True),)
+    async with house_of(gcp, database, rules=rules, writes=Writes.WRITE_THROUGH) as house:
+        assert skips(await house.run()) == {PREFIX + "a---b": "ambiguous_separator"}
+        assert await house.data("ext/team/db.main") == {"k": "1"}
+        await house.write("ext/team/db.other", {"k": "2"})
+        assert gcp.value("team--db_x2Eother") == {"k": "2"}
 
 
 async def test_current_version_alone_is_brought_where_nothing_is_said_of_history(
