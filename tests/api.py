@@ -198,6 +198,7 @@ def api_of(
         pair_states=app.pair_states,
         conflicts=app.conflicts,
         removal=app.removal,
+        overview=app.overview,
         reports=Reports(app.db),
         policies=app.policies,
         policy_tests=app.policy_tests,

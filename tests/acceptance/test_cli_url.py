@@ -1,6 +1,7 @@
 """Commands that ask a service: the same words, JSON and exit codes as on the store itself."""
 
 import json
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,36 @@ async def test_webhooks_are_looked_after(far: Far) -> None:
     assert (none.code, none.json["error"]["code"]) == (1, "feed_secret_not_found")
 
 
+@pytest.mark.asyncio(loop_scope="session")
+async def test_watch_gives_each_second_what_the_service_tells(far: Far) -> None:
+    process = await far.asking.start("status", "--json", "--watch", "--backend", far.backend)
+    assert process.stdout is not None
+    looks = [json.loads(await process.stdout.readline()) for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 0
+    assert looks[0]["at"] < looks[1]["at"]
+    there = (await far.on_the_store("status", "--json")).json
+    for look in looks:
+        [shown] = look["backends"]
+        assert (shown["id"], shown["tls_verify"], shown["rate_per_s"]) == (far.backend, True, None)
+        [same] = [b for b in there["backends"] if b["id"] == far.backend]
+        assert shown.keys() - {"rate_per_s"} == same.keys()
+        assert not look.keys() & {"stopped", "processes", "signals"}  # no tenant is told
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_watch_ends_where_the_token_counts_no_more(far: Far) -> None:
+    made = (await far.on_the_store(
+        "tokens", "create", "--identity", "sa:watcher", "--scope", "federation:read", "--json"
+    )).json  # fmt: skip
+    process = await far.asking.start("status", "--json", "--watch", SVSYNC_TOKEN=made["token"])
+    assert process.stdout is not None
+    assert json.loads(await process.stdout.readline())["backends"]
+    assert (await far.on_the_store("tokens", "revoke", made["token_id"])).code == 0
+    _, said = await process.communicate()
+    assert (process.returncode, b"the token was revoked" in said) == (1, True)
+
+
 # --- what is asked, and what is not ---------------------------------------------------
 
 
@@ -266,7 +297,6 @@ async def test_address_and_token_are_taken_before_and_after_the_verb(far: Far) -
         (("auth", "whoami", "--token", "env:NOT_THERE"), "is not set"),
         (("auth", "whoami", "--token", "file:relative"), "--token takes"),
         (("auth", "whoami", "--tenant", "other"), "the token is of the tenant default"),
-        (("status", "--watch"), "--watch"),
         (("backends", "pause", "--all"), "without --url"),
         (("secrets", "get", "../a"), "the path cannot be one"),
         (("run-once", "--backend", "fed_a"), "asks no service: unset SVSYNC_URL"),

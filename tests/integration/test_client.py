@@ -138,6 +138,8 @@ async def test_backends_and_their_runs(client: Client, front: Front) -> None:
     [backend] = await client.federation.backends.list()
     assert (backend["id"], backend["secrets_synced"]) == (BACKEND, 1)
     assert (await client.federation.status(BACKEND))["secrets_synced"] == 1
+    look = await client.federation.overview()
+    assert [(one["id"], one["secrets_synced"]) for one in look["backends"]] == [(BACKEND, 1)]
     assert (await client.federation.backends.get(BACKEND))["mode"] == "sync"
     [brief] = (await client.federation.runs(BACKEND))["runs"]
     whole = await client.federation.run(BACKEND, run)

@@ -1,12 +1,15 @@
 """Are backends and runs shown as they are, and runs asked for, over HTTP?"""
 
+import asyncio
+
 from tests.api import BACKENDS, Answer, Front
-from tests.house import BACKEND, backend
+from tests.house import BACKEND, Pause, backend
 
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId
 
 HOUSE = f"{BACKENDS}/{BACKEND}"
+LOOK = "/v1/federation/status"
 
 
 async def test_status_tells_of_the_last_run(front: Front) -> None:
@@ -171,6 +174,50 @@ async def test_a_backend_that_the_file_lets_go_of_is_not_resumed(front: Front) -
     )
     for verb in ("pause", "resume"):
         assert (await front.client.post(f"{HOUSE}/{verb}")).told == (409, "backend_removed")
+
+
+async def test_one_look_tells_of_every_backend_what_its_status_does(front: Front) -> None:
+    more = [
+        backend([RuleSpec(f"{name}/**", f"{name}/**")], id=BackendId(name))
+        for name in ("fed_b", "fed_a")
+    ]
+    await front.house.app.federation.apply([front.house.spec, *more])
+    front.house.there.put("kv/a", {"k": "1"})
+    await front.house.run()
+    await front.client.post(f"{BACKENDS}/fed_a/sync")
+    look = (await front.client.get(LOOK)).body
+    assert look["runs"] == {"running": 0, "waiting": 1}
+    assert [one["id"] for one in look["backends"]] == ["fed_a", "fed_b", BACKEND]
+    assert [one["runs_waiting"] for one in look["backends"]] == [1, 0, 0]
+    status = (await front.client.get(f"{HOUSE}/status")).body
+    shown = look["backends"][-1]
+    assert shown["last_run"] == status.pop("last_run")["run_id"]
+    del status["staleness_s"]
+    assert status.items() <= shown.items()
+    first = (await front.client.get(f"{LOOK}?limit=2")).body
+    assert [one["id"] for one in first["backends"]] == ["fed_a", "fed_b"]
+    rest = (await front.client.get(f"{LOOK}?limit=2&cursor={first['next_cursor']}")).body
+    assert ([one["id"] for one in rest["backends"]], rest["next_cursor"]) == ([BACKEND], None)
+
+
+async def test_a_look_tells_how_far_a_run_is(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    pause = Pause(front.house.there, "read")
+    running = asyncio.create_task(front.house.run())
+    await pause.reached.wait()
+    [shown] = (await front.client.get(LOOK)).body["backends"]
+    pause.let_go()
+    await running
+    assert (shown["run"]["to_do"], shown["run"]["done"], shown["run"]["in_hand"]) == (1, 0, 1)
+    assert shown["lease"]["holder"] == shown["run"]["worker"]
+
+
+async def test_a_look_tells_no_other_tenant_and_nothing_that_all_share(front: Front) -> None:
+    await front.house.app.overview.stop("somebody")
+    look = (await front.client.get(LOOK)).body
+    assert look.keys() == {"at", "runs", "backends", "next_cursor"}
+    stranger = front.client.with_token(await front.other_tenant())
+    assert (await stranger.get(LOOK)).body["backends"] == []
 
 
 async def test_an_unknown_backend_is_not_found_on_every_route(front: Front) -> None:

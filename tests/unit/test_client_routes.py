@@ -28,6 +28,7 @@ CALLS: dict[str, Call] = {
     "secrets.history": lambda c: c.secrets.history("a/b"),
     "secrets.list": lambda c: c.secrets.list("a/"),
     "secrets.page": lambda c: c.secrets.page("a/", limit=1, cursor="a/b"),
+    "federation.overview": lambda c: c.federation.overview(),
     "federation.status": lambda c: c.federation.status("fed_a"),
     "federation.sync": lambda c: c.federation.sync("fed_a", paths=["a/b"], allow=["mass_delete"]),
     "federation.runs": lambda c: c.federation.runs("fed_a", cursor="run_1"),
@@ -121,6 +122,7 @@ async def asked_by(call: Call) -> Asked:
 
 
 NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("at", "runs")),
     **dict.fromkeys(("path", "version", "secret_type", "created_at", "metadata", "federation")),
     "next_cursor": None,
     "incomplete": False,

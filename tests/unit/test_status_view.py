@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from rich.screen import Screen
 
-from svsync.cli.status_view import Frame, keep_looking
-from svsync.domain.errors import StoreError, StoreUnavailableError
+from svsync.cli.status_view import Frame, ServiceAwayError, keep_looking
+from svsync.domain.errors import StoreError, StoreUnavailableError, SvsyncError
 
 AT = "2026-11-24T19:02:15.5Z"
 AGO = "2026-11-24T18:59:15Z"
@@ -83,7 +83,7 @@ def seen(*backends: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
 def drawn(
     look: Mapping[str, Any] | None,
-    problem: StoreError | None = None,
+    problem: SvsyncError | None = None,
     *,
     width: int = 160,
     height: int = 20,
@@ -244,7 +244,7 @@ async def test_store_that_is_away_ends_nothing() -> None:
             raise one
         return one
 
-    def tell(last: Mapping[str, Any] | None, problem: StoreError | None) -> bool:
+    def tell(last: Mapping[str, Any] | None, problem: SvsyncError | None) -> bool:
         told.append((last and last["at"], problem is None))
         return bool(found)
 
@@ -276,3 +276,37 @@ async def test_mistake_in_a_look_is_not_swallowed() -> None:
 
     with pytest.raises(LookupError):
         await keep_looking(look, lambda *_: True, asyncio.Event())
+
+
+def test_look_of_a_service_is_shown_without_what_no_tenant_is_told() -> None:
+    whole = seen(backend("fed_a"))
+    look = {name: whole[name] for name in ("at", "runs", "backends")}
+    screen = drawn(look)
+    assert line_of(screen, "fed_a") == line_of(drawn(whole), "fed_a")
+    assert "Runs: 1 at work, 3 waiting." in screen
+    for word in ("process", "Signals", "stopped"):
+        assert word not in screen
+
+
+def test_service_that_is_away_is_told_apart_from_a_store_that_is() -> None:
+    away = ServiceAwayError("it has not answered in time", code="unavailable")
+    assert "The service does not answer: it has not answered in time" in drawn(seen(), away)
+    assert "The store does not answer" in drawn(seen(), AWAY)
+
+
+async def test_service_that_is_away_ends_no_watch() -> None:
+    told: list[bool] = []
+    found: list[Any] = [ServiceAwayError("away", code="unavailable"), seen()]
+
+    async def look() -> Mapping[str, Any]:
+        one = found.pop(0)
+        if isinstance(one, ServiceAwayError):
+            raise one
+        return one  # type: ignore[no-any-return]
+
+    def tell(last: Mapping[str, Any] | None, problem: object) -> bool:
+        told.append(problem is None)
+        return bool(found)
+
+    await keep_looking(look, tell, asyncio.Event(), every=0)
+    assert told == [False, True]

@@ -29,19 +29,20 @@ def of_backend(look: Mapping[str, Any], backend: str | None) -> Mapping[str, Any
 def show(out: Output, look: Mapping[str, Any], *, one: bool) -> None:
     """A look; `one`: at the one backend that somebody named."""
     backends = look["backends"]
+    stopped = look.get("stopped")  # a service does not tell
     if out.json and one:
-        out.document({**backends[0], "stopped": look["stopped"]})
+        out.document({**backends[0], **({"stopped": stopped} if "stopped" in look else {})})
         return
     if out.json:
         out.document(look)
         return
     now = datetime.fromisoformat(look["at"])
-    if look["stopped"]:
-        out.heading(stop_line(look["stopped"], now), "failed")
+    if stopped:
+        out.heading(stop_line(stopped, now), "failed")
     if one:
-        out.facts(_facts(backends[0], look["stopped"], now))
+        out.facts(_facts(backends[0], stopped, now))
     elif not said_there_are_none(out, backends):
-        out.table(_COLUMNS, [_row(b, look["stopped"], now) for b in backends])
+        out.table(_COLUMNS, [_row(b, stopped, now) for b in backends])
         for line in _short_lines(backends):
             out.line(line)
     for line in unsafe_lines(backends):

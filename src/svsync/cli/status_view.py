@@ -3,7 +3,8 @@
 What is drawn is what one look at the store found (`services/overview.py`), and nothing
 is remembered between two looks but the last one, and how fast the runs at work got on
 (`cli/rates.py`): while the store does not answer, the screen says so and since when, above
-what was last seen. Each state is a word, and colour
+what was last seen. A look that a service gave (`cli/remote/status.py`) lacks what no tenant
+is told, and that is left out. Each state is a word, and colour
 only repeats it, so that nothing is lost without colour. Where the terminal is too narrow,
 columns go in the order of their use; where it is too low, backends that are well go first,
 and how many they are is told.
@@ -29,7 +30,7 @@ from rich.text import Text
 from svsync.cli.output import Output, ago, shown, span, styled
 from svsync.cli.rates import Rates
 from svsync.cli.standing import next_words, of_backend, show, state_of, stop_line, unsafe_lines
-from svsync.domain.errors import StoreError, StoreUnavailableError
+from svsync.domain.errors import StoreError, StoreUnavailableError, SvsyncError
 from svsync.services.overview import Overview
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ PATIENCE_S: Final = 5.0
 """Seconds that a look may take until the store counts as one that does not answer."""
 
 Look = Mapping[str, Any]
-Tell = Callable[[Look | None, StoreError | None], bool]
+Tell = Callable[[Look | None, SvsyncError | None], bool]
 """Shows the last look, and why there is none newer; False: nobody sees it any more."""
 
 
@@ -54,8 +55,7 @@ async def watch(args: argparse.Namespace) -> int:
     from svsync.app import open_hints
     from svsync.cli.opening import opened
 
-    out: Output = args.out
-    stop = _on_interrupt()
+    stop = on_interrupt()
     async with opened(args) as (app, tenant), open_hints(app.settings) as signals:
         named = args.backend and (await app.federation.spec(tenant, args.backend)).id
         rates = Rates()
@@ -64,19 +64,34 @@ async def watch(args: argparse.Namespace) -> int:
             found = of_backend(await _within(PATIENCE_S, app.overview, tenant), named)
             return {**rates.told(found), "signals": _signals(app.settings, signals)}
 
-        if out.json:
-            await keep_looking(look, lambda seen, problem: _tell_program(out, seen, problem), stop)
-        elif not out.can_draw:
-            await keep_looking(look, lambda seen, problem: _tell_plainly(out, seen, problem), stop)
-        else:
-            _keep_logs_off_the_screen()
-            with out.screen() as draw:
-
-                def tell(seen: Look | None, problem: StoreError | None) -> bool:
-                    return draw(Frame(seen, problem, args.tenant))
-
-                await keep_looking(look, tell, stop)
+        await keep_showing(args, look, stop, args.tenant)
     return 0
+
+
+class ServiceAwayError(SvsyncError):
+    """The service gives no look now; it may give the next one."""
+
+
+async def keep_showing(
+    args: argparse.Namespace,
+    look: Callable[[], Awaitable[Look]],
+    stop: asyncio.Event,
+    tenant: str,
+) -> None:
+    """Each look as whoever asked for it takes it: objects, tables, or a screen."""
+    out: Output = args.out
+    if out.json:
+        await keep_looking(look, lambda seen, problem: _tell_program(out, seen, problem), stop)
+    elif not out.can_draw:
+        await keep_looking(look, lambda seen, problem: _tell_plainly(out, seen, problem), stop)
+    else:
+        _keep_logs_off_the_screen()
+        with out.screen() as draw:
+
+            def tell(seen: Look | None, problem: SvsyncError | None) -> bool:
+                return draw(Frame(seen, problem, tenant))
+
+            await keep_looking(look, tell, stop)
 
 
 async def keep_looking(
@@ -86,16 +101,17 @@ async def keep_looking(
     *,
     every: float = EVERY_S,
 ) -> None:
-    """Look and tell until `stop`, or until nobody is told any more. A store that is away
-    ends nothing."""
+    """Look and tell until `stop`, or until nobody is told any more. A store, or a service,
+    that is away ends nothing."""
 
     async def on_and_on() -> None:
         seen: Look | None = None
         while True:
-            began, problem = time.monotonic(), None
+            began = time.monotonic()
+            problem: SvsyncError | None = None
             try:
                 seen = await look()
-            except StoreError as error:
+            except (StoreError, ServiceAwayError) as error:
                 problem = error
             if not tell(seen, problem):
                 return
@@ -125,7 +141,7 @@ async def _within(seconds: float, overview: Overview, tenant: "TenantId") -> Loo
         looking.cancel()
 
 
-def _on_interrupt() -> asyncio.Event:
+def on_interrupt() -> asyncio.Event:
     """Set by the first Ctrl-C; the second ends the process where it stands."""
     stop = asyncio.Event()
 
@@ -153,7 +169,7 @@ def _keep_logs_off_the_screen() -> None:
     configure(LogLevel.ERROR, LogFormat.TEXT)
 
 
-def _tell_program(out: Output, seen: Look | None, problem: StoreError | None) -> bool:
+def _tell_program(out: Output, seen: Look | None, problem: SvsyncError | None) -> bool:
     """One object a line: what was seen, or why nothing was."""
     told = (
         seen if problem is None else {"error": {"code": problem.code, "message": problem.message}}
@@ -162,7 +178,7 @@ def _tell_program(out: Output, seen: Look | None, problem: StoreError | None) ->
     return not out.unheard
 
 
-def _tell_plainly(out: Output, seen: Look | None, problem: StoreError | None) -> bool:
+def _tell_plainly(out: Output, seen: Look | None, problem: SvsyncError | None) -> bool:
     """A table each time, where nothing can be drawn over."""
     if problem is not None:
         out.line(_away(seen, problem))
@@ -181,7 +197,7 @@ class Frame:
     """One screen: the last look, and why there is none newer."""
 
     seen: Look | None
-    problem: StoreError | None
+    problem: SvsyncError | None
     tenant: str
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -219,8 +235,11 @@ class Frame:
             (f"svsync, tenant {shown(self.tenant)}, {_clock(seen)}", "bold"),
             ("   Ctrl-C ends this", "dim"),
         )
-        yield from _side_by_side([_up(seen), _runs(seen), _shared(seen)], width)
-        if seen["stopped"]:
+        sentences = [_runs(seen)]
+        if "processes" in seen:
+            sentences = [_up(seen), *sentences, _shared(seen)]
+        yield from _side_by_side(sentences, width)
+        if seen.get("stopped"):
             yield Text(shown(stop_line(seen["stopped"], _at(seen))), "bold red")
         yield Text()
 
@@ -265,7 +284,7 @@ def _cells(b: Look, seen: Look) -> dict[str, _Cell]:
         "stale / limit": _Cell(
             f"{age or '-'} / {span(limit) if limit else '-'}", "bold red" if b["stale"] else ""
         ),
-        "next": _Cell(_next(b, seen, now), ""),
+        "next": _Cell(_next(b, seen.get("stopped"), now), ""),
         "at work": _Cell(_work(b, now), "cyan"),
         "rate": _Cell(_rate(b["rate_per_s"]), "cyan"),
         "conflicts": _Cell(f"{b['conflicts_open']:,}", "yellow" if b["conflicts_open"] else ""),
@@ -281,10 +300,10 @@ def _health(b: Look) -> str:
     return "stale" if word == "healthy" and b["stale"] else word
 
 
-def _next(b: Look, seen: Look, now: datetime) -> str:
-    if b["runs_waiting"] and not seen["stopped"] and not b["paused"]:
+def _next(b: Look, stopped: object, now: datetime) -> str:
+    if b["runs_waiting"] and not stopped and not b["paused"]:
         return "waiting"
-    return next_words(b, seen["stopped"], now) or "-"
+    return next_words(b, stopped, now) or "-"
 
 
 def _work(b: Look, now: datetime) -> str:
@@ -376,9 +395,10 @@ def _lines(console: Console, options: ConsoleOptions, parts: Sequence[Renderable
 # --- words ----------------------------------------------------------------------------
 
 
-def _away(seen: Look | None, problem: StoreError) -> str:
+def _away(seen: Look | None, problem: SvsyncError) -> str:
+    who = "service" if isinstance(problem, ServiceAwayError) else "store"
     last = f"; below it is as it was at {_at(seen):%H:%M:%S} UTC" if seen else ""
-    return f"The store does not answer: {problem.message}{last}"
+    return f"The {who} does not answer: {problem.message}{last}"
 
 
 def _side_by_side(sentences: Iterable[Text], width: int) -> Iterable[Text]:

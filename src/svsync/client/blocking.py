@@ -127,6 +127,7 @@ class SyncFederation(_Waiting[federation.Federation]):
         self.backends = SyncBackends(lambda: of().backends, wait)
         self.feed_secrets = SyncFeedSecrets(lambda: of().feed_secrets, wait)
 
+    overview = _waiting(federation.Federation.overview)
     status = _waiting(federation.Federation.status)
     sync = _waiting(federation.Federation.sync)
     runs = _waiting(federation.Federation.runs)

@@ -10,9 +10,11 @@ from svsync.client.feeds import FeedSecrets
 from svsync.client.records import (
     Backend,
     BackendInBrief,
+    BackendLook,
     Conflict,
     FederatedSecret,
     MadeBackend,
+    Overview,
     PairStatus,
     RemovedBackend,
     ResolutionKind,
@@ -26,6 +28,7 @@ from svsync.client.records import (
 )
 
 _BACKENDS: Final = "/v1/federation/backends"
+_OVERVIEW: Final = "/v1/federation/status"
 _PAGE: Final = 1000
 _REVEALED: Final = 50
 """Conflicts of one page with their values."""
@@ -118,6 +121,17 @@ class Federation:
         self._calls = calls
         self.backends = Backends(calls)
         self.feed_secrets = FeedSecrets(calls)
+
+    async def overview(self) -> Overview:
+        """How every backend is now, by id; cheap enough to be asked every second."""
+        found: list[BackendLook] = []
+        cursor: str | None = None
+        while True:
+            page = await self._calls.get(_OVERVIEW, limit=_PAGE, cursor=cursor)
+            found += page["backends"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return {"at": page["at"], "runs": page["runs"], "backends": found}
 
     async def status(self, backend: str) -> Status:
         """How a backend is now; cheap enough to be asked every second."""

@@ -225,6 +225,68 @@ class Status(TypedDict):
     lease: Lease | None
 
 
+class RunAtWork(TypedDict):
+    """How far a run is; null until it is known."""
+
+    run_id: str
+    kind: str
+    stage: str | None
+    started_at: str | None
+    worker: str | None
+    listed: int | None
+    to_do: int | None
+    done: int | None
+    in_hand: int | None
+
+
+class BackendLook(TypedDict):
+    id: str
+    name: str
+    type: str
+    state: BackendState
+    syncs: bool
+    status: Health
+    mode: Mode
+    paused: bool
+    last_sync_at: str | None
+    last_success_at: str | None
+    next_sync_at: str | None
+    staleness_s: float | None
+    secrets_synced: int
+    secrets_proxied: int | None
+    connection_latency_ms: float | None
+    consecutive_failures: int
+    unreachable_since: str | None
+    conflicts_open: int
+    diverged: int
+    skipped: int
+    quarantined: int
+    pending_pushes: int
+    last_run: str | None
+    last_error: str | None
+    calls_per_cycle: int | None
+    estimated_cost: EstimatedCost | None
+    interval_unreachable: UnreachableInterval | None
+    put_off: PutOff | None
+    lease: Lease | None
+    max_staleness_s: float | None
+    stale: bool
+    tls_verify: bool
+    runs_waiting: int
+    run: RunAtWork | None
+
+
+class RunsNow(TypedDict):
+    running: int
+    waiting: int
+
+
+class Overview(TypedDict):
+    at: str
+    runs: RunsNow
+    backends: list[BackendLook]
+
+
 class FederatedSecret(TypedDict):
     path: str
     remote_path: str

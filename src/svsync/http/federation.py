@@ -16,6 +16,7 @@ from svsync.http.body import RequestError, read_body, read_query
 from svsync.http.identity import CallersHandler, Handler, for_scope
 from svsync.http.replica import aged
 from svsync.services.federation import IN_BRIEF, Federation
+from svsync.services.overview import Overview
 from svsync.services.removal import Removal
 from svsync.services.reports import Reports
 
@@ -78,12 +79,18 @@ _PAGE: Final = 100
 
 
 class FederationRoutes:
-    """`/v1/federation/backends` and below."""
+    """`/v1/federation/status`, `/v1/federation/backends` and below."""
 
     def __init__(
-        self, federation: Federation, removal: Removal, reports: Reports, scheduling: Trigger
+        self,
+        federation: Federation,
+        overview: Overview,
+        removal: Removal,
+        reports: Reports,
+        scheduling: Trigger,
     ) -> None:
         self._federation = federation
+        self._overview = overview
         self._removal = removal
         self._reports = reports
         self._scheduling = scheduling
@@ -100,6 +107,7 @@ class FederationRoutes:
             return for_scope(Scope.FEDERATION_WRITE, action, handler)
 
         return [
+            web.get("/v1/federation/status", shown("federation.overview", self.look)),
             web.get(backends, shown("federation.list", self.list_backends)),
             web.get(f"{one}/status", shown("federation.status", self.status)),
             web.get(f"{one}/runs", aged(shown("federation.runs", self.list_runs))),
@@ -117,6 +125,16 @@ class FederationRoutes:
         page = [{name: backend[name] for name in IN_BRIEF} for backend in rest[:limit]]
         following = page[-1]["id"] if len(rest) > limit else None
         return web.json_response({"backends": page, "next_cursor": following})
+
+    async def look(self, request: web.Request, caller: Caller) -> web.Response:
+        """What all tenants share, processes and the stop of all runs, is no tenant's to know."""
+        asked = read_query(request, _BACKENDS_QUERY)
+        limit = asked.get("limit", _PAGE)
+        found = await self._overview.look(caller.tenant)
+        rest = [one for one in found["backends"] if one["id"] > asked.get("cursor", "")]
+        following = rest[limit - 1]["id"] if len(rest) > limit else None
+        told = {"at": found["at"], "runs": found["runs"], "backends": rest[:limit]}
+        return web.json_response({**told, "next_cursor": following})
 
     async def status(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())

@@ -62,6 +62,7 @@ from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
 from svsync.services.listing import Listing
 from svsync.services.notices import Notices
+from svsync.services.overview import Overview
 from svsync.services.pair_states import PairStates
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
@@ -99,6 +100,7 @@ class Api:
     pair_states: PairStates
     conflicts: Conflicts
     removal: Removal
+    overview: Overview
     reports: Reports
     policies: Policies
     policy_tests: PolicyTests
@@ -155,7 +157,9 @@ def make_server(
     app.add_routes(probes.routes(api.readiness))
     app.add_routes(openapi.routes())
     app.add_routes(
-        FederationRoutes(api.federation, api.removal, api.reports, api.scheduling).routes()
+        FederationRoutes(
+            api.federation, api.overview, api.removal, api.reports, api.scheduling
+        ).routes()
     )
     app.add_routes(
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()

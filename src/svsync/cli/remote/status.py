@@ -1,56 +1,65 @@
-"""How backends are, by a service.
+"""How backends are, by a service: once, or as they change.
 
-Each is asked for by itself. What no tenant is told, whether all runs are stopped and which
-processes are up, is left out.
+What no tenant is told, whether all runs are stopped and which processes are up, is left out.
 """
 
 import argparse
 import asyncio
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from svsync.cli.output import Output
+from svsync.cli.rates import Rates
 from svsync.cli.remote.federation import id_of
-from svsync.cli.remote.opening import asked
-from svsync.cli.standing import show
+from svsync.cli.remote.opening import asked, told
+from svsync.cli.standing import of_backend, show
 from svsync.client import Client
-from svsync.domain.errors import UsageError
-
-_AT_ONCE: Final = 8
+from svsync.client import SvsyncError as Answered
 
 
 async def status(args: argparse.Namespace) -> int:
     if args.watch:
-        raise UsageError(
-            "--watch looks at the store itself: leave --url out on its machine, or look again"
-        )
-    out: Output = args.out
+        return await _watch(args)
     async with asked(args) as client:
         named = args.backend and await id_of(client, args.backend)
-        turn = asyncio.Semaphore(_AT_ONCE)
-        backends = await asyncio.gather(
-            *(
-                _look(client, turn, backend)
-                for backend in await client.federation.backends.list()
-                if named in (None, backend["id"])
-            )
-        )
-    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    if not out.json:
-        show(out, {"at": at, "stopped": None, "backends": backends}, one=bool(named))
-    elif named:
-        out.document(backends[0])
-    else:
-        out.document({"at": at, "backends": backends})
+        look = await client.federation.overview()
+    show(args.out, of_backend(look, named), one=bool(named))
     return 0
 
 
-async def _look(
-    client: Client, turn: asyncio.Semaphore, backend: Mapping[str, Any]
-) -> dict[str, Any]:
-    async with turn:
-        status = await client.federation.status(backend["id"])
-        config = (await client.federation.backends.get(backend["id"]))["config"]
-    named = {name: backend[name] for name in ("name", "type", "state")}
-    return {**named, **status, "tls_verify": config.get("tls_verify") is not False}
+async def _watch(args: argparse.Namespace) -> int:
+    """Until Ctrl-C. A service that is away is looked at again; what it refuses ends this."""
+    from svsync.cli.status_view import keep_showing, on_interrupt
+
+    stop = on_interrupt()
+    async with asked(args) as client:
+        tenant = (await client.auth.whoami())["tenant"]
+        named = args.backend and await id_of(client, args.backend)
+        rates = Rates()
+
+        async def look() -> dict[str, Any]:
+            return rates.told(of_backend(await _look(client), named))
+
+        await keep_showing(args, look, stop, tenant)
+    return 0
+
+
+async def _look(client: Client) -> Any:
+    """Raises ServiceAwayError where the next look may find it; SvsyncError of the client."""
+    from svsync.cli.status_view import PATIENCE_S, ServiceAwayError
+
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await client.federation.overview()
+    except TimeoutError:
+        raise ServiceAwayError("it has not answered in time", code="unavailable") from None
+    except Answered as error:
+        if not _passes(error):
+            raise
+        problem = told(error)
+        raise ServiceAwayError(problem.message, code=problem.code) from None
+
+
+def _passes(error: Answered) -> bool:
+    """Nobody answered, or the service is not well, or asks for fewer calls."""
+    if error.status is None:
+        return error.code == "service_unreachable"
+    return error.status >= 500 or error.status == 429
