@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tests.postgres import connected
 
 from svsync.app import App, open_app
 from svsync.config.model import Settings
+from svsync.domain.audit import Entry
 from svsync.domain.federation import BackendSpec, Mode, RuleSpec
 from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
@@ -26,6 +28,7 @@ from svsync.domain.ids import BackendId, LocalPath, TenantId
 from svsync.domain.values import Payload, SecretValue
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend, BackendDriver, CallGuard, CredentialSource
+from svsync.services.recording import _Slot
 from svsync.services.run_ends import Ended
 from svsync.services.runs import Request
 from svsync.services.write_rows import Put
@@ -130,6 +133,11 @@ class House:
         """The one row with these column values."""
         [row] = await self.rows(table, **where)
         return row
+
+    async def append(self, slot: _Slot, entries: Sequence[Entry], at: datetime) -> None:
+        """Rows of the audit log by one of its writers, at a moment."""
+        async with self.app.db.line(2.0) as line:
+            await slot.append(line, entries, at)
 
     async def rows(self, table: str, **where: object) -> Sequence[Any]:
         terms = " AND ".join(f"{name} = ${n}" for n, name in enumerate(where, 1)) or "true"

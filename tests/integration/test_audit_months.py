@@ -44,7 +44,7 @@ async def written_long_ago(house: House, *moments: datetime) -> _Slot:
     entry = Entry(TENANT, "user", "user:a", "secret.read", Decision.ALLOW)
     for moment in moments:
         # A look at the log every hour keeps the chain, as a busy one is kept.
-        await slot.append([entry, entry], moment)
+        await house.append(slot, [entry, entry], moment)
         for chain in slot._chains.values():
             chain.at = None
     await house.admin.execute("UPDATE audit_chains SET started_at = $1", moments[0])
@@ -93,8 +93,8 @@ async def test_role_that_may_make_no_tables_is_warned_of_and_rows_are_kept(
 async def test_months_that_are_over_go_and_what_is_left_verifies(house: House) -> None:
     later = LONG_AGO + timedelta(days=20)
     slot = await written_long_ago(house, LONG_AGO, LONG_AGO + timedelta(days=1), later)
-    await slot.append(
-        [Entry(TENANT, "user", "user:a", "secret.read", Decision.ALLOW)], datetime.now(UTC)
+    await house.append(
+        slot, [Entry(TENANT, "user", "user:a", "secret.read", Decision.ALLOW)], datetime.now(UTC)
     )
     await house.app.checkpoints.run()
     assert (await house.app.verification.verify(TENANT)).fits
@@ -144,7 +144,7 @@ async def test_what_no_checkpoint_will_cover_holds_up_no_month(house: House, log
     # Refused calls are recorded after the shredding, too.
     slot = _Slot(house.app.db, "late:1", 2.0)
     entry = Entry(TENANT, "user", "user:a", "secret.read", Decision.DENY)
-    await slot.append([entry, entry], later)
+    await house.append(slot, [entry, entry], later)
     await house.admin.execute("UPDATE audit_chains SET started_at = $1", LONG_AGO)
     await house.admin.execute("UPDATE tenants SET status = 'shredded'")
     await house.app.checkpoints.run()

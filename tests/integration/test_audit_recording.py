@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.house import TENANT, House, house
 from tests.postgres import Relay, relayed
+from tests.program import until
 
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import StoreUnavailableError
@@ -121,6 +122,11 @@ async def test_outcome_that_nobody_knows_ends_the_chain_and_its_rows_still_link(
     for _ in range(4):
         await house.app.recorder.record(ENTRY)
     assert len(await house.rows("audit")) == 7
+
+    async def is_told() -> bool:
+        return len(await house.rows("audit_chains", end_reason="outcome_unknown")) == 1
+
+    await until(is_told)
     [ended] = await house.rows("audit_chains", end_reason="outcome_unknown")
     rows = await house.rows("audit", chain_id=ended["chain_id"])
     assert max(row["seq"] for row in rows) == ended["ended_seq"] + 1
@@ -165,9 +171,9 @@ async def test_idle_chain_is_left_for_a_new_one(house: House) -> None:
     """For checkpoints look at a chain without rows for a day only."""
     slot = _Slot(house.app.db, "test:1", 2.0)
     now = datetime.now(UTC)
-    await slot.append([ENTRY], now)
-    await slot.append([ENTRY], now + IDLE)
-    await slot.append([ENTRY], now + 2 * IDLE + timedelta(seconds=1))
+    await house.append(slot, [ENTRY], now)
+    await house.append(slot, [ENTRY], now + IDLE)
+    await house.append(slot, [ENTRY], now + 2 * IDLE + timedelta(seconds=1))
     chains = await house.rows("audit_chains", writer="test:1")
     assert [(c["ended_seq"], c["end_reason"]) for c in chains] == [(2, "idle"), (None, None)]
     assert await fits(house)

@@ -408,8 +408,8 @@ async def test_times_go_on_where_the_clock_is_set_back(house: House) -> None:
     slot = _Slot(house.app.db, "test:1", 2.0)
     now = datetime.now(UTC)
     entry = Entry(TENANT, "user", "user:a", "secret.read", Decision.ALLOW)
-    await slot.append([entry], now)
-    await slot.append([entry], now - HOUR)
-    await slot.append([entry], now)
+    await house.append(slot, [entry], now)
+    await house.append(slot, [entry], now - HOUR)
+    await house.append(slot, [entry], now)
     assert [row["at"] for row in await house.rows("audit")] == [now] * 3
     assert (await verified(house)).fits

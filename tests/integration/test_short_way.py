@@ -271,9 +271,9 @@ async def test_what_was_not_recorded_is_not_tried_again(
     take_in = recorder.take_in
     async with line(front) as one:
 
-        def take(access: Access) -> "asyncio.Future[None]":
+        def take(access: Access, done: Any) -> None:
             taken.append(access)
-            return take_in(access)
+            take_in(access, done)
 
         monkeypatch.setattr(recorder, "take_in", take)
         await front.house.admin.execute("ALTER TABLE audit RENAME TO audit_away")
@@ -313,6 +313,28 @@ async def test_time_without_a_request_does_not_end_one_under_way(
         assert await one.reader.read() == b""
 
 
+async def test_each_request_on_a_connection_is_of_whoever_sent_it(
+    front: Front, glances: Glances
+) -> None:
+    """What its headers said before is looked at again only where they are the same."""
+    await front.house.write("app/a", {"k": "1"})
+    own = request_of(front, "GET", A)
+    token = (await front.token(Scope.SECRETS_READ)).encode()  # no policy lets it read anything
+    other = own.replace(f"{front.client.token}".encode(), token)
+    async with line(front) as one:
+        statuses = [(await one.ask(sent)).status for sent in (own, other, own, other, own)]
+        named = await one.ask(request_of(front, "GET", A, b"X-Request-Id: one"))
+        again = [await one.ask(own), await one.ask(own)]
+    assert statuses == [200, 404, 200, 404, 200]
+    ids = [answer.headers["x-request-id"] for answer in (named, *again)]
+    assert ids[0] == "one"
+    assert len(set(ids)) == 3
+    rows = await front.house.rows("audit", action="secret.read")
+    by = [row["decision"] for row in sorted(rows, key=lambda row: row["at"])]
+    assert by == ["allow", "allow", "deny", "allow", "deny", *["allow"] * 4]
+    assert glances.answered == 6
+
+
 async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,13 +353,19 @@ async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
     authority = Authority(front.house.app.db, front.access, clock=time.monotonic)
     rights = await authority.verify(front.client.token)
     call = Call(rights.caller, "req_1", "127.0.0.1")
-    begun = [reading.glance(call, rights, LocalPath(path)) for path in ("app/a", "app/b")]
-    found = []
-    for glance in begun:
-        assert glance is not None
-        await glance.done
-        found.append(glance.secret is not None)
-    assert found == [False, True]
+    found: dict[str, bool] = {}
+
+    def tell(glance: Glance) -> None:
+        found[glance.path] = glance.secret is not None
+
+    for path in ("app/a", "app/b"):
+        assert reading.glance(call, rights, LocalPath(path), tell) is not None
+
+    async def both() -> bool:
+        return len(found) == 2
+
+    await until(both)
+    assert found == {"app/a": False, "app/b": True}
 
 
 async def test_who_stops_answers_what_is_under_way(house: House) -> None:

@@ -128,11 +128,15 @@ def open_sealed(cipher: AESGCM, nonce: bytes, binding: Binding, sealed: bytes) -
     saying which of key, nonce, place or ciphertext is not the one it was
     sealed with: nobody can know.
     """
-    associated_data = binding.associated_data()
+    return open_bound(cipher, nonce, binding.associated_data(), sealed)
+
+
+def open_bound(cipher: AESGCM, nonce: bytes, bound: bytes, sealed: bytes) -> bytes:
+    """The same for whoever has the data of the binding already."""
     try:
         if len(nonce) != NONCE_SIZE:
             raise ValueError
-        return unpadded(cipher.decrypt(nonce, sealed, associated_data))
+        return unpadded(cipher.decrypt(nonce, sealed, bound))
     except (InvalidTag, ValueError):
         raise KeyServiceError("a sealed value does not open", code="value_unreadable") from None
 

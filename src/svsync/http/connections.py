@@ -28,8 +28,9 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
-from svsync.http.short_way import ASKED, ShortWay
+from svsync.http.short_way import ASKED, Seen, ShortWay
 from svsync.observe.logs import get_logger
+from svsync.services.recording import Told
 
 IDLE_S: Final = 75.0
 """Seconds that a connection may stay open without a request."""
@@ -104,7 +105,7 @@ class Connections:
 class _Connection(web.RequestHandler):
     __slots__ = (
         "_all", "_asked", "_behind", "_between", "_body", "_ending", "_handler", "_head_bytes",
-        "_head_timer", "_ids", "_reading", "_taken_timer",
+        "_head_timer", "_ids", "_read", "_reading", "_seen", "_taken_timer",
     )  # fmt: skip
 
     def __init__(
@@ -132,8 +133,10 @@ class _Connection(web.RequestHandler):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._taken_timer: asyncio.TimerHandle | None = None
-        self._reading: asyncio.Future[None] | None = None  # what goes the short way
-        self._asked: asyncio.Future[None] | None = None  # what went it, and goes the long way now
+        self._reading: Told | None = None  # what goes the short way
+        self._asked: Told | None = None  # what went it, and goes the long way now
+        self._read: asyncio.Future[None] | None = None  # told once nothing goes the short way
+        self._seen = Seen()
         self._between = True  # the parser holds nothing of a request, for sure
         self._behind = b""  # what came meanwhile
         self._ending = False  # after that
@@ -192,10 +195,8 @@ class _Connection(web.RequestHandler):
         until = None if timeout is None else self._loop.time() + timeout
         if self._reading is not None:
             self._ending = True
-            await asyncio.wait(
-                {self._reading}, timeout=until and max(0.0, until - self._loop.time())
-            )
-            await asyncio.sleep(0)  # its answer is written, or it goes the long way
+            self._read = self._loop.create_future()
+            await asyncio.wait({self._read}, timeout=until and max(0.0, until - self._loop.time()))
         if self._request_in_progress:
             self._handler_waiter = self._loop.create_future()
             try:
@@ -227,13 +228,22 @@ class _Connection(web.RequestHandler):
         at_rest = self.is_idle and self._between and not (self._paused or self._messages)
         if short_way is not None and at_rest:
             answer = partial(self._answered, data)
-            self._reading = short_way.take(data, self.peername, answer)
+            self._reading = short_way.take(data, self._seen, self.peername, answer)
         if self._reading is None:
             self._go_the_long_way(data)
 
     def _answered(self, data: bytes, answer: bytes | None) -> None:
         """The short way has come to its end: an answer, or none, and then it was none."""
         asked, self._reading = self._reading, None
+        try:
+            self._go_on(data, answer, asked)
+        except Exception as bug:  # noqa: BLE001 - who tells of it tells others after this one
+            get_logger().error("connection_failed", exc_info=bug)
+            self.give_way()
+        if self._read is not None and not self._read.done():
+            self._read.set_result(None)
+
+    def _go_on(self, data: bytes, answer: bytes | None, asked: Told | None) -> None:
         if self.transport is None:
             return
         if answer is None:

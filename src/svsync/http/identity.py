@@ -25,13 +25,14 @@ from svsync.domain.access import (
     Origin,
     Scope,
     UnauthenticatedError,
+    token_hash,
     token_name,
 )
 from svsync.domain.errors import SvsyncError
 from svsync.domain.feeds import secret_name
 from svsync.domain.scaikey import IssuerUnavailableError
 from svsync.http.addresses import site_of
-from svsync.http.limits import Limits
+from svsync.http.limits import Limits, category_of
 from svsync.observe.logs import log_context
 from svsync.services.authority import Authority, Rights
 from svsync.services.authorizing import Authorizing
@@ -176,13 +177,13 @@ def identify(
                 caller = sender.caller
             else:
                 text = bearer(request)
-                rights = authority.recall(text) if often else None
+                rights = authority.recall(token_hash(text)) if often else None
                 request[FRESH] = rights is None
                 if rights is None:
                     rights = await authority.verify(text, origin_of(request))
                 request[RIGHTS], caller = rights, rights.caller
             request[CALLER] = caller
-            limits.take(caller, request.method, request.path)
+            limits.take(caller, category_of(request.method, request.path))
             if often:
                 return await handler(request)
             with log_context(tenant=caller.slug):

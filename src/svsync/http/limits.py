@@ -65,9 +65,8 @@ class Limits:
         self._room = room
         self._buckets: OrderedDict[tuple[TenantId, str, Category], _Bucket] = OrderedDict()
 
-    def take(self, caller: Caller, method: str, path: str) -> None:
+    def take(self, caller: Caller, category: Category) -> None:
         """Let a call through. Raises RateLimitedError: it must wait."""
-        category = category_of(method, path)
         rate = self._rates.of(category)
         if rate is None:
             return
@@ -88,9 +87,9 @@ class Limits:
             raise RateLimitedError(category, max(1, math.ceil((1 - bucket.left) / part)))
         bucket.left -= 1
 
-    def give_back(self, caller: Caller, method: str, path: str) -> None:
+    def give_back(self, caller: Caller, category: Category) -> None:
         """A call that was let through is let through again, from its beginning."""
-        bucket = self._buckets.get((caller.tenant, caller.identity.id, category_of(method, path)))
+        bucket = self._buckets.get((caller.tenant, caller.identity.id, category))
         if bucket is not None:
             bucket.left += 1
 

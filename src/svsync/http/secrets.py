@@ -117,8 +117,9 @@ class SecretRoutes:
 
     async def _found(self, request: web.Request, path: LocalPath, version: int | None) -> Secret:
         rights, call = request[RIGHTS], call_of(request)
-        if (asked := request.get(ASKED)) is not None:
-            await asked  # raises what kept it from being recorded
+        asked = request.get(ASKED)
+        if asked is not None and asked.error is not None:
+            raise asked.error  # what kept it from being recorded
         try:
             return await self._reading.read(call, rights, path, version, fresh=request[FRESH])
         except StaleRightsError:

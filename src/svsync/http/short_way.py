@@ -14,7 +14,6 @@ What is decided and recorded is decided and recorded by the same code: see `Read
 
 import re
 import time
-from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,24 +22,27 @@ from typing import Final, Protocol
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 
-from svsync.domain.access import Call
+from svsync.domain.access import Call, token_hash
 from svsync.domain.errors import SvsyncError
 from svsync.domain.ids import LocalPath
+from svsync.domain.limits import Category
 from svsync.domain.paths import IllegalPath, parse_local
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT
 from svsync.http.limits import Limits
+from svsync.observe.logs import get_logger
 from svsync.observe.meter import Meter
 from svsync.services.answers import Secret
 from svsync.services.authority import Authority
 from svsync.services.reading import Glance, Reading
+from svsync.services.recording import Told
 
 LONGEST: Final = 4096
 """Bytes of a request that goes the short way."""
 GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """An id that a request may bring itself."""
 ROUTE: Final = "/v1/secrets/{path}"
-ASKED: Final = web.RequestKey("asked", Future)
+ASKED: Final = web.RequestKey("asked", Told)
 """Of a request that went the short way before the long one: what came of that. Where it could
 not be recorded it is not tried again."""
 
@@ -70,14 +72,20 @@ class Teller(Protocol):
     def __call__(self, call: Call, path: str, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """A plain read, as it came."""
+@dataclass(slots=True)
+class Seen:
+    """What stood in the headers of a connection's last plain read, as the most send the same
+    again with the next.
 
-    path: LocalPath
-    token: str
-    request_id: str | None
-    forwarded: tuple[str, ...]
+    Attributes:
+        headers: as they came; empty: nothing is known.
+        token: its hash.
+        address: of the client, as it is recorded.
+    """
+
+    headers: bytes = b""
+    token: bytes = b""
+    address: str = ""
 
 
 class ShortWay:
@@ -106,57 +114,63 @@ class ShortWay:
         self._clock = clock
 
     def take(
-        self, data: bytes, peer: object, answer: Callable[[bytes | None], None]
-    ) -> "Future[None] | None":
+        self, data: bytes, seen: Seen, peer: object, answer: Callable[[bytes | None], None]
+    ) -> Told | None:
         """Begin to answer a request; None: it is for the long way.
 
-        `answer` is called once, later: with the bytes of the answer, or with None where it is
-        for the long way after all. Who is gone cancels the future.
+        `answer` is called once, later, and raises nothing: with the bytes of the answer, or with
+        None where it is for the long way after all. Who is gone cancels what is returned.
         """
-        asked = plain(data)
+        asked = line(data)
         if asked is None:
             return None
-        rights = self._authority.recall(asked.token)
+        path, headers = asked
+        request_id = None
+        if headers != seen.headers:
+            given = headers_of(headers)
+            if given is None:
+                return None
+            forwarded = given.get("x-forwarded-for")
+            seen.token = token_hash(given["token"])
+            seen.address = self._addresses.told(peer, () if forwarded is None else (forwarded,))
+            request_id = given.get("x-request-id")
+            seen.headers = b"" if request_id is not None else headers
+        rights = self._authority.recall(seen.token)
         if rights is None:
             return None
         began, caller = self._clock(), rights.caller
-        call = Call(
-            caller,
-            asked.request_id or self._ids("req"),
-            self._addresses.told(peer, asked.forwarded),
-        )
+        if request_id is None or not GIVEN_ID.fullmatch(request_id):
+            request_id = self._ids("req")
+        call = Call(caller, request_id, seen.address)
         try:
-            self._limits.take(caller, "GET", ROUTE)
+            self._limits.take(caller, Category.SECRETS_READ)
         except SvsyncError:
             return None
         try:
-            glance = self._reading.glance(call, rights, asked.path)
+            tell = partial(self._done, call, began, answer)
+            glance = self._reading.glance(call, rights, path, tell)
         except SvsyncError:
             glance = None
         if glance is None:
-            self._limits.give_back(caller, "GET", ROUTE)
+            self._limits.give_back(caller, Category.SECRETS_READ)
             return None
-        glance.done.add_done_callback(partial(self._done, glance, call, began, answer))
-        return glance.done
+        return glance.told
 
     def _done(
-        self,
-        glance: Glance,
-        call: Call,
-        began: float,
-        answer: Callable[[bytes | None], None],
-        done: "Future[None]",
+        self, call: Call, began: float, answer: Callable[[bytes | None], None], glance: Glance
     ) -> None:
-        failed = done.cancelled() or done.exception() is not None
-        if failed or glance.secret is None:
-            if not done.cancelled():  # then nobody is there to go the long way
-                self._limits.give_back(call.caller, "GET", ROUTE)
-            answer(None)
-            return
-        seconds = self._clock() - began
-        self._meter.read_served(call.caller.slug, "local", "ok", seconds)
-        self._tell(call, glance.path, seconds)
-        answer(_answer(glance.secret, call.request_id))
+        made = None
+        try:
+            if glance.told.error is None and glance.secret is not None:
+                seconds = self._clock() - began
+                self._meter.read_served(call.caller.slug, "local", "ok", seconds)
+                self._tell(call, glance.path, seconds)
+                made = _answer(glance.secret, call.request_id)
+            else:
+                self._limits.give_back(call.caller, Category.SECRETS_READ)
+        except Exception as bug:  # noqa: BLE001 - others of the batch have no part in it
+            get_logger().error("short_way_failed", exc_info=bug)
+        answer(made)
 
 
 def _answer(found: Secret, request_id: str) -> bytes:
@@ -170,18 +184,23 @@ def _answer(found: Secret, request_id: str) -> bytes:
     return head.encode("ascii") + body
 
 
-def plain(data: bytes) -> Plain | None:
-    """The request, where it is a plain read and nothing else."""
+def line(data: bytes) -> tuple[LocalPath, bytes] | None:
+    """The path and the headers of a request that came whole, where it may be a plain read."""
     if len(data) > LONGEST or not data.startswith(_BEGIN) or data.find(_END) != len(data) - 4:
         return None
     end = data.find(_LINE_END)
     try:
-        path = _path(data[len(_BEGIN) : end])
+        return _path(data[len(_BEGIN) : end]), data[end + len(_LINE_END) : -len(_END)]
     except (IllegalPath, UnicodeDecodeError):
         return None
+
+
+def headers_of(raw: bytes) -> dict[str, str] | None:
+    """The headers of a plain read by their names in small letters, and its `token`; None: they
+    are those of another request."""
     given: dict[str, str] = {}
-    for line in data[end + len(_LINE_END) : -len(_END)].decode("latin-1").split("\r\n"):
-        header = _HEADER.fullmatch(line)
+    for text in raw.decode("latin-1").split("\r\n"):
+        header = _HEADER.fullmatch(text)
         if header is None:
             return None
         name = header[1].lower()
@@ -193,11 +212,7 @@ def plain(data: bytes) -> Plain | None:
         return None
     if given.get("connection", "keep-alive").lower() != "keep-alive":
         return None
-    request_id = given.get("x-request-id")
-    if request_id is not None and not GIVEN_ID.fullmatch(request_id):
-        request_id = None
-    forwarded = given.get("x-forwarded-for")
-    return Plain(path, token, request_id, () if forwarded is None else (forwarded,))
+    return given | {"token": token}
 
 
 @lru_cache(maxsize=16_384)

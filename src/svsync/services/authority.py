@@ -63,17 +63,16 @@ class Authority:
         self._callers: OrderedDict[bytes, Rights] = OrderedDict()
         self._compiled: OrderedDict[tuple[object, ...], tuple[int, Permissions]] = OrderedDict()
 
-    def recall(self, text: str) -> Rights | None:
-        """What is remembered of a token; good for an answer only where its caller's epoch is
-        still the tenant's when the answer is recorded."""
-        key = token_hash(text)
-        rights = self._callers.get(key)
+    def recall(self, token: bytes) -> Rights | None:
+        """What is remembered of a token, by its hash; good for an answer only where its caller's
+        epoch is still the tenant's when the answer is recorded."""
+        rights = self._callers.get(token)
         if rights is None:
             return None
         if rights.until <= self._clock():
-            del self._callers[key]
+            del self._callers[token]
             return None
-        self._callers.move_to_end(key)
+        self._callers.move_to_end(token)
         return rights
 
     async def verify(self, text: str, origin: Origin = NOWHERE) -> Rights:

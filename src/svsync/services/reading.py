@@ -12,12 +12,13 @@ bytes; a version never changes, and which one is the current one is looked up wi
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from svsync.domain.access import Call, ForbiddenError, Scope
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import PairStatus
-from svsync.domain.envelope import Purpose
+from svsync.domain.envelope import Binding, Purpose
 from svsync.domain.errors import NotFoundError, StoreUnavailableError, SvsyncError
 from svsync.domain.federation import Mode, RuleSpec
 from svsync.domain.ids import BackendId, KeyId, LocalPath, SecretId, TenantId
@@ -27,7 +28,7 @@ from svsync.services.answers import Federated, Secret, described, secret_of
 from svsync.services.authority import Rights
 from svsync.services.authorizing import absent, refused
 from svsync.services.proxying import READ, Proxying
-from svsync.services.recording import Access, Recorder
+from svsync.services.recording import Access, Recorder, Told
 from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import metadata_of
 from svsync.store import federation
@@ -97,11 +98,12 @@ class Glance(_Read):
     """A read of a current value that takes nothing but what is at hand.
 
     Attributes:
-        secret: the answer, once `done` is; None: it was not looked at closely enough to say
+        secret: the answer, once `told` is; None: it was not looked at closely enough to say
             anything of it, and nothing was recorded: it is to be read as any other.
+        told: what came of it.
     """
 
-    __slots__ = ("_opened", "secret")
+    __slots__ = ("_opened", "secret", "told")
 
     def __init__(
         self,
@@ -111,10 +113,12 @@ class Glance(_Read):
         known: tuple[bytes, int] | None,
         allowed: Callable[[Permissions, str], bool],
         opened: Callable[[Row], Secret | None],
+        tell: "Callable[[Glance], None]",
     ) -> None:
         super().__init__(call, permissions, path, None, known, allowed, fresh=False)
         self._opened = opened
         self.secret: Secret | None = None
+        self.told = Told(partial(tell, self))
 
     def settle(self, row: Row) -> Entry | None:
         try:
@@ -132,16 +136,19 @@ class Glance(_Read):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """`rev` is that of the secret when `said` was made of it."""
+    """`rev` is that of the secret when `said` was made of it; `bound` is what `sealed` is
+    bound to."""
 
     secret: SecretId
+    version: int
     rev: int
     sealed: Sealed
+    bound: bytes
     said: bytes
 
     @property
     def size(self) -> int:
-        return len(self.sealed.sealed) + len(self.said)
+        return len(self.sealed.sealed) + len(self.bound) + len(self.said)
 
 
 class Reading:
@@ -201,9 +208,12 @@ class Reading:
             # A backend was changed in between: what is here may have come to be seen by that.
         raise StoreUnavailableError("backends are being changed all the time: try again")
 
-    def glance(self, call: Call, rights: Rights, path: LocalPath) -> Glance | None:
+    def glance(
+        self, call: Call, rights: Rights, path: LocalPath, tell: Callable[[Glance], None]
+    ) -> Glance | None:
         """Begin to read a current value by what is at hand; see `Glance`. None: it was not read
-        here lately, or may not be read. The rights may be remembered ones.
+        here lately, or may not be read. The rights may be remembered ones. `tell` is called
+        once it is done, unless `told` is cancelled before; it raises nothing.
 
         Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
         """
@@ -218,8 +228,8 @@ class Reading:
             return self._at_hand(call.tenant, path, row, kept)
 
         known = kept.sealed.nonce, kept.rev
-        asked = Glance(call, rights.permissions, path, known, self._may, opened)
-        self._recorder.take_in(asked)
+        asked = Glance(call, rights.permissions, path, known, self._may, opened, tell)
+        self._recorder.take_in(asked, asked.told)
         return asked
 
     def _at_hand(self, tenant: TenantId, path: LocalPath, row: Row, kept: _Kept) -> Secret | None:
@@ -235,7 +245,9 @@ class Reading:
         if keys is None:
             return None
         kept = self._kept_of(tenant, path, None, row, kept)
-        data = keys.open_at_hand(kept.secret, path, row["version"], kept.sealed)
+        if (row["secret_id"], row["version"]) != (kept.secret, kept.version):
+            return None
+        data = keys.open_at_hand(kept.sealed, kept.bound)
         return None if data is None else _answer(path, data, kept, row, mode)
 
     async def _look(
@@ -275,10 +287,14 @@ class Reading:
     ) -> _Kept:
         """What is kept of a version, or was looked up."""
         if row["nonce"] is not None or kept is None:
+            secret, key = SecretId(row["secret_id"]), KeyId(row["key_id"])
+            binding = Binding(tenant, secret, path, row["version"], key, Purpose.VALUE)
             kept = _Kept(
-                SecretId(row["secret_id"]),
+                secret,
+                row["version"],
                 row["row_rev"],
-                Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"]),
+                Sealed(key, row["nonce"], row["sealed"]),
+                binding.associated_data(),
                 described(row["secret_type"], row["version"], row["created_at"], metadata_of(row)),
             )
             if version is None:

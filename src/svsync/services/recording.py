@@ -15,8 +15,8 @@ whoever waits is told so in time, also where the connection does not come back t
 import asyncio
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,7 +28,7 @@ from svsync.domain.ids import TenantId
 from svsync.observe.logs import get_logger
 from svsync.store import audit as store
 from svsync.store.audit import Linked, linked
-from svsync.store.database import Database, Row
+from svsync.store.database import Database, Line, Row
 
 SLOTS: Final = 2
 """Batches under way at one time."""
@@ -60,6 +60,42 @@ class OverloadedError(StoreUnavailableError):
     code = "overloaded"
 
 
+class Told:
+    """What came of an access, told by a call as soon as it is known: of thousands a second none
+    waits for another turn of the loop.
+
+    Attributes:
+        error: what kept it from being decided on or recorded.
+    """
+
+    __slots__ = ("_over", "_tell", "error")
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        """`tell` is called once at most, and raises nothing."""
+        self._tell: Callable[[], None] | None = tell
+        self._over = False
+        self.error: BaseException | None = None
+
+    def done(self) -> bool:
+        return self._over
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        self._over, self._tell = True, None
+
+    def set_result(self, result: None) -> None:
+        # Let go: it may lead back to here, and what is left to Python's search for cycles
+        # stays in memory until then, a value with it.
+        tell, self._tell = self._tell, None
+        self._over = True
+        if tell is not None:
+            tell()
+
+    def set_exception(self, error: BaseException) -> None:
+        self.error = error
+        self.set_result(None)
+
+
 class Access(ABC):
     """One access: what it asks for, and what comes of it.
 
@@ -69,11 +105,11 @@ class Access(ABC):
         version: of that, None for the current one.
         known: nonce of a ciphertext that is at hand, and `row_rev` of its secret: what has
             these is left out then.
-        done: told what came of it; there from `submit` on.
+        done: told what came of it; there from when it was taken in.
     """
 
     __slots__ = ("done", "known", "path", "tenant", "version")
-    done: "asyncio.Future[None]"
+    done: "asyncio.Future[None] | Told"
 
     def __init__(
         self,
@@ -129,13 +165,13 @@ class _Slot:
         self._chains: dict[TenantId, _Chain] = {}
         self._unended: deque[_End] = deque(maxlen=_UNENDED)
 
-    async def append(self, entries: Sequence[Entry], at: datetime) -> None:
+    async def append(self, line: Line, entries: Sequence[Entry], at: datetime) -> None:
         """Raises AuditUnavailableError: whether the rows are there nobody knows."""
         rows: list[Linked] = []
         touched = {entry.tenant for entry in entries}
         try:
-            await self._leave_idle(touched, at)
-            await self._open(touched)
+            await self._leave_idle(line, touched, at)
+            await self._open(line, touched)
             ends = {tenant: replace(self._chains[tenant]) for tenant in touched}
             for chain in ends.values():
                 # A clock that was set back must not put a row before the one that it follows.
@@ -146,7 +182,7 @@ class _Slot:
                 chain.seq += 1
                 chain.hash = audit.link(chain.hash, chain.id, chain.seq, chain.at, entry)
                 rows.append(linked(entry, chain.id, chain.seq, chain.at, chain.hash))
-            await store.record(self._db, rows, self._timeout)
+            await store.record(line, rows, self._timeout)
         except BaseException as failed:
             self._give_up(touched)
             if isinstance(failed, SvsyncError):
@@ -154,11 +190,11 @@ class _Slot:
             raise
         self._chains.update(ends)
 
-    async def _open(self, tenants: Collection[TenantId]) -> None:
+    async def _open(self, line: Line, tenants: Collection[TenantId]) -> None:
         new = [tenant for tenant in tenants if tenant not in self._chains]
         if not new:
             return
-        made = await store.open_chains(self._db, new, self._writer, self._timeout)
+        made = await store.open_chains(line, new, self._writer, self._timeout)
         for tenant, number in made.items():
             start = audit.genesis(tenant, number, self._writer)
             self._chains[tenant] = _Chain(number, 0, start)
@@ -171,30 +207,30 @@ class _Slot:
     async def tell_ends(self) -> None:
         """Tell of the chains that were given up, once the database answers again. What cannot
         be told is told next time; a chain without an end is one whose writer died."""
-        if self._unended and await self._end(list(self._unended), "outcome_unknown"):
+        if self._unended and await self._end(self._db, list(self._unended), "outcome_unknown"):
             self._unended.clear()
 
-    async def _leave_idle(self, tenants: Collection[TenantId], at: datetime) -> None:
+    async def _leave_idle(self, line: Line, tenants: Collection[TenantId], at: datetime) -> None:
         idle = [
             tenant
             for tenant in tenants
             if (chain := self._chains.get(tenant)) and chain.at and at - chain.at > IDLE
         ]
         if idle:
-            await self._end(self._taken(idle), "idle")
+            await self._end(line, self._taken(idle), "idle")
 
     async def close(self) -> None:
         await self.tell_ends()
-        await self._end(self._taken(list(self._chains)), "closed")
+        await self._end(self._db, self._taken(list(self._chains)), "closed")
 
     def _taken(self, tenants: Sequence[TenantId]) -> list[_End]:
         chains = {tenant: self._chains.pop(tenant) for tenant in tenants}
         return [(tenant, chain.id, chain.seq, chain.hash) for tenant, chain in chains.items()]
 
-    async def _end(self, ends: Sequence[_End], reason: str) -> bool:
+    async def _end(self, db: Database | Line, ends: Sequence[_End], reason: str) -> bool:
         if ends:
             try:
-                await store.end_chains(self._db, ends, reason, _END_S)
+                await store.end_chains(db, ends, reason, _END_S)
             except SvsyncError:
                 return False
         return True
@@ -230,10 +266,12 @@ class Recorder:
     async def submit(self, access: Access) -> None:
         """Until the access was decided on, and that is recorded. Raises: as `record`, and what
         its `settle` raised."""
-        await self.take_in(access)
+        done = self._loop.create_future()
+        self.take_in(access, done)
+        await done
 
-    def take_in(self, access: Access) -> "asyncio.Future[None]":
-        """The same for whoever does not wait here: `access.done`, which ends as `submit` does.
+    def take_in(self, access: Access, done: "asyncio.Future[None] | Told") -> None:
+        """The same for whoever does not wait here; `done` ends as `submit` does.
 
         Raises AuditUnavailableError, OverloadedError: it is not taken in.
         """
@@ -241,11 +279,10 @@ class Recorder:
             raise _stopping()
         if self._many >= ROOM:
             raise OverloadedError("more requests wait than can be answered soon: try again")
-        access.done = self._loop.create_future()
+        access.done = done
         self._waiting.setdefault(access.tenant, deque()).append(access)
         self._many += 1
         self._filled.set()
-        return access.done
 
     async def wait_for_rows(self, seconds: float) -> bool:
         """True once so many rows were committed that a checkpoint is due, False after so many
@@ -308,34 +345,43 @@ class Recorder:
         return taken
 
     async def _flush(self, slot: _Slot, batch: Sequence[Access]) -> None:
-        asked = [(a.tenant, a.path, a.version, *(a.known or (None, None))) for a in batch]
-        with _at_most(LOOK_S, batch, StoreUnavailableError("the database does not answer")):
-            rows = await store.look(self._db, asked, LOOK_S)
-        entries: list[Entry] = []
-        settled: list[Access] = []
-        for row in rows:
-            access = batch[row["n"] - 1]
-            if access.done.done():  # its caller has gone, or was told that it took too long
-                continue
-            try:
-                entry = access.settle(row)
-            except SvsyncError as refused:
-                _fail([access], refused)
-                continue
-            settled.append(access)
-            if entry is not None:
-                entries.append(entry)
-        if entries:
-            with _at_most(self._timeout, settled, _not_recorded()):
-                await slot.append(entries, rows[0]["at"])
-            self._written += len(entries)
-            if self._written >= MANY:
-                self._due.set()
-        for access in settled:
-            if not access.done.done():
-                access.done.set_result(None)
-        # What has no row is of a tenant that is not there.
-        _fail(batch, StoreUnavailableError("the tenant is not there any more"))
+        async with AsyncExitStack() as stack:
+            unknown = StoreUnavailableError("the database does not answer")
+            with _at_most(LOOK_S, batch, unknown):
+                line = await stack.enter_async_context(self._db.line(LOOK_S))
+                asked = [(a.tenant, a.path, a.version, *(a.known or (None, None))) for a in batch]
+                rows = await store.look(line, asked, LOOK_S)
+            settled, entries = _settled(batch, rows)
+            if entries:
+                with _at_most(self._timeout, settled, _not_recorded()):
+                    await slot.append(line, entries, rows[0]["at"])
+                self._written += len(entries)
+                if self._written >= MANY:
+                    self._due.set()
+            for access in settled:
+                if not access.done.done():
+                    access.done.set_result(None)
+            # What has no row is of a tenant that is not there.
+            _fail(batch, StoreUnavailableError("the tenant is not there any more"))
+
+
+def _settled(batch: Sequence[Access], rows: Sequence[Row]) -> tuple[list[Access], list[Entry]]:
+    """Those that were decided on, and what is to be recorded; who is refused is told so."""
+    settled: list[Access] = []
+    entries: list[Entry] = []
+    for row in rows:
+        access = batch[row["n"] - 1]
+        if access.done.done():  # its caller has gone, or was told that it took too long
+            continue
+        try:
+            entry = access.settle(row)
+        except SvsyncError as refused:
+            _fail([access], refused)
+            continue
+        settled.append(access)
+        if entry is not None:
+            entries.append(entry)
+    return settled, entries
 
 
 def _not_recorded() -> AuditUnavailableError:

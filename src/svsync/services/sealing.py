@@ -228,10 +228,9 @@ class TenantKeys:
         binding = Binding(self.tenant, secret, path, version, sealed.key_id, purpose, extra)
         return envelope.open_sealed(cipher, sealed.nonce, binding, sealed.sealed)
 
-    def open_at_hand(
-        self, secret: SecretId, path: LocalPath, version: int, sealed: Sealed
-    ) -> bytes | None:
+    def open_at_hand(self, sealed: Sealed, bound: bytes) -> bytes | None:
         """A value again, where what opens it is at hand; None: `open` has to fetch that.
+        `bound`: the data of its binding (`Binding.associated_data`).
 
         Raises KeyServiceError as `open`."""
         self._sealing.refuse_if_shut()
@@ -240,8 +239,7 @@ class TenantKeys:
             return None
         self.used_at = now = self._clock()
         self._openers[sealed.key_id] = (known[0], now)
-        binding = Binding(self.tenant, secret, path, version, sealed.key_id, Purpose.VALUE, "")
-        return envelope.open_sealed(known[0], sealed.nonce, binding, sealed.sealed)
+        return envelope.open_bound(known[0], sealed.nonce, bound, sealed.sealed)
 
     async def seal_webhook(self, endpoint: str, plaintext: bytes) -> Sealed:
         """Seal an endpoint's signing secrets, by a key of their own that seals nothing else."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from svsync.domain.audit import Entry
 from svsync.domain.ids import TenantId
-from svsync.store.database import Database, Row, Transaction
+from svsync.store.database import Database, Line, Row, Transaction
 
 Asked = tuple[TenantId, str, int | None, bytes | None, int | None]
 """Tenant, path (empty: none), version (None: the current one), and of what is known already
@@ -21,11 +21,11 @@ Linked = tuple[TenantId, *tuple[object, ...]]
 """A row of the log, as `linked` makes it."""
 
 
-async def look(db: Database, asked: Sequence[Asked], seconds: float) -> list[Row]:
+async def look(line: Line, asked: Sequence[Asked], seconds: float) -> list[Row]:
     """For each asked, with `n` from 1 on: epoch, moment, and the secret as it is now. A
     tenant that is not there has no row."""
     named = _named({one[0] for one in asked})
-    return await db.call("audit.look", named, asked, seconds=seconds)
+    return await line.call("audit.look", named, asked, seconds=seconds)
 
 
 def linked(entry: Entry, chain: int, seq: int, at: datetime, digest: bytes) -> Linked:
@@ -33,22 +33,22 @@ def linked(entry: Entry, chain: int, seq: int, at: datetime, digest: bytes) -> L
     return entry[0], chain, seq, at, *entry[1:], digest
 
 
-async def record(db: Database, rows: Sequence[Linked], seconds: float) -> None:
+async def record(line: Line, rows: Sequence[Linked], seconds: float) -> None:
     """Append rows; they are on disk when this returns."""
     named = _named({row[0] for row in rows})
-    await db.call("audit.record", named, rows, seconds=seconds)
+    await line.call("audit.record", named, rows, seconds=seconds)
 
 
 async def open_chains(
-    db: Database, tenants: Sequence[TenantId], writer: str, seconds: float
+    line: Line, tenants: Sequence[TenantId], writer: str, seconds: float
 ) -> dict[TenantId, int]:
     """Begin a chain for each tenant; their ids."""
-    rows = await db.call("audit.open_chains", _named(tenants), tenants, writer, seconds=seconds)
+    rows = await line.call("audit.open_chains", _named(tenants), tenants, writer, seconds=seconds)
     return {TenantId(row["tenant_id"]): int(row["chain_id"]) for row in rows}
 
 
 async def end_chains(
-    db: Database,
+    db: Database | Line,
     ends: Sequence[tuple[TenantId, int, int, bytes]],
     reason: str,
     seconds: float,

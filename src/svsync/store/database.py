@@ -143,6 +143,18 @@ class ReadElsewhere(Protocol):
     ) -> tuple[T] | None: ...
 
 
+class Line:
+    """See `Database.line`."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+
+    async def call(self, name: str, *args: object, seconds: float) -> list[Row]:
+        """As `Database.call`."""
+        with translated():
+            return await self._connection.fetch(statements()[name], *args, timeout=seconds)
+
+
 class Database:
     """Connections to one Postgres, as one ordinary role.
 
@@ -222,9 +234,18 @@ class Database:
 
         Raises: as `transaction`; after StoreUnavailableError it may have been done.
         """
+        async with self.line(seconds) as line:
+            return await line.call(name, *args, seconds=seconds)
+
+    @asynccontextmanager
+    async def line(self, seconds: float) -> AsyncIterator["Line"]:
+        """A connection for statements of the read path that follow each other. Whoever has it
+        asks for no other one.
+
+        Raises: as `transaction`.
+        """
         async with _borrowed(self._accesses, seconds) as connection:
-            with translated():
-                return await connection.fetch(statements()[name], *args, timeout=seconds)
+            yield Line(connection)
 
     async def fetch_global(self, name: str, *args: object) -> list[Row]:
         """A statement on the few tables that belong to no tenant.
