@@ -46,6 +46,12 @@ def test_a_budget_is_enough_for_so_many_cycles_a_day() -> None:
     assert "call_budget.per_day" in found.advice
 
 
+def test_what_was_for_changes_asks_for_no_longer_interval() -> None:
+    first = QuietCycle({"list": 10, "read": 90}, 1, passing=90)
+    assert unreachable(900, first, {}, 96 * 10) is None
+    assert unreachable(900, QuietCycle(first.calls, 1), {}, 96 * 10) is not None
+
+
 def test_a_cycle_beyond_a_whole_days_budget_never_comes_to_its_end() -> None:
     found = short(7 * 86_400, cycle(list=10), budget=9)
     assert (found.because, found.shortest_s) == ("call_budget", None)

@@ -111,7 +111,7 @@ def unreachable(
         interval_s: seconds between the starts of two cycles.
         budget: calls that the schedule's runs may make in 24 hours; None: any.
     """
-    total = sum(cycle.calls.values())
+    total = cycle.least
     by_rate, operation = slowest(cycle.calls, limits)
     found: list[tuple[float, Unreachable]] = []
     if operation is not None:
