@@ -9,7 +9,7 @@ from tests.aws import Aws, AwsFront, Opened, open_aws
 
 from svsync.domain.changes import Entry, RemoteGone, RemoteValue
 from svsync.domain.decide import PushKind
-from svsync.domain.errors import BackendUnreachableError, ProtocolError
+from svsync.domain.errors import BackendUnreachableError, ProtocolError, ThrottledError
 from svsync.domain.ids import PushId
 from svsync.domain.pushes import REMOTE_CHANGED, Landed, Ready, Refused, RemoteWrite
 from svsync.domain.values import Payload
@@ -179,6 +179,23 @@ async def test_secret_that_was_restored_for_a_write_that_is_denied_is_deleted_ag
     assert "DeletedDate" in await roto.describe("a")
 
 
+@pytest.mark.parametrize("undone", [True, False])
+async def test_secret_that_was_restored_for_a_write_that_is_not_made_is_not_left_so_unsaid(
+    roto: Aws, aws_front: AwsFront, undone: bool
+) -> None:
+    await roto.put("a", OLD)
+    await roto.delete("a")
+    aws_front.refuse_as("^PutSecretValue", "ThrottlingException")
+    if not undone:
+        aws_front.refuse_as("^DeleteSecret", "ThrottlingException")
+    async with open_aws(aws_front.url, roto.prefix) as aws:
+        wanted = await order(aws, kind=PushKind.CREATE)
+        with pytest.raises(ThrottledError) as raised:
+            await write(aws, wanted)
+    assert raised.value.sent is not undone
+    assert ("DeletedDate" in await roto.describe("a")) is undone
+
+
 async def test_secret_without_a_value_gets_one(roto: Aws) -> None:
     await roto.call("CreateSecret", Name=roto.prefix + "a", ClientRequestToken="e" * 32)
     async with open_aws(roto.url, roto.prefix) as aws:
@@ -191,6 +208,23 @@ async def test_first_version_that_aws_makes_current_by_itself_has_landed(moto: A
     async with open_aws(moto.url, moto.prefix) as aws:
         assert isinstance(await write(aws, await order(aws, kind=PushKind.CREATE)), Landed)
     assert await moto.value("a") == NEW.reveal().decode()
+
+
+async def test_first_version_is_current_though_its_label_may_not_be_moved(moto: Aws) -> None:
+    async with AwsFront(moto.url) as front:
+        for name, code in (("denied", "AccessDeniedException"), ("slow", "ThrottlingException")):
+            await moto.call("CreateSecret", Name=moto.prefix + name, ClientRequestToken="e" * 32)
+            front.rules.clear()
+            front.refuse_as(MOVE, code)
+            async with open_aws(front.url, moto.prefix) as aws:
+                wanted = await order(aws, name, kind=PushKind.CREATE)
+                if code == "AccessDeniedException":
+                    assert isinstance(await write(aws, wanted), Landed)
+                else:
+                    with pytest.raises(ThrottledError) as raised:
+                        await write(aws, wanted)
+                    assert raised.value.sent, "nobody may say that nothing was written"
+            assert await moto.value(name) == '{"k": "new"}'
 
 
 async def test_new_secret_has_its_tags_from_the_beginning(roto: Aws, aws_front: AwsFront) -> None:

@@ -177,17 +177,26 @@ class AwsWriting:
                 "write", "update_secret_version_stage", order.path, SecretId=order.path, **moving
             )
         except DeniedError:
+            if expected == NO_VALUE and await self._has_landed(order):
+                return Landed(value_token(order.push_id))
             return Refused("denied", _MOVE_DENIED)
         except AwsRefusedError:
             return await self._not_moved(order)
+        except BackendError as error:
+            error.sent = error.sent or expected == NO_VALUE
+            raise
         return Landed(value_token(order.push_id))
 
-    async def _not_moved(self, order: RemoteWrite) -> Landed | Refused:
-        """Somebody was faster, or an earlier call of this very push was; AWS itself makes
-        the first version of a secret its current one."""
+    async def _has_landed(self, order: RemoteWrite) -> bool:
+        """Is it current, whoever made it so? AWS itself makes the first version of a secret
+        its current one (API reference, PutSecretValue)."""
         found = await self._look_after(order)
-        if found is not None and found.value_token == value_token(order.push_id):
-            return Landed(found.value_token)
+        return found is not None and found.value_token == value_token(order.push_id)
+
+    async def _not_moved(self, order: RemoteWrite) -> Landed | Refused:
+        """Somebody was faster, or an earlier call of this very push was, or AWS itself."""
+        if await self._has_landed(order):
+            return Landed(value_token(order.push_id))
         with contextlib.suppress(BackendError):  # the value of a refused push is not kept there
             await self._calls.request(
                 "write",
@@ -209,7 +218,12 @@ class AwsWriting:
             return refused
         assert order.expected_token is not None
         version, _ = split_token(order.expected_token)
-        ended = await self._put(replace(order, expected_token=value_token(version)))
+        try:
+            ended = await self._put(replace(order, expected_token=value_token(version)))
+        except BackendError as error:
+            if not error.sent:  # no value was written, and the secret is not left restored
+                error.sent = not await self._is_scheduled_again(order.path)
+            raise
         if isinstance(ended, Refused) and ended.reason != REMOTE_CHANGED:
             undone = await self._schedule(order.path)
             if undone is not None:
@@ -281,6 +295,12 @@ class AwsWriting:
         return await self._calls.send(
             "delete", "delete_secret", path, SecretId=path, RecoveryWindowInDays=RECOVERY_DAYS
         )
+
+    async def _is_scheduled_again(self, path: RemotePath) -> bool:
+        try:
+            return await self._schedule(path) is None
+        except BackendError:
+            return False
 
     async def _look_after(self, order: RemoteWrite, *, sent: bool = True) -> Entry | None:
         """What stands now; None: no such secret. `sent`: a call before this one wrote."""
