@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import forks
 from tests.canary import Canary
 
 
@@ -45,22 +46,27 @@ class Program:
     """Starts `svsync` with an environment of its own.
 
     Whatever it prints is looked through for the marker of `canary`, but for the
-    output of commands that are there to show values.
+    output of commands that are there to show values. What runs to its end is forked off
+    one that is loaded (`tests.forks`), unless `alone`.
     """
 
     environment: Mapping[str, str]
     folder: Path
     canary: Canary = field(default_factory=Canary)
+    alone: bool = False
+
+    def _environment(self, changes: Mapping[str, str]) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return {**kept, **self.environment, **changes}
 
     async def start(self, *args: str, **changes: str) -> Process:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "svsync",
             *args,
             cwd=self.folder,
-            env={**kept, **self.environment, **changes},
+            env=self._environment(changes),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -70,15 +76,25 @@ class Program:
         async with asyncio.timeout(60):
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
+        return self._looked_through(process.returncode, out, err, reveals)
+
+    def _looked_through(self, code: int, out: bytes, err: bytes, reveals: bool) -> Said:
         for name, written in (("stderr", err), *(() if reveals else (("stdout", out),))):
             assert not self.canary.found_in(written), f"a value turned up on {name}"
         assert b"Traceback" not in out + err
-        return Said(process.returncode, out.decode(), err.decode())
+        return Said(code, out.decode(), err.decode())
 
     async def __call__(
         self, *args: str, stdin: bytes = b"", reveals: bool = False, **changes: str
     ) -> Said:
-        return await self.ended(await self.start(*args, **changes), stdin, reveals=reveals)
+        environment = self._environment(changes)
+        asked = forks.request(args, self.folder, environment)
+        of_python = any(name.startswith("PYTHON") for name in environment)
+        if self.alone or of_python or len(asked) > forks.LONGEST or not forks.HERE:
+            return await self.ended(await self.start(*args, **changes), stdin, reveals=reveals)
+        async with asyncio.timeout(60):
+            ended = await forks.loader().run(asked, stdin)
+        return self._looked_through(*ended, reveals)
 
     async def interrupted(self, process: Process, number: signal.Signals) -> Said:
         process.send_signal(number)

@@ -38,7 +38,7 @@ def program(state_dir: Path) -> Program:
         "TMPDIR": str(state_dir / "tmp"),
         "DATABASE_URL": SOMEBODYS_PRODUCTION,
     }
-    return Program(environment, state_dir / "work")
+    return Program(environment, state_dir / "work", alone=True)
 
 
 def values() -> Iterator[str]:

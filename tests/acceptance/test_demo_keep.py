@@ -26,6 +26,12 @@ from svsync.domain.errors import SetupError
 __all__ = ["house", "program"]
 
 _TOO_LATE = 120.0
+WHOLE = ("-m", "svsync")
+TO_THE_FIRST_PULL = (
+    "-c",
+    "from svsync.cli import demo_steps, main\ndemo_steps.STEPS = demo_steps.STEPS[:3]\nmain.run()",
+)
+"""The program with a short play, where only what follows it is asked for."""
 BILLING = next(s for s in demo_secrets.platform() if s.path == "databases/prod/billing")
 
 needs_curl = pytest.mark.skipif(
@@ -33,9 +39,11 @@ needs_curl = pytest.mark.skipif(
 )
 
 
-async def start(program: Program, *args: str, user: int | None = None) -> Process:
+async def start(
+    program: Program, play: tuple[str, ...], *args: str, user: int | None = None
+) -> Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "svsync", "demo", "--keep", *args),
+        *(sys.executable, *play, "demo", "--keep", *args),
         cwd=program.folder,
         env={"PATH": os.environ["PATH"], **program.environment},
         stdin=PIPE,
@@ -88,7 +96,7 @@ async def assert_as_told(commands: list[str], token: str) -> None:
 
 @needs_curl
 async def test_what_it_offers_works_until_ctrl_c_and_nothing_is_left(program: Program) -> None:
-    process = await start(program)
+    process = await start(program, WHOLE)
     try:
         out = await said_until(process, "Who asked for what")
         assert [v for v in demo_values() if v in out] == []
@@ -125,7 +133,7 @@ async def test_ordinary_user_gets_one_json_object_and_keeps_the_folder_that_was_
     if user is not None:
         for folder in (program.folder.parent, *program.folder.parent.iterdir()):
             os.chown(folder, user, user)
-    process = await start(program, "--json", "--state-dir", ".demo", user=user)
+    process = await start(program, TO_THE_FIRST_PULL, "--json", "--state-dir", ".demo", user=user)
     try:
         told = json.loads(await said_until(process, "}"))
         assert told["demo"] == "ok"
