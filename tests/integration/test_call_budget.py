@@ -220,6 +220,17 @@ async def test_writes_that_pass_through_count_and_are_not_refused(house: House) 
     assert failure(await house.run()) == "call_budget_spent", "runs make so many fewer"
 
 
+async def test_writes_leave_no_more_than_what_counts(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.configure(writes=Writes.WRITE_THROUGH, call_budget={"per_day": 1_000})
+    await house.run()
+    for value in ("2", "3"):
+        await put(house, "ext/a", {"k": value})
+        await house.admin.execute("UPDATE proxied_calls SET hour = hour - interval '3 days'")
+    await put(house, "ext/a", {"k": "4"})
+    assert len(await house.rows("proxied_calls")) == 1
+
+
 async def test_write_that_the_backend_refuses_counts_what_it_called(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     await house.configure(writes=Writes.WRITE_THROUGH)

@@ -138,6 +138,7 @@ class CallBudgets:
         try:
             async with self._db.transaction(tenant) as tx:
                 await store.count(tx, spec.id, calls)
+                await store.forget_old(tx)
         except StoreError as problem:
             get_logger().warning(
                 "calls_not_counted", backend_id=spec.id, calls=calls, error_code=problem.code
