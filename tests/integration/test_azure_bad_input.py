@@ -22,7 +22,9 @@ from tests.writes import put, state
 
 from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import OnRemoteDelete, RuleSpec, Writes
+from svsync.domain.ids import TenantId
 from svsync.domain.runs import RunResult
+from svsync.services.backend_trials import try_backend
 
 MARK = "canary-of-azure"
 ELSEWHERE = "no-such-vault.vault.azure.net"
@@ -42,6 +44,29 @@ def sentence(ended: Any) -> str:
     assert "\n" not in said
     assert ". " not in said
     return said
+
+
+HEALTH = {
+    "backend_unreachable": "unreachable",
+    "protocol_error": "degraded",
+    "throttled": "degraded",
+}
+"""What a connection test says of a backend for each code; denied for any other."""
+
+
+async def tried(house: House, reason: str, says: str) -> None:
+    """The connection test says the same, in one sentence."""
+    trial = await try_backend(
+        house.app.db, house.app.registry, house.spec, TenantId(1), stored=True
+    )
+    assert trial.status == HEALTH.get(reason, "denied")
+    if trial.warnings:
+        [said] = trial.warnings
+        assert says in said
+        assert MARK not in said
+        assert ". " not in said
+    else:
+        assert all(check.hint for check in trial.checks if check.state == "missing")
 
 
 # --- the vault as a whole -------------------------------------------------------------
@@ -120,6 +145,7 @@ async def test_vault_that_cannot_be_used_ends_a_cycle_with_one_reason_and_change
         assert (ended.record.result, failure(ended)) == (RunResult.FAILED, reason)
         assert says in sentence(ended)
         assert await kept(house) == before
+        await tried(house, reason, says)
         with pytest.raises(SvsyncError) as refused:
             await put(house, "ext/a", {"k": "mine"})
         assert MARK not in refused.value.message

@@ -15,7 +15,7 @@ from tests.aws_house import Database
 from tests.gcp import LOOPBACK, PLACE, PREFIX, Gcp, gcp_spec
 from tests.gcp_fake import CANARY, PROJECT
 from tests.gcp_tokens import federation
-from tests.house import BACKEND, ENDINGS, WORK, House, counts, failure, open_house, skips
+from tests.house import BACKEND, ENDINGS, TENANT, WORK, House, counts, failure, open_house, skips
 from tests.waiting import try_once
 from tests.writes import put, state
 
@@ -24,6 +24,7 @@ from svsync.clients.gcp import Dial
 from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import Mode, OnRemoteDelete, RuleSpec, Writes
 from svsync.domain.runs import RunResult
+from svsync.services.backend_trials import try_backend
 
 SUBJECT = "header.payload.signature"
 Break = Callable[[Gcp], Any]
@@ -60,6 +61,27 @@ def sentence(ended: Any) -> str:
     assert "\n" not in said
     assert ". " not in said
     return said
+
+
+HEALTH = {
+    "backend_unreachable": "unreachable",
+    "protocol_error": "degraded",
+    "throttled": "degraded",
+}
+"""What a connection test says of a backend for each code; denied for any other."""
+
+
+async def tried(house: House, reason: str, says: str) -> None:
+    """The connection test says the same, in one sentence."""
+    trial = await try_backend(house.app.db, house.app.registry, house.spec, TENANT, stored=True)
+    assert trial.status == HEALTH.get(reason, "denied")
+    if trial.warnings:
+        [said] = trial.warnings
+        assert says in said
+        assert CANARY not in said
+        assert ". " not in said
+    else:
+        assert all(check.hint for check in trial.checks if check.state == "missing")
 
 
 # --- the project as a whole -----------------------------------------------------------
@@ -124,6 +146,7 @@ async def test_project_that_cannot_be_used_ends_a_cycle_with_one_reason_and_chan
         assert (ended.record.result, failure(ended)) == (RunResult.FAILED, reason)
         assert says in sentence(ended)
         assert await kept(house) == before
+        await tried(house, reason, says)
         with pytest.raises(SvsyncError) as refused:
             await put(house, "ext/a", {"k": "mine"})
         assert CANARY not in refused.value.message
