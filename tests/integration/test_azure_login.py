@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.azure import KEYS, LOOPBACK, certificate, open_azure
 from tests.azure_fake import CLIENT, OTHER_TENANT, SECRET, TENANT, AzureFake
 from tests.azure_vault import Vault
+from tests.odd_keys import UNKNOWN
 
 from svsync.clients.azure import AzureSession, AzureSettings
 from svsync.domain.changes import RemoteValue
@@ -179,13 +180,14 @@ async def test_certificate_that_the_application_does_not_have_is_told(
             await azure.listed()
 
 
-@pytest.mark.parametrize("what", ["no key", "elliptic", "nothing"])
+@pytest.mark.parametrize("what", ["no key", "elliptic", "unknown", "nothing"])
 async def test_certificate_that_entra_could_not_take_is_told_before_it_is_asked(
     azure_fake: AzureFake, vault: Vault, rsa_pem: tuple[str, bytes], what: str
 ) -> None:
     pems = {
         "no key": rsa_pem[1].decode(),
         "elliptic": certificate(ec.generate_private_key(ec.SECP256R1()))[0],
+        "unknown": UNKNOWN,
         "nothing": CANARY,
     }
     given = keys(client_secret=None, certificate_pem=pems[what])

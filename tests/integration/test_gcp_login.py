@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.gcp import GLOBAL, LOOPBACK, PREFIX, WHERE, Gcp, gcp_spec, open_gcp
 from tests.gcp_tokens import ACCOUNT, ACCOUNTS, CANARY, Key, federation
+from tests.odd_keys import UNKNOWN, elliptic
 
 from svsync.backends.gcp.driver import _service
 from svsync.clients.gcp import GcpSession, GcpSettings
@@ -127,6 +128,8 @@ async def test_clock_that_is_wrong_is_named(gcp: Gcp) -> None:
     [
         ({"private_key": None}, "private_key"),
         ({"private_key": "no key"}, "no RSA key"),
+        ({"private_key": elliptic()}, "no RSA key"),
+        ({"private_key": UNKNOWN}, "no RSA key"),
         ({"client_email": ""}, "client_email"),
         ({"type": "authorized_user"}, "'type'"),
         ({"type": None}, "'type'"),

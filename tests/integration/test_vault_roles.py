@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.house import TENANT
+from tests.odd_keys import UNKNOWN
 from tests.openbao import Bao, guide_policy
 from tests.servers import Front
 from tests.vault_roles import (
@@ -400,7 +401,7 @@ async def test_refusal_of_a_jwt_says_why_in_one_sentence(
     assert "PRIVATE" not in repr(error)
 
 
-@pytest.mark.parametrize("pem", ["canary-no-key", ""])
+@pytest.mark.parametrize("pem", ["canary-no-key", "", UNKNOWN])
 async def test_credential_that_is_no_key_is_named_and_not_shown(bao: Bao, pem: str) -> None:
     key = {**service_account(KEY), "private_key": pem}
     with pytest.raises(ConfigError, match="infra/vault") as caught:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -158,7 +159,7 @@ def _signed(claims: Mapping[str, str | int], key: Credential) -> str:
     pem = key.require("private_key").reveal().encode()
     try:
         private = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         private = None
     if not isinstance(private, rsa.RSAPrivateKey):
         raise ConfigError(

@@ -14,6 +14,7 @@ from azure.identity.aio import (
     ManagedIdentityCredential,
     WorkloadIdentityCredential,
 )
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from svsync.clients.azure.settings import AzureSettings
 from svsync.clients.azure.transport import ONCE
@@ -49,7 +50,7 @@ def by_credential(
     pem = credential.require("certificate_pem").reveal().encode()
     try:
         return CertificateCredential(tenant, client, certificate_data=pem, **kept)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
         # Entra takes RSA only [Microsoft identity platform application authentication
         # certificate credentials, identity-platform/certificate-credentials].
         raise LoginError(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from google.auth import crypt, jwt
 
 from svsync.clients.gcp.token_http import Said, TokenHttp
@@ -108,12 +109,6 @@ class Tokens:
     async def _of_service_account(self, info: Mapping[str, Any], where: str) -> Token:
         email = _require(info, "client_email", where)
         key_id = str(info.get("private_key_id") or "") or None
-        try:
-            signer = _signer_of(_require(info, "private_key", where), key_id)
-        except (ValueError, TypeError):
-            raise ConfigError(
-                "the credential's field 'private_key' is no RSA key in PEM", where=where
-            ) from None
         now = int(self.clock())
         claims = {
             "iss": email,
@@ -122,10 +117,18 @@ class Tokens:
             "iat": now,
             "exp": now + _LASTS_S,
         }
+        try:
+            # A key of another kind is taken, and fails when it is to sign.
+            signer = _signer_of(_require(info, "private_key", where), key_id)
+            assertion = _signed(signer, claims)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ConfigError(
+                "the credential's field 'private_key' is no RSA key in PEM", where=where
+            ) from None
         said = await self.http.post(
             str(info.get("token_uri") or _TOKEN_URL),
             where=f"{where}: token_uri",
-            form={"grant_type": _JWT_GRANT, "assertion": _signed(signer, claims)},
+            form={"grant_type": _JWT_GRANT, "assertion": assertion},
         )
         if said.status == 400 and _CLOCK in str(said.json().get("error_description")):
             raise LoginError(
