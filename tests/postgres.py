@@ -124,21 +124,28 @@ async def postgres() -> AsyncIterator[EmbeddedPostgres]:
         yield server
 
 
-@pytest_asyncio.fixture
-async def database_url(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _maker(postgres: EmbeddedPostgres) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """The worker's connection for making databases and dropping them."""
+    async with connected(postgres.admin_dsn) as admin:
+        yield admin
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database_url(
+    postgres: EmbeddedPostgres, _maker: "asyncpg.Connection[asyncpg.Record]"
+) -> AsyncIterator[str]:
     """A migrated, empty database of this test's own, as the ordinary role.
 
     The test must leave no connection open: that is checked when it ends.
     """
     name = f"test_{secrets.token_hex(8)}"
-    async with connected(postgres.admin_dsn) as admin:
-        await admin.execute(
-            f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} OWNER svsync STRATEGY file_copy"
-        )
+    await _maker.execute(
+        f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} OWNER svsync STRATEGY file_copy"
+    )
     yield database_dsn(postgres.dsn, name)
-    async with connected(postgres.admin_dsn) as admin:
-        left = await _connections_left(admin, name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    left = await _connections_left(_maker, name)
+    await _maker.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert not left, f"connections left open: {left}"
 
 
