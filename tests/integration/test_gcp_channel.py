@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from grpc import StatusCode, aio
-from tests.gcp import Gcp, gcp_spec, open_gcp
+from tests.gcp import GLOBAL, Gcp, gcp_spec, open_gcp
 
 from svsync.backends.gcp.driver import _service
-from svsync.clients.gcp import Service
+from svsync.clients.gcp import Dial, Service
 from svsync.domain.changes import Entry
 from svsync.domain.decide import PushKind
 from svsync.domain.errors import BackendUnreachableError
@@ -44,6 +44,21 @@ async def test_call_under_way_when_the_session_is_closed_is_no_cancelled_task(
         with pytest.raises(BackendUnreachableError, match="closed during") as raised:
             await reading
     assert raised.value.sent
+
+
+async def test_name_that_nobody_looks_up_is_given_up(
+    gcp: Gcp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(host: str, port: int) -> list[tuple[str, int]]:
+        if host == GLOBAL:
+            await asyncio.Event().wait()
+        return list(await gcp.dial.resolve(host, port))
+
+    monkeypatch.setattr("svsync.clients.gcp.addresses._LOOK_UP_S", 0.01)
+    async with asyncio.timeout(20), open_gcp(gcp, dial=Dial(resolve, gcp.roots)) as google:
+        with pytest.raises(BackendUnreachableError, match="cannot be resolved") as raised:
+            await google.listed()
+    assert not raised.value.sent
 
 
 async def test_caller_who_is_cancelled_ends_as_cancelled(gcp: Gcp, asked: asyncio.Event) -> None:

@@ -23,6 +23,8 @@ from svsync.network import NetworkPolicy, refuse_reason
 
 Address = tuple[str, int]
 HTTPS: Final = 443
+_LOOK_UP_S: Final = 10.0
+"""Seconds for a name: whoever calls a service waits for the one who looks it up."""
 _ROOTS: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 """By which gRPC itself names a file of authorities (grpc/doc/environment_variables.md)."""
 
@@ -66,8 +68,9 @@ class Dial:
         has none that may be called.
         """
         try:
-            found = await self.resolve(host, HTTPS)
-        except OSError:
+            async with asyncio.timeout(_LOOK_UP_S):
+                found = await self.resolve(host, HTTPS)
+        except OSError:  # that it took too long is one, too
             found = ()
         if not found:
             raise BackendUnreachableError(
