@@ -26,8 +26,9 @@ $(STAMP): requirements/lock.txt pyproject.toml
 demo: setup
 	$(BIN)/svsync demo
 
+# Pytest keeps the tests as it rewrites them, or else each worker does that anew each time.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS)
 
 check: setup
 	$(BIN)/ruff format --check .

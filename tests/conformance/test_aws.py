@@ -1,5 +1,5 @@
 """AWS Secrets Manager passes the suite: on one emulator with batches and without, and on
-another."""
+another with them: it too is asked one by one, for what a batch leaves out and for history."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -104,14 +104,6 @@ class TestMoto(BackendConformance):
     @pytest.fixture
     async def scene(self, moto: Aws) -> AsyncIterator[Scene]:
         async with opened(moto) as scene:
-            yield scene
-
-
-class TestMotoWithoutBatches(BackendConformance):
-    @pytest.fixture
-    async def scene(self, moto: Aws) -> AsyncIterator[Scene]:
-        async with opened(moto) as scene:
-            scene.front.refuse_as("^BatchGetSecretValue", "AccessDeniedException")
             yield scene
 
 
