@@ -266,6 +266,45 @@ async def test_slow_head_is_ended_and_an_idle_connection_is_not(
     assert line.complaints() == []
 
 
+async def test_slow_head_behind_another_request_is_ended_as_any(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.05)
+    start = b"GET /healthz HTTP/1.1\r\nHost:"
+    wire = await line.wire()
+    await wire.send(PROBE + PROBE + start)
+    assert [(await wire.reply()).status for _ in range(2)] == [200, 200]
+    assert (await wire.reply()).told == (408, "request_timeout")
+    assert await wire.rest() == b""
+    # The same where it came while the one before was under way.
+    line.services.go.clear()
+    wire = await line.wire()
+    await wire.send(SYNC + b"Content-Length: 2\r\n\r\n{}")
+    await line.services.entered.wait()
+    await wire.send(b"\r\n" + start)
+    await line.served_wire()  # so the server has those bytes too
+    line.services.go.set()
+    assert (await wire.reply()).status == 202
+    assert (await wire.reply()).told == (408, "request_timeout")
+    assert await wire.rest() == b""
+    assert line.complaints() == []
+
+
+async def test_head_that_began_behind_another_request_is_taken_once_it_is_whole(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = await line.wire()
+    await wire.send(PROBE + PROBE[:20])
+    assert (await wire.reply()).status == 200
+    await wire.send(PROBE[20:] + b"\r\n")
+    assert (await wire.reply()).status == 200
+    let_pass(connections.HEAD_S + 1, monkeypatch)
+    await line.served_wire()
+    await wire.send(PROBE)  # what ended there was idle, and no slow head
+    assert (await wire.reply()).status == 200
+    assert line.complaints() == []
+
+
 async def test_head_that_is_whole_in_time_leaves_no_limit_behind(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,10 +13,12 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from tests.integration.test_http_limits import let_pass
+from tests.program import until
 
 from svsync.config.model import Settings
 from svsync.domain.errors import ConfigError, SetupError
-from svsync.http.connections import Connections
+from svsync.http.connections import ANSWER_S, Connections
 from svsync.http.listening import listening
 
 
@@ -112,11 +114,8 @@ async def test_with_a_certificate_nothing_is_served_in_the_clear(door: Door) -> 
             await get(listener.url.replace("https", "http"))
 
 
-async def test_over_tls_requests_are_answered_one_after_another_and_nobody_is_waited_for(
-    door: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An answer that is taken is seen to be taken: what comes behind it is answered, and a
-    connection that waits for a request keeps nobody who stops."""
+def connections_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those that are made from now on."""
     opened: list[Any] = []
     let_in = Connections.let_in
 
@@ -125,6 +124,15 @@ async def test_over_tls_requests_are_answered_one_after_another_and_nobody_is_wa
         return let_in(all_of, connection)
 
     monkeypatch.setattr(Connections, "let_in", let)
+    return opened
+
+
+async def test_over_tls_requests_are_answered_one_after_another_and_nobody_is_waited_for(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is taken is seen to be taken: what comes behind it is answered, and a
+    connection that waits for a request keeps nobody who stops."""
+    opened = connections_of(monkeypatch)
     async with asyncio.timeout(20):
         async with listening(door.app, door.with_tls(), grace=600) as listener:
             reader, writer = await asyncio.open_connection(
@@ -147,6 +155,41 @@ async def test_handshake_that_does_not_come_is_not_waited_for(
         assert await reader.read() == b""
         writer.close()
         assert await get(listener.url, trusting(door.authority)) == "here"
+
+
+async def test_over_tls_who_takes_nothing_of_an_answer_is_cut_off_in_its_time(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of it is encrypted already, and waits where only the system sees it."""
+    opened = connections_of(monkeypatch)
+
+    async def much(_request: web.Request) -> web.Response:
+        return web.Response(body=bytes(8 * 1024 * 1024))
+
+    door.app.router.add_get("/much", much)
+    limit = asyncio.timeout(ANSWER_S + 20)
+    async with listening(door.app, door.with_tls(), grace=1) as listener, limit:
+        context = trusting(door.authority)
+
+        async def asked() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            made = await asyncio.open_connection(listener.host, listener.port, ssl=context)
+            made[1].write(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+            return made
+
+        reader, writer = await asked()
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head
+        await reader.readexactly(8 * 1024 * 1024)
+        _, idle = await asked()
+        idle.transport.pause_reading()  # type: ignore[attr-defined]
+        await until(lambda: len(opened) == 2 and opened[1]._arrival.answers == 1)
+        let_pass(ANSWER_S + 1, monkeypatch)
+        await until(lambda: opened[1].transport is None)
+        assert opened[0].transport is not None
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readuntil(b"here")
+        idle.transport.abort()
+        writer.close()
 
 
 async def test_old_tls_is_not_spoken(door: Door) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from svsync.domain.access import Call, Scope
 from svsync.domain.federation import ConflictPolicy
 from svsync.domain.ids import LocalPath
 from svsync.domain.limits import BURST_S, ApiRates
+from svsync.http import connections
 from svsync.http.connections import Connections
 from svsync.services.authority import Authority
 from svsync.services.reading import Glance
@@ -366,6 +367,25 @@ async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
 
     await until(both)
     assert found == {"app/a": False, "app/b": True}
+
+
+async def test_a_mistake_behind_a_read_ends_its_connection_and_no_other(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose answer never comes would wait for ever."""
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as wrong, line(front) as right:
+        with monkeypatch.context() as patched:
+
+            def mistaken(*_given: Any) -> None:
+                raise RuntimeError
+
+            patched.setattr(connections._Connection, "_go_on", mistaken)
+            wrong.writer.write(request_of(front, "GET", A))
+            async with asyncio.timeout(_PATIENCE_S):
+                with suppress(ConnectionResetError):
+                    assert await wrong.reader.read() == b""
+        assert (await right.ask(request_of(front, "GET", A))).status == 200
 
 
 async def test_who_stops_answers_what_is_under_way(house: House) -> None:

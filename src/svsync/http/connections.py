@@ -28,6 +28,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
+from svsync.http.arrival import Arrival
 from svsync.http.short_way import ASKED, Seen, ShortWay
 from svsync.observe.logs import get_logger
 from svsync.services.recording import Told
@@ -35,10 +36,11 @@ from svsync.services.recording import Told
 IDLE_S: Final = 75.0
 """Seconds that a connection may stay open without a request."""
 HEAD_S: Final = 10.0
-"""Seconds from the first byte of a request to the end of its headers; for TLS to begin, to end."""
+"""Seconds from the first byte of a request, or the end of the answer before it, to the end of its
+headers; for TLS to begin, to end."""
 ANSWER_S: Final = 30.0
-"""Seconds from when an answer has to wait for its client until all of it is taken. With TLS
-what is encrypted counts as taken: whoever leaves that is cut off as one who asks for nothing."""
+"""Seconds from when an answer has to wait for its client until all of it is taken; with TLS from
+the end of the answer, for what waits there encrypted is out of sight."""
 LINGER_S: Final = 10.0
 """Seconds in which the rest of a body that nobody wants is taken, so that its client comes to
 read why."""
@@ -70,6 +72,8 @@ _NO_HTTP: Final = (
 )
 _UNEXPECTED: Final = (417, "expectation_failed", "send no other Expect than 100-continue")
 _Refusal = tuple[int, str, str]
+_BLANK: Final = b"\r\n\r\n"
+"""What ends a head."""
 
 
 class Connections:
@@ -104,8 +108,9 @@ class Connections:
 
 class _Connection(web.RequestHandler):
     __slots__ = (
-        "_all", "_asked", "_behind", "_between", "_body", "_ending", "_handler", "_head_bytes",
-        "_head_timer", "_ids", "_read", "_reading", "_seen", "_taken_timer",
+        "_all", "_arrival", "_asked", "_begun", "_behind", "_between", "_body", "_ending",
+        "_handler", "_head_bytes", "_head_timer", "_ids", "_read", "_reading", "_seen",
+        "_taken_timer",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +137,9 @@ class _Connection(web.RequestHandler):
         self._ids = ids
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._begun = 0  # bytes of a head that began behind the request under way
         self._taken_timer: asyncio.TimerHandle | None = None
+        self._arrival: Arrival | None = None  # with TLS
         self._reading: Told | None = None  # what goes the short way
         self._asked: Told | None = None  # what went it, and goes the long way now
         self._read: asyncio.Future[None] | None = None  # told once nothing goes the short way
@@ -159,6 +166,8 @@ class _Connection(web.RequestHandler):
         # bytes that are left would do for 0, so that no answer was ever seen to be taken.
         high = 0 if self.ssl_context is None else 1
         self.transport.set_write_buffer_limits(high=high, low=0)
+        if self.ssl_context is not None:
+            self._arrival = Arrival(self._loop)
         if not self._all.let_in(self):
             self._refuse(_TOO_MANY)
 
@@ -166,6 +175,8 @@ class _Connection(web.RequestHandler):
         self._all.forget(self)
         self._end_head()
         self._cancel_taken()
+        if self._arrival is not None:
+            self._arrival.end()
         if self._reading is not None:
             self._reading.cancel()
         if self._current_request is None and self._body is not None:
@@ -251,6 +262,7 @@ class _Connection(web.RequestHandler):
             self._go_the_long_way(data)
         else:
             self.transport.write(answer)
+            self._answer_written()
             self._next_keepalive_close_time = self._loop.time() + IDLE_S
         if self._ending:
             self.close()
@@ -260,18 +272,29 @@ class _Connection(web.RequestHandler):
             self.data_received(behind)
 
     def _go_the_long_way(self, data: bytes) -> None:
-        before = self._request_count
+        before, whole = self._request_count, self._is_whole()
         super().data_received(data)
         came = self._request_count != before
+        # Where a body ends cannot be seen from here, and behind it another head may begin.
+        bare = came and self._messages[-1][1] is EMPTY_PAYLOAD
         if data or came:
-            # Where a body ends cannot be seen from here, and behind it another head may begin.
-            bare = came and self._messages[-1][1] is EMPTY_PAYLOAD
-            self._between = bare and data.endswith(b"\r\n\r\n")
+            self._between = bare and data.endswith(_BLANK)
         self._fail_unreadable_body()
-        if not self._awaits_head:
+        begins = data.lstrip(b"\r\n")  # empty lines may precede a request
+        if came:
             self._end_head()
-        elif self._head_bytes or data.strip(b"\r\n"):  # empty lines may precede a request
-            self._continue_head(len(data))
+            self._begun = len(data.rpartition(_BLANK)[2].lstrip(b"\r\n")) if bare else 0
+        elif self._awaits_head or self._head_timer is not None:
+            if self._head_bytes or begins:
+                self._continue_head(len(data))
+        elif self._begun or (whole and begins):
+            self._begun += len(data)  # its time begins when the one before was answered
+
+    def _is_whole(self) -> bool:
+        """Has the last request that began come to its end, under way as it may be?"""
+        if self._messages:
+            return _is_whole(self._messages[-1][1])
+        return self._current_request is not None and _is_whole(self._current_request.content)
 
     def _continue_head(self, size: int) -> None:
         self._head_bytes += size
@@ -316,10 +339,21 @@ class _Connection(web.RequestHandler):
             self._taken_timer.cancel()
             self._taken_timer = None
 
+    def _answer_written(self) -> None:
+        if self._arrival is not None and self.transport is not None:
+            self._arrival.watch(self.transport, ANSWER_S)
+
     def log_access(
         self, request: web.BaseRequest, response: web.StreamResponse, time: float | None
     ) -> None:
-        """The application has told of it."""
+        """The application has told of it. From here on the answer is to be taken, and a head that
+        began behind the request is awaited."""
+        if self.transport is None:
+            return
+        self._answer_written()
+        if self._begun and response.keep_alive and not self._messages:
+            begun, self._begun = self._begun, 0
+            self._continue_head(begun)
 
     def handle_error(
         self,
