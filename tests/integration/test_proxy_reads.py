@@ -99,7 +99,7 @@ async def calls_end(house: House) -> None:
     """Until no call of a backend is under way."""
 
     async def ended() -> bool:
-        return not house.app.proxying.under_way
+        return not house.app.proxying.flights.under_way
 
     await until(ended)
 
@@ -108,7 +108,7 @@ async def wait_for_callers(house: House, many: int) -> None:
     """Until so many wait for a call of a backend."""
 
     async def waiting() -> bool:
-        return house.app.proxying.waiting == many
+        return house.app.proxying.flights.waiting == many
 
     await until(waiting)
 

@@ -14,14 +14,15 @@ from typing import Any, Final
 import pytest
 import trustme
 from tests.api import Front, front, open_front
-from tests.house import House, house
+from tests.house import BACKEND, TENANT, House, Pause, house
 from tests.integration.test_conflicts import disagree
 from tests.integration.test_reading import allow, logs
 from tests.rawhttp import RawAnswer, answers_of, request_of
 from tests.waiting import somebody_waits_for_a_lock, until
 
 from svsync.domain.access import Call, Scope
-from svsync.domain.federation import ConflictPolicy
+from svsync.domain.errors import DeniedError
+from svsync.domain.federation import ConflictPolicy, Mode
 from svsync.domain.ids import LocalPath
 from svsync.domain.limits import BURST_S, ApiRates
 from svsync.http import connections
@@ -312,6 +313,139 @@ async def test_time_without_a_request_does_not_end_one_under_way(
         assert (await one.next()).status == 200
         time_is_over()
         assert await one.reader.read() == b""
+
+
+# --- what is read through -----------------------------------------------------------
+
+
+@pytest.fixture
+async def through(front: Front) -> Front:
+    """A front whose house reads `kv/**` through, and knows where to ask."""
+    await front.house.configure(mode=Mode.PROXY)
+    front.house.there.put("kv/a", {"k": "1"})
+    assert (await front.client.get(EXT.decode())).status == 200
+    return front
+
+
+async def reads_of(front: Front) -> list[tuple[str, str | None, int | None]]:
+    rows = [row for row in await logs(front) if row["action"] == "secret.read"]
+    return [(row["decision"], row["backend_id"], row["version"]) for row in rows]
+
+
+async def test_both_ways_read_through_alike(through: Front, glances: Glances) -> None:
+    async with line(through) as one:
+        long = await one.ask(request_of(through, "GET", EXT, b"Accept-Charset: utf-8"))
+        assert not glances.begun
+        short = await one.ask(request_of(through, "GET", EXT))
+    assert glances.answered == 1
+    passing = {"x-request-id", "date"}
+    assert {k: v for k, v in long.headers.items() if k not in passing} == {
+        k: v for k, v in short.headers.items() if k not in passing
+    }
+    assert short.headers["x-svsync-source"] == "backend"
+    assert (long.status, long.body) == (short.status, short.body)
+    assert through.house.there.calls["read"] == 3
+    assert [row for row in await reads_of(through) if row[1]] == [("allow", BACKEND, 1)] * 3
+
+
+async def test_rights_that_go_while_a_backend_is_asked_are_not_answered_by(
+    through: Front, glances: Glances
+) -> None:
+    await allow(through, "ext/**", "read")
+    client = through.client.with_token(await through.token(Scope.SECRETS_READ))
+    assert (await client.get(EXT.decode())).status == 200
+    pause = Pause(through.house.there, "read")
+    asked = asyncio.create_task(client.get(EXT.decode()))
+    await pause.reached.wait()
+    async with through.house.admin.transaction():
+        await through.house.admin.execute("DELETE FROM bindings")
+        await through.house.admin.execute("UPDATE tenants SET auth_epoch = auth_epoch + 1")
+    pause.let_go()
+    assert (await asked).told == (404, "secret_not_found")
+    assert (len(glances.begun), glances.answered) == (1, 0)
+    assert (await reads_of(through))[-1] == ("deny", None, None)
+    assert through.house.there.calls["read"] == 3
+
+
+async def test_a_backend_that_changes_while_it_is_asked_is_not_answered_by(
+    through: Front, glances: Glances
+) -> None:
+    pause = Pause(through.house.there, "read")
+    asked = asyncio.create_task(through.client.get(EXT.decode()))
+    await pause.reached.wait()
+    await through.house.app.removal.pause(TENANT, BACKEND)
+    pause.let_go()
+    assert (await asked).told == (409, "backend_paused")
+    assert (len(glances.begun), glances.answered) == (1, 0)
+
+
+async def test_what_came_to_be_here_while_a_backend_was_asked_is_read_here(
+    through: Front, glances: Glances
+) -> None:
+    through.house.there.put("kv/b", {"k": "there"})
+    async with line(through) as one:
+        pause = Pause(through.house.there, "read")
+        one.writer.write(request_of(through, "GET", b"/v1/secrets/ext/b"))
+        await pause.reached.wait()
+        # As a replica would have brought it in. Its value was sealed for another path.
+        await through.house.write("own/b", {"k": "here"})
+        await through.house.admin.execute("UPDATE secrets SET path = 'ext/b' WHERE path = 'own/b'")
+        pause.let_go()
+        assert (await one.next()).code == "value_unreadable"
+        assert glances.answered == 0
+        calls = through.house.there.calls["read"]
+        await one.ask(request_of(through, "GET", b"/v1/secrets/ext/b"))
+    assert through.house.there.calls["read"] == calls
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (None, (404, "secret_not_found")),
+        (DeniedError("no", operation="read"), (502, "backend_denied")),
+        (ValueError("a bug"), (500, "internal")),
+    ],
+)
+async def test_what_gives_no_value_is_asked_once_and_recorded_once(
+    through: Front, glances: Glances, problem: Exception | None, told: tuple[int, str]
+) -> None:
+    if problem is None:
+        through.house.there.delete("kv/a")
+    else:
+        through.house.there.fail("read", problem)
+    assert (await through.client.get(EXT.decode())).told == told
+    assert (len(glances.begun), glances.answered) == (1, 0)
+    assert through.house.there.calls["read"] == 2
+    assert [row[:2] for row in await reads_of(through)] == [("allow", BACKEND)] * 2
+
+
+async def test_who_goes_takes_the_call_along(through: Front, glances: Glances) -> None:
+    flights = through.house.app.proxying.flights
+    one = Line(*await asyncio.open_connection("127.0.0.1", through.listener.port))
+    pause = Pause(through.house.there, "read")
+    one.writer.write(request_of(through, "GET", EXT))
+    await pause.reached.wait()
+    assert flights.waiting == 1
+    one.writer.close()
+
+    async def ended() -> bool:
+        return not flights.under_way
+
+    await until(ended)  # though nobody let it go
+    assert (len(glances.begun), glances.answered) == (1, 0)
+    assert len(await reads_of(through)) == 1
+
+
+async def test_a_backend_that_does_not_answer_is_waited_for_once(
+    through: Front, glances: Glances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pause(through.house.there, "read")
+    monkeypatch.setattr(through.house.app.proxying.flights, "_patience", 0.0)
+    assert (await through.client.get(EXT.decode())).told == (504, "backend_unreachable")
+    assert through.house.there.calls["read"] == 2
+
+
+# --- many on one connection, and beside each other ----------------------------------
 
 
 async def test_each_request_on_a_connection_is_of_whoever_sent_it(

@@ -31,7 +31,7 @@ from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.arrival import Arrival
 from svsync.http.short_way import ASKED, Seen, ShortWay
 from svsync.observe.logs import get_logger
-from svsync.services.recording import Told
+from svsync.services.reading import Glance
 
 IDLE_S: Final = 75.0
 """Seconds that a connection may stay open without a request."""
@@ -140,8 +140,8 @@ class _Connection(web.RequestHandler):
         self._begun = 0  # bytes of a head that began behind the request under way
         self._taken_timer: asyncio.TimerHandle | None = None
         self._arrival: Arrival | None = None  # with TLS
-        self._reading: Told | None = None  # what goes the short way
-        self._asked: Told | None = None  # what went it, and goes the long way now
+        self._reading: Glance | None = None  # what goes the short way
+        self._asked: Glance | None = None  # what went it, and goes the long way now
         self._read: asyncio.Future[None] | None = None  # told once nothing goes the short way
         self._seen = Seen()
         self._between = True  # the parser holds nothing of a request, for sure
@@ -178,7 +178,7 @@ class _Connection(web.RequestHandler):
         if self._arrival is not None:
             self._arrival.end()
         if self._reading is not None:
-            self._reading.cancel()
+            self._reading.told.cancel()
         if self._current_request is None and self._body is not None:
             self._body.feed_eof()  # the rest of an answered request is not waited for
         self._body = None
@@ -254,7 +254,7 @@ class _Connection(web.RequestHandler):
         if self._read is not None and not self._read.done():
             self._read.set_result(None)
 
-    def _go_on(self, data: bytes, answer: bytes | None, asked: Told | None) -> None:
+    def _go_on(self, data: bytes, answer: bytes | None, asked: Glance | None) -> None:
         if self.transport is None:
             return
         if answer is None:

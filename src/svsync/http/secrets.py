@@ -117,17 +117,21 @@ class SecretRoutes:
 
     async def _found(self, request: web.Request, path: LocalPath, version: int | None) -> Secret:
         rights, call = request[RIGHTS], call_of(request)
-        asked = request.get(ASKED)
-        if asked is not None and asked.error is not None:
-            raise asked.error  # what kept it from being recorded
+        asked, heard = request.get(ASKED), None
+        if asked is not None:
+            if asked.told.error is not None:
+                raise asked.told.error  # what kept it from being recorded
+            heard = asked.heard
         try:
-            return await self._reading.read(call, rights, path, version, fresh=request[FRESH])
+            return await self._reading.read(
+                call, rights, path, version, fresh=request[FRESH], heard=heard
+            )
         except StaleRightsError:
             rights = request[RIGHTS] = await self._authority.verify(
                 bearer(request), origin_of(request)
             )
             call = replace(call, caller=rights.caller)
-            return await self._reading.read(call, rights, path, version, fresh=True)
+            return await self._reading.read(call, rights, path, version, fresh=True, heard=heard)
 
     async def _history(
         self, request: web.Request, path: LocalPath, asked: dict[str, Any]

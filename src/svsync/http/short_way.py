@@ -35,14 +35,13 @@ from svsync.observe.meter import Meter
 from svsync.services.answers import Secret
 from svsync.services.authority import Authority
 from svsync.services.reading import Glance, Reading
-from svsync.services.recording import Told
 
 LONGEST: Final = 4096
 """Bytes of a request that goes the short way."""
 GIVEN_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 """An id that a request may bring itself."""
 ROUTE: Final = "/v1/secrets/{path}"
-ASKED: Final = web.RequestKey("asked", Told)
+ASKED: Final = web.RequestKey("asked", Glance)
 """Of a request that went the short way before the long one: what came of that. Where it could
 not be recorded it is not tried again."""
 
@@ -115,11 +114,11 @@ class ShortWay:
 
     def take(
         self, data: bytes, seen: Seen, peer: object, answer: Callable[[bytes | None], None]
-    ) -> Told | None:
+    ) -> Glance | None:
         """Begin to answer a request; None: it is for the long way.
 
         `answer` is called once, later, and raises nothing: with the bytes of the answer, or with
-        None where it is for the long way after all. Who is gone cancels what is returned.
+        None where it is for the long way after all. Who is gone cancels its `told`.
         """
         asked = line(data)
         if asked is None:
@@ -154,18 +153,20 @@ class ShortWay:
         if glance is None:
             self._limits.give_back(caller, Category.SECRETS_READ)
             return None
-        return glance.told
+        return glance
 
     def _done(
         self, call: Call, began: float, answer: Callable[[bytes | None], None], glance: Glance
     ) -> None:
         made = None
         try:
-            if glance.told.error is None and glance.secret is not None:
+            found = glance.secret
+            if glance.told.error is None and found is not None:
                 seconds = self._clock() - began
-                self._meter.read_served(call.caller.slug, "local", "ok", seconds)
+                mode = "local" if found.source is None else "proxy"
+                self._meter.read_served(call.caller.slug, mode, "ok", seconds)
                 self._tell(call, glance.path, seconds)
-                made = _answer(glance.secret, call.request_id)
+                made = _answer(found, call.request_id)
             else:
                 self._limits.give_back(call.caller, Category.SECRETS_READ)
         except Exception as bug:  # noqa: BLE001 - others of the batch have no part in it
@@ -175,9 +176,11 @@ class ShortWay:
 
 def _answer(found: Secret, request_id: str) -> bytes:
     body = found.body
+    version = "" if found.version is None else f'ETag: "v{found.version}"\r\n'
     conflict = "X-SVSync-Conflict: true\r\n" if found.in_conflict else ""
+    source = "" if found.source is None else f"X-SVSync-Source: {found.source}\r\n"
     head = (
-        f'HTTP/1.1 200 OK\r\nETag: "v{found.version}"\r\n{conflict}'
+        f"HTTP/1.1 200 OK\r\n{version}{conflict}{source}"
         f"Content-Type: application/json\r\n{_ALWAYS}X-Request-Id: {request_id}\r\n"
         f"Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
     )

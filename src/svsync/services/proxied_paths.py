@@ -127,6 +127,11 @@ class ProxiedPaths:
         self._owners: OrderedDict[TenantId, Owners] = OrderedDict()
         self._loading: dict[TenantId, asyncio.Lock] = {}
 
+    def at_hand(self, tenant: TenantId) -> Owners | None:
+        """The owners that are remembered; good for an answer only where their epoch stands as
+        that is recorded."""
+        return self._owners.get(tenant)
+
     async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
         """The owners that stand under an epoch which was read a moment ago, or later ones;
         without an epoch, those that stand now.

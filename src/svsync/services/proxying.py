@@ -2,7 +2,7 @@
 
 Nothing of what is read is kept: no row, no cache, no line of a log. Whoever asks for a
 path while somebody else's call for it is under way shares its answer, after a check and
-with an audit row of their own; a caller who goes takes nobody's call away.
+with an audit row of their own (`proxied_flights`).
 
 A backend that cannot be reached is not judged here. A probe is asked for, whose run
 decides and tells; meanwhile what stands by for it is read, where there is such a one. Of
@@ -14,11 +14,10 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from svsync.domain.access import Call
-from svsync.domain.audit import Decision
+from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import (
     PairStatus,
     RemoteGone,
@@ -27,7 +26,6 @@ from svsync.domain.changes import (
 )
 from svsync.domain.errors import (
     BackendError,
-    BackendTimeoutError,
     BackendUnreachableError,
     ConfigError,
     DeniedError,
@@ -52,6 +50,7 @@ from svsync.services.proxied_answers import (
     unreachable,
     unreadable,
 )
+from svsync.services.proxied_flights import Heard, ProxiedFlights
 from svsync.services.proxied_folders import (
     PROXIED,
     ProxiedFolder,
@@ -76,16 +75,6 @@ which no second probe is asked for."""
 SWEEP_S: Final = 30.0
 """Seconds between two looks at backends that nobody uses any more."""
 
-_Key = tuple[TenantId, LocalPath, BackendId, int]
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """One call of a backend, and how many wait for its answer."""
-
-    task: "asyncio.Task[RemoteValue | RemoteGone]"
-    waiting: int = 0
-
 
 class Proxying:
     """Proxied reads, of every tenant. Made by `open_proxying`."""
@@ -109,30 +98,38 @@ class Proxying:
         self.patience = patience
         self._paths = ProxiedPaths(db, backends)
         self.open = OpenBackends(backends, CallBudgets(db), clock=clock)
-        self._flights: dict[_Key, _Flight] = {}
-        self._under_way: set[asyncio.Task[RemoteValue | RemoteGone]] = set()
+        self.flights = ProxiedFlights(self._call, patience=patience)
         self._away: dict[tuple[TenantId, BackendId], float] = {}
         self.folders = ProxiedFolders(self.open, self._tell_away, patience=patience)
-
-    @property
-    def under_way(self) -> int:
-        """Calls of backends that have not ended."""
-        return len(self._under_way)
-
-    @property
-    def waiting(self) -> int:
-        """Callers who wait for such calls."""
-        return sum(flight.waiting for flight in self._flights.values())
 
     async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
         """Who answers for paths that are not here; see `ProxiedPaths.owners`."""
         return await self._paths.owners(tenant, epoch)
 
+    def at_hand(self, tenant: TenantId, path: LocalPath) -> tuple[Through, int] | None:
+        """The way that a read goes through by what is remembered, and the epoch of its owners;
+        None: there is none, or a read by it may take more than one call. Good for an answer
+        only where that epoch stands as it is recorded."""
+        owners = self._paths.at_hand(tenant)
+        through = None if owners is None else owners.through(path)
+        if owners is None or through is None:
+            return None
+        if through.initial or through.standbys or through.stored.state != "active":
+            return None
+        return through, owners.epoch
+
     async def read(
-        self, call: Call, path: LocalPath, version: int | None, through: Through, epoch: int
+        self,
+        call: Call,
+        path: LocalPath,
+        version: int | None,
+        through: Through,
+        epoch: int,
+        heard: Heard | None = None,
     ) -> Secret:
         """The secret as its backend has it now. The caller may read the path, and that was
-        decided; `epoch` is that of the owners who gave `through`.
+        decided; `epoch` is that of the owners who gave `through`. `heard`: what a backend said
+        of this path since the request came.
 
         Raises:
             NotThereError: `secret_not_found`: the backend says that it is not there;
@@ -150,7 +147,7 @@ class Proxying:
                     " version can be read: leave `version` out",
                     code="version_not_found",
                 )
-            found, way = await self._ask(call.tenant, path, through, epoch)
+            found, way = await self._ask(call.tenant, path, through, epoch, heard)
         except SvsyncError as failed:
             await self._record(call, path, through, None, failed.code)
             raise
@@ -160,23 +157,8 @@ class Proxying:
         if isinstance(found, RemoteGone):
             await self._record(call, path, way, None, None)
             raise not_there(path)
-        version = shown_version(found.order)
-        await self._record(call, path, way, version, None)
-        return secret_of(
-            path,
-            found.payload.data_text(),
-            described(
-                str(found.payload.encoding), version, found.created_at, metadata(found, way.tags)
-            ),
-            version=version,
-            federated=Federated(
-                way.backend,
-                str(through.mode),
-                None,
-                str(PairStatus.INITIAL) if through.initial else PROXIED,
-            ),
-            source=Source.BACKEND if way is through else Source.STANDBY,
-        )
+        await self._record(call, path, way, shown_version(found.order), None)
+        return passed(path, found, through, way)
 
     async def walk(
         self, tenant: TenantId, permissions: Permissions, given: Sequence[str], after: str
@@ -202,15 +184,17 @@ class Proxying:
         self, call: Call, path: LocalPath, way: Through, version: int | None, failed: str | None
     ) -> None:
         detail = None if failed is None else json.dumps({"failed": failed})
-        entry = call.entry(
-            READ, Decision.ALLOW, path=path, version=version, backend=way.backend, detail=detail
-        )
-        await self._recorder.record(entry)
+        await self._recorder.record(passing(call, path, way, version, detail))
 
     # --- one backend, or what stands by for it --------------------------------------
 
     async def _ask(
-        self, tenant: TenantId, path: LocalPath, through: Through, epoch: int
+        self,
+        tenant: TenantId,
+        path: LocalPath,
+        through: Through,
+        epoch: int,
+        heard: Heard | None,
     ) -> tuple[RemoteValue | RemoteGone, Through]:
         if through.stored.state != "active":
             raise ConfigError(
@@ -221,13 +205,15 @@ class Proxying:
             failed = unreachable(path, through)
         else:
             try:
-                return await self._share(tenant, path, through, epoch), through
+                if heard is not None and heard.is_of(through, epoch):
+                    return heard.given(), through
+                return await self.flights.share(tenant, path, through, epoch), through
             except BackendUnreachableError as error:
                 failed = error
             await self._tell_away(tenant, through.backend)
         for standby in through.standbys:
             try:
-                found = await self._share(tenant, path, standby, epoch)
+                found = await self.flights.share(tenant, path, standby, epoch)
             except BackendError:
                 continue
             if isinstance(found, RemoteValue):
@@ -248,56 +234,7 @@ class Proxying:
         except SvsyncError as problem:  # the schedule looks after it anyway, in a while
             get_logger().warning("probe_not_asked_for", error_code=problem.code, backend_id=backend)
 
-    # --- one call for all who wait ---------------------------------------------------
-
-    async def _share(
-        self, tenant: TenantId, path: LocalPath, way: Through, epoch: int
-    ) -> RemoteValue | RemoteGone:
-        """What a call says that is under way, or is made for this."""
-        key = (tenant, path, way.backend, epoch)
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._begin(key, way)
-        flight.waiting += 1
-        try:
-            # The task goes on where this waiting is cancelled.
-            done, _ = await asyncio.wait({flight.task}, timeout=self.patience)
-        except asyncio.CancelledError:
-            if flight.waiting == 1:
-                self._forget(key, flight)
-                flight.task.cancel()
-            raise
-        finally:
-            flight.waiting -= 1
-        if not done:
-            self._forget(key, flight)  # whoever comes now makes another call
-            raise BackendTimeoutError(
-                f"{path} is read through {way.backend}, which did not answer within"
-                f" {self.patience:g} seconds: try again",
-                operation="read",
-            )
-        if flight.task.cancelled():
-            raise StoreUnavailableError("svsync is stopping", code="stopping")
-        return flight.task.result()
-
-    def _begin(self, key: _Key, way: Through) -> _Flight:
-        tenant, path = key[0], key[1]
-        task = asyncio.create_task(self._call(tenant, path, way), name="proxied read")
-        flight = self._flights[key] = _Flight(task)
-        self._under_way.add(task)
-
-        def ended(task: "asyncio.Task[RemoteValue | RemoteGone]") -> None:
-            self._under_way.discard(task)
-            self._forget(key, flight)
-            if not task.cancelled():
-                task.exception()  # nobody may be left to be told
-
-        task.add_done_callback(ended)
-        return flight
-
-    def _forget(self, key: _Key, flight: _Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    # --- one call --------------------------------------------------------------------
 
     async def _call(
         self, tenant: TenantId, path: LocalPath, way: Through
@@ -342,11 +279,37 @@ class Proxying:
 
     async def close(self) -> None:
         """End the calls under way, and close the backends."""
-        ending = list(self._under_way)
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await self.flights.close()
         await self.open.close()
+
+
+def passed(path: LocalPath, found: RemoteValue, through: Through, way: Through) -> Secret:
+    """The answer; `way` is what was asked, `through` or what stands by for it."""
+    version = shown_version(found.order)
+    return secret_of(
+        path,
+        found.payload.data_text(),
+        described(
+            str(found.payload.encoding), version, found.created_at, metadata(found, way.tags)
+        ),
+        version=version,
+        federated=Federated(
+            way.backend,
+            str(through.mode),
+            None,
+            str(PairStatus.INITIAL) if through.initial else PROXIED,
+        ),
+        source=Source.BACKEND if way is through else Source.STANDBY,
+    )
+
+
+def passing(
+    call: Call, path: LocalPath, way: Through, version: int | None, detail: str | None = None
+) -> Entry:
+    """What is recorded of a read that passes through."""
+    return call.entry(
+        READ, Decision.ALLOW, path=path, version=version, backend=way.backend, detail=detail
+    )
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Final
 
 from svsync.domain.access import Call, ForbiddenError, Scope
 from svsync.domain.audit import Decision, Entry
-from svsync.domain.changes import PairStatus
+from svsync.domain.changes import PairStatus, RemoteValue, shown_version
 from svsync.domain.envelope import Binding, Purpose
 from svsync.domain.errors import NotFoundError, StoreUnavailableError, SvsyncError
 from svsync.domain.federation import Mode, RuleSpec
@@ -27,7 +27,8 @@ from svsync.observe.logs import get_logger
 from svsync.services.answers import Federated, Secret, described, secret_of
 from svsync.services.authority import Rights
 from svsync.services.authorizing import absent, refused
-from svsync.services.proxying import READ, Proxying
+from svsync.services.proxied_flights import Heard
+from svsync.services.proxying import READ, Proxying, passed, passing
 from svsync.services.recording import Access, Recorder, Told
 from svsync.services.sealing import Sealed, Sealing
 from svsync.services.secrets import metadata_of
@@ -94,16 +95,20 @@ class _Read(Access):
         )
 
 
+_Found = tuple[Secret, Entry]
+
+
 class Glance(_Read):
-    """A read of a current value that takes nothing but what is at hand.
+    """A read of a current value by what is at hand, and by one call where it passes through.
 
     Attributes:
         secret: the answer, once `told` is; None: it was not looked at closely enough to say
             anything of it, and nothing was recorded: it is to be read as any other.
         told: what came of it.
+        heard: what a backend said of it.
     """
 
-    __slots__ = ("_opened", "secret", "told")
+    __slots__ = ("_find", "heard", "secret", "told")
 
     def __init__(
         self,
@@ -112,26 +117,31 @@ class Glance(_Read):
         path: LocalPath,
         known: tuple[bytes, int] | None,
         allowed: Callable[[Permissions, str], bool],
-        opened: Callable[[Row], Secret | None],
+        find: "Callable[[Glance, Row, Entry | None], _Found | None]",
         tell: "Callable[[Glance], None]",
     ) -> None:
+        """`find` gives the answer, and what is recorded of it, for a caller who may have it:
+        by what stands now, and what is recorded of a path that is looked for here alone."""
         super().__init__(call, permissions, path, None, known, allowed, fresh=False)
-        self._opened = opened
+        self._find = find
         self.secret: Secret | None = None
+        self.heard: Heard | None = None
         self.told = Told(partial(tell, self))
 
     def settle(self, row: Row) -> Entry | None:
         try:
             entry = super().settle(row)
-            if self.row is None or entry is None:  # refused, stale, or not here
-                return None
-            self.secret = self._opened(row)
+            # Refused, or by rights that are not those of now: the long way says so.
+            found = None if self.row is None else self._find(self, row, entry)
         except SvsyncError:
             return None
         except Exception as bug:  # noqa: BLE001 - others of the batch have no part in it
             get_logger().error("glance_failed", exc_info=bug)
             return None
-        return None if self.secret is None else entry
+        if found is None:
+            return None
+        self.secret, entry = found
+        return entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +183,23 @@ class Reading:
         self._bytes = 0
         self._modes: dict[tuple[TenantId, str, int], Callable[[int | None], str]] = {}
         self._decided: dict[tuple[Permissions, str], bool] = {}
+        self._here_after_all: set[tuple[TenantId, str]] = set()
 
     async def read(
-        self, call: Call, rights: Rights, path: LocalPath, version: int | None, *, fresh: bool
+        self,
+        call: Call,
+        rights: Rights,
+        path: LocalPath,
+        version: int | None,
+        *,
+        fresh: bool,
+        heard: Heard | None = None,
     ) -> Secret:
         """A secret's current version, or an earlier one.
 
         Args:
             fresh: the rights were asked for after the request began.
+            heard: what a backend said of the path since then.
 
         Raises:
             StaleRightsError: they changed: ask for them, and again.
@@ -201,7 +220,7 @@ class Reading:
             through = owners.through(path)
             # What was deleted here is not to come in again before the table decided so.
             if through is not None and not (through.initial and row["state"] == "deleted"):
-                return await self._proxying.read(call, path, version, through, owners.epoch)
+                return await self._proxying.read(call, path, version, through, owners.epoch, heard)
             if owners.epoch == row["federation_epoch"]:
                 await self._recorder.record(asked.entry(row))
                 return await self._here(call.tenant, path, version, row, kept)
@@ -211,9 +230,10 @@ class Reading:
     def glance(
         self, call: Call, rights: Rights, path: LocalPath, tell: Callable[[Glance], None]
     ) -> Glance | None:
-        """Begin to read a current value by what is at hand; see `Glance`. None: it was not read
-        here lately, or may not be read. The rights may be remembered ones. `tell` is called
-        once it is done, unless `told` is cancelled before; it raises nothing.
+        """Begin to read a current value by what is at hand; see `Glance`. None: neither was it
+        read here lately nor is it known where to ask for it, or it may not be read. The rights
+        may be remembered ones. `tell` is called once it is done, unless `told` is cancelled
+        before; it raises nothing.
 
         Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
         """
@@ -222,15 +242,61 @@ class Reading:
             return None
         kept = self._kept.get((call.tenant, path))
         if kept is None:
-            return None
+            return self._glance_through(call, rights, path, tell)
 
-        def opened(row: Row) -> Secret | None:
-            return self._at_hand(call.tenant, path, row, kept)
+        def find(_: Glance, row: Row, entry: Entry | None) -> _Found | None:
+            if entry is None:  # it is not here any more
+                return None
+            secret = self._at_hand(call.tenant, path, row, kept)
+            return None if secret is None else (secret, entry)
 
         known = kept.sealed.nonce, kept.rev
-        asked = Glance(call, rights.permissions, path, known, self._may, opened, tell)
+        asked = Glance(call, rights.permissions, path, known, self._may, find, tell)
         self._recorder.take_in(asked, asked.told)
         return asked
+
+    def _glance_through(
+        self, call: Call, rights: Rights, path: LocalPath, tell: Callable[[Glance], None]
+    ) -> Glance | None:
+        """The same of what a backend is asked for. What it says is answered where the rights and
+        the owners by which it was asked still stand as that is recorded."""
+        way = self._proxying.at_hand(call.tenant, path)
+        if way is None or (call.tenant, path) in self._here_after_all:
+            return None
+        through, epoch = way
+
+        def find(asked: Glance, row: Row, entry: Entry | None) -> _Found | None:
+            if entry is not None:
+                self._remember_here(call.tenant, path)
+            found = asked.heard.found if asked.heard is not None else None
+            if (
+                entry is not None
+                or row["federation_epoch"] != epoch
+                or not isinstance(found, RemoteValue)
+            ):
+                return None
+            secret = passed(path, found, through, through)
+            return secret, passing(call, path, through, shown_version(found.order))
+
+        def heard(what: Heard) -> None:
+            asked.heard = what
+            if not isinstance(what.found, RemoteValue):
+                asked.told.set_result(None)
+                return
+            try:
+                self._recorder.take_in(asked, asked.told)
+            except SvsyncError as refused:
+                asked.told.set_exception(refused)
+
+        asked = Glance(call, rights.permissions, path, None, self._may, find, tell)
+        asked.told.gone = self._proxying.flights.hear(call.tenant, path, through, epoch, heard)
+        return asked
+
+    def _remember_here(self, tenant: TenantId, path: LocalPath) -> None:
+        """Backends are not asked in vain for each read of what is here and not kept."""
+        if len(self._here_after_all) >= DECIDED:
+            self._here_after_all.clear()
+        self._here_after_all.add((tenant, path))
 
     def _at_hand(self, tenant: TenantId, path: LocalPath, row: Row, kept: _Kept) -> Secret | None:
         """As `_here` answers; None where that would have to wait for something."""

@@ -66,27 +66,32 @@ class Told:
 
     Attributes:
         error: what kept it from being decided on or recorded.
+        gone: called where nobody wants to know any more, before it is known.
     """
 
-    __slots__ = ("_over", "_tell", "error")
+    __slots__ = ("_over", "_tell", "error", "gone")
 
     def __init__(self, tell: Callable[[], None]) -> None:
         """`tell` is called once at most, and raises nothing."""
         self._tell: Callable[[], None] | None = tell
         self._over = False
         self.error: BaseException | None = None
+        self.gone: Callable[[], None] | None = None
 
     def done(self) -> bool:
         return self._over
 
     def cancel(self) -> None:
         """Nobody wants to know any more."""
-        self._over, self._tell = True, None
+        gone, self.gone = self.gone, None
+        over, self._over, self._tell = self._over, True, None
+        if gone is not None and not over:
+            gone()
 
     def set_result(self, result: None) -> None:
         # Let go: it may lead back to here, and what is left to Python's search for cycles
         # stays in memory until then, a value with it.
-        tell, self._tell = self._tell, None
+        tell, self._tell, self.gone = self._tell, None, None
         self._over = True
         if tell is not None:
             tell()
