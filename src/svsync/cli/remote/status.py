@@ -50,7 +50,7 @@ async def _look(client: Client) -> Any:
         async with asyncio.timeout(PATIENCE_S):
             return await client.federation.overview()
     except TimeoutError:
-        raise ServiceAwayError("it has not answered in time", code="unavailable") from None
+        raise ServiceAwayError("it has not answered in time", code="service_unreachable") from None
     except Answered as error:
         if not _passes(error):
             raise
