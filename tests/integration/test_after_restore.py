@@ -3,13 +3,18 @@
 import asyncio
 
 import pytest
-from tests.house import BACKEND, House, Pause, failure
+from tests.api import Front, front
+from tests.house import BACKEND, House, Pause, failure, house
+from tests.integration.test_reading import allow
 
 from svsync.app import new_id
+from svsync.domain.access import Scope
 from svsync.domain.errors import BackendUnreachableError, FenceLostError, SvsyncError
-from svsync.domain.federation import Writes
+from svsync.domain.federation import Mode, Writes
 from svsync.services.restore import after_restore
 from svsync.store import restore
+
+__all__ = ["front", "house"]
 
 
 async def test_worker_of_after_the_backup_commits_nothing(house: House) -> None:
@@ -86,3 +91,27 @@ async def test_role_that_may_not_ask_is_told_nothing(house: House) -> None:
     assert not await restore.has_moved(house.app.db)
     assert (await after_restore(house.app.db, ids=new_id)).fences == 1
     assert (await house.row("backends"))["backend_id"] == BACKEND
+
+
+async def test_nobody_goes_by_rights_or_backends_of_after_the_backup(front: Front) -> None:
+    """A process remembers them under numbers that the restored database comes to again."""
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    backup = await house.row("tenants")
+    client = front.client.with_token(await front.token(Scope.SECRETS_READ))
+    await allow(front, "ext/**", "read")
+    assert (await client.get("/v1/secrets/ext/a")).status == 200
+    now = await house.row("tenants")
+    # The backup knew neither the token nor the policy.
+    await house.admin.execute("DELETE FROM tokens WHERE identity_id <> 'sa:robot'")
+    await house.admin.execute("DELETE FROM bindings")
+    await house.admin.execute(
+        "UPDATE tenants SET auth_epoch = $1, federation_epoch = $2",
+        backup["auth_epoch"], backup["federation_epoch"],
+    )  # fmt: skip
+    await after_restore(house.app.db, ids=new_id)
+    found = await house.row("tenants")
+    for epoch in ("auth_epoch", "federation_epoch"):
+        assert found[epoch] == backup[epoch] + 2**32 > now[epoch]
+    assert (await client.get("/v1/secrets/ext/a")).status == 404

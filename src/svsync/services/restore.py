@@ -26,7 +26,7 @@ class Restored:
 
 
 async def after_restore(db: Database, *, ids: Callable[[str], str]) -> Restored:
-    """Raise every fence, end what was running, ask about pushes, tenant by tenant. Doing
+    """Raise every fence and epoch, end what was running, ask about pushes, tenant by tenant. Doing
     it again does no harm.
 
     Raises:
@@ -35,6 +35,7 @@ async def after_restore(db: Database, *, ids: Callable[[str], str]) -> Restored:
     done = Restored()
     for tenant in await store.tenants(db):
         async with db.transaction(tenant) as tx:
+            await store.raise_epochs(tx)
             done.fences += await store.raise_fences(tx)
             specs = {b.spec.id: b.spec for b in await federation.list_backends(tx)}
             lost = await store.end_running(tx)

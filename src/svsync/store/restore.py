@@ -57,6 +57,11 @@ async def raise_fences(tx: Transaction) -> int:
     return await tx.execute("restore.raise_fences", tx.tenant)
 
 
+async def raise_epochs(tx: Transaction) -> None:
+    """No process goes by rights or backends that it remembers from after the backup."""
+    await tx.execute("restore.raise_epochs", tx.tenant)
+
+
 async def ask_pushes(tx: Transaction) -> int:
     """Make unfinished pushes overdue, so that they are asked about; how many there are."""
     return await tx.execute("restore.ask_pushes", tx.tenant)

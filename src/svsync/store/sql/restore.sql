@@ -13,6 +13,10 @@ RETURNING backend_id, run_id, trigger, kind, started_at, ended_at, error_code, e
 -- Far above what any worker of after the backup can hold.
 UPDATE leases SET fence = fence + 4294967296, holder = NULL, run_id = NULL, expires_at = NULL WHERE tenant_id = $1;
 
+-- name: raise_epochs
+-- Of rights and of backends: far above what any process that remembers the time after the backup knows.
+UPDATE tenants SET auth_epoch = auth_epoch + 4294967296, federation_epoch = federation_epoch + 4294967296 WHERE tenant_id = $1;
+
 -- name: ask_pushes
 -- Whatever the backup says of unfinished pushes, they may have been sent after it: the backend is asked about each.
 UPDATE pushes SET sent_at = coalesce(sent_at, planned_at), deadline = clock_timestamp() - interval '1 second'
