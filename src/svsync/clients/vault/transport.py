@@ -118,6 +118,9 @@ class VaultTransport:
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
             headers={"X-Vault-Request": "true", "Accept-Encoding": "identity"},
         )
+        # It would send a DELETE again whose answer did not come, upon what may be another
+        # version by then. What is sent again is the guard's to decide.
+        self._http._retry_connection = False
 
     async def aclose(self) -> None:
         await self._http.close()
@@ -166,7 +169,7 @@ class VaultTransport:
                 answer = await self._read(response, operation, shown)
                 retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
-            raise _not_connected(failure, method, operation, shown) from None
+            raise _not_connected(failure, operation, shown) from None
         if answer.status < 300 or answer.status in refusals:
             if answer.is_json or not answer.text.strip():
                 if answer.missing_namespace:
@@ -258,12 +261,8 @@ def _refusal(
     )
 
 
-def _not_connected(
-    failure: Exception, method: str, operation: str, shown: str | None
-) -> BackendError:
-    # aiohttp sends a DELETE once more where a kept connection breaks: that the second
-    # try found no connection says nothing of the first.
-    sent = method == "DELETE" or not isinstance(failure, aiohttp.ClientConnectorError)
+def _not_connected(failure: Exception, operation: str, shown: str | None) -> BackendError:
+    sent = not isinstance(failure, aiohttp.ClientConnectorError)
     if isinstance(failure, aiohttp.ClientConnectorCertificateError):
         says = "the endpoint's certificate is not trusted: set tls_verify to its authority"
     elif isinstance(failure, aiohttp.ClientConnectorSSLError):
