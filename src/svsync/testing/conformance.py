@@ -51,6 +51,7 @@ Ability = Literal[
 ]
 
 MARKER = "conformance-canary-value"
+UNSAFE = ("../x", "a/../../x", "a//b", ".", "a\\b", "a\x00b", "%2e%2e/x", "a%2Fb", "e\u0301")
 _KEY = bytes(32)
 
 
@@ -393,20 +394,15 @@ class BackendConformance:
         assert isinstance(read, RemoteUnknown)
         assert read.reason == "value_too_large"
 
-    @pytest.mark.parametrize(
-        "name",
-        ["../x", "a/../../x", "a//b", ".", "a\\b", "a\x00b", "%2e%2e/x", "a%2Fb", "e\u0301"],
-    )
-    async def test_a_path_that_is_unsafe_in_a_url_is_never_sent(
-        self, scene: Scene, name: str
-    ) -> None:
+    async def test_a_path_that_is_unsafe_in_a_url_is_never_sent(self, scene: Scene) -> None:
         made = len(scene.guard.calls)
-        for read in (
-            await _read(scene, name),
-            await scene.backend.look_up(_path(scene, name)),
-        ):
-            assert isinstance(read, RemoteUnknown)
-            assert read.reason in ("illegal_path", "name_not_allowed")
+        for name in UNSAFE:
+            for read in (
+                await _read(scene, name),
+                await scene.backend.look_up(_path(scene, name)),
+            ):
+                assert isinstance(read, RemoteUnknown), name
+                assert read.reason in ("illegal_path", "name_not_allowed"), name
         assert len(scene.guard.calls) == made
 
     async def test_a_cancelled_read_has_no_effect(self, scene: Scene) -> None:
