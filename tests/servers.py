@@ -53,6 +53,15 @@ class _Way:
     answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+async def accept_no_more(server: asyncio.Server) -> None:
+    """Before a server is closed: asyncio leaks a connection that it has accepted and not yet
+    handed out. None is accepted any more, and those are handed out."""
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 class FaultyTcp:
     """A TCP proxy to `target`; `fault` applies to what comes next.
 
@@ -113,12 +122,7 @@ class FaultyTcp:
     async def shut(self) -> None:
         """From now on nobody listens, and no connection is left."""
         assert self._server is not None
-        # asyncio leaks a connection that it has accepted and not yet handed out when its server
-        # is closed: none is accepted any more, and those are handed out first.
-        for listening in self._server.sockets:
-            asyncio.get_running_loop().remove_reader(listening.fileno())
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await accept_no_more(self._server)
         self._server.close()
         for task in self._tasks:
             task.cancel()

@@ -5,6 +5,7 @@ OpenBao has the method `kubernetes`, and its `jwt` answers what Vault's `gcp` is
 has no `aws`: `AwsLogin` stands in for that route and hands out real tokens.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from tests.openbao import Bao
-from tests.servers import Front
+from tests.servers import Front, accept_no_more
 
 from svsync.embedded.openbao import TlsFiles
 
@@ -58,11 +59,14 @@ async def served(app: web.Application, tls: TlsFiles | None = None) -> AsyncIter
         context.load_cert_chain(tls.certificate, tls.key)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        await site.start()
         host, port = runner.addresses[0][:2]
         yield f"{'https' if tls else 'http'}://{host}:{port}"
     finally:
+        if isinstance(site._server, asyncio.Server):
+            await accept_no_more(site._server)
         await runner.cleanup()
 
 
