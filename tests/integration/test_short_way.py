@@ -470,6 +470,16 @@ async def test_each_request_on_a_connection_is_of_whoever_sent_it(
     assert glances.answered == 6
 
 
+async def test_who_sends_no_headers_is_nobody(front: Front, glances: Glances) -> None:
+    """Behind one whose headers are not to be known again, none are not the same."""
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        named = await one.ask(request_of(front, "GET", A, b"X-Request-Id: one"))
+        bare = await one.ask(b"GET %s HTTP/1.1\r\n\r\n" % A)
+    assert (named.status, bare.status, bare.code) == (200, 400, "malformed_request")
+    assert glances.answered == len(glances.begun) == 1
+
+
 async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:

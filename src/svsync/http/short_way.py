@@ -77,12 +77,13 @@ class Seen:
     again with the next.
 
     Attributes:
-        headers: as they came; empty: nothing is known.
+        headers: as they came; None: nothing is known. Empty ones are not that: whoever sends
+            none is nobody.
         token: its hash.
         address: of the client, as it is recorded.
     """
 
-    headers: bytes = b""
+    headers: bytes | None = None
     token: bytes = b""
     address: str = ""
 
@@ -133,7 +134,7 @@ class ShortWay:
             seen.token = token_hash(given["token"])
             seen.address = self._addresses.told(peer, () if forwarded is None else (forwarded,))
             request_id = given.get("x-request-id")
-            seen.headers = b"" if request_id is not None else headers
+            seen.headers = headers if request_id is None else None
         rights = self._authority.recall(seen.token)
         if rights is None:
             return None
