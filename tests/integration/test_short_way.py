@@ -367,6 +367,28 @@ async def test_rights_that_go_while_a_backend_is_asked_are_not_answered_by(
     assert through.house.there.calls["read"] == 3
 
 
+@pytest.mark.parametrize(
+    ("shut", "told"),
+    [
+        ("UPDATE tokens SET revoked_at = now()", (401, "unauthenticated")),
+        ("UPDATE tenants SET status = 'suspended'", (403, "tenant_shut")),
+    ],
+)
+async def test_for_whom_nobody_vouches_a_backend_is_asked_once_at_most(
+    through: Front, shut: str, told: tuple[int, str]
+) -> None:
+    for _ in range(2):
+        assert (await through.client.get(EXT.decode())).status == 200
+    async with through.house.admin.transaction():
+        await through.house.admin.execute(shut)
+        if "tokens" in shut:
+            await through.house.admin.execute("UPDATE tenants SET auth_epoch = auth_epoch + 1")
+    asked = through.house.there.calls["read"]
+    for _ in range(3):
+        assert (await through.client.get(EXT.decode())).told == told
+    assert through.house.there.calls["read"] <= asked + 1
+
+
 async def test_a_backend_that_changes_while_it_is_asked_is_not_answered_by(
     through: Front, glances: Glances
 ) -> None:

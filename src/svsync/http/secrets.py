@@ -8,7 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from svsync.config.kinds import BOOLEAN, Key, integer, text
-from svsync.domain.access import Caller, ForbiddenError, Scope
+from svsync.domain.access import Caller, ForbiddenError, Scope, token_hash
 from svsync.domain.audit import Decision
 from svsync.domain.errors import (
     BackendError,
@@ -127,11 +127,21 @@ class SecretRoutes:
                 call, rights, path, version, fresh=request[FRESH], heard=heard
             )
         except StaleRightsError:
+            self._drop(request)
             rights = request[RIGHTS] = await self._authority.verify(
                 bearer(request), origin_of(request)
             )
             call = replace(call, caller=rights.caller)
             return await self._reading.read(call, rights, path, version, fresh=True, heard=heard)
+        except ForbiddenError as refused:
+            if refused.code != ForbiddenError.code:  # its tenant is shut
+                self._drop(request)
+            raise
+
+    def _drop(self, request: web.Request) -> None:
+        """Where nobody vouches for a caller any more, no backend is asked for them again by what
+        was remembered."""
+        self._authority.drop(token_hash(bearer(request)))
 
     async def _history(
         self, request: web.Request, path: LocalPath, asked: dict[str, Any]

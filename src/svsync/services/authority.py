@@ -113,6 +113,10 @@ class Authority:
             self._compiled.popitem(last=False)
         return made
 
+    def drop(self, token: bytes) -> None:
+        """Forget a token, by its hash, of whose rights it was learnt that they do not stand."""
+        self._callers.pop(token, None)
+
     def forget(self, tenant: TenantId) -> None:
         """Drop what is remembered of a tenant; a hint, on which nothing depends."""
         self._callers = OrderedDict(
