@@ -2,6 +2,7 @@
 decisions, the same rows in the log. Of what form they are: see `test_plain_reads`."""
 
 import asyncio
+import gc
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -21,12 +22,14 @@ from tests.rawhttp import RawAnswer, answers_of, request_of
 from tests.waiting import somebody_waits_for_a_lock, until
 
 from svsync.domain.access import Call, Scope
+from svsync.domain.changes import RemoteValue
 from svsync.domain.errors import DeniedError
 from svsync.domain.federation import ConflictPolicy, Mode
 from svsync.domain.ids import LocalPath
 from svsync.domain.limits import BURST_S, ApiRates
 from svsync.http import connections
 from svsync.http.connections import Connections
+from svsync.services.answers import Secret
 from svsync.services.authority import Authority
 from svsync.services.reading import Glance
 from svsync.services.recording import Access
@@ -465,6 +468,34 @@ async def test_a_backend_that_does_not_answer_is_waited_for_once(
     monkeypatch.setattr(through.house.app.proxying.flights, "_patience", 0.0)
     assert (await through.client.get(EXT.decode())).told == (504, "backend_unreachable")
     assert through.house.there.calls["read"] == 2
+
+
+@pytest.mark.parametrize("path", [A, EXT])
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_nothing_of_a_value_is_held_behind_its_answer(
+    through: Front, path: bytes, recorded: bool
+) -> None:
+    """Nor is it left to Python's search for cycles, which may be long in coming."""
+    await through.house.write("app/a", {"k": "1"})
+    admin = through.house.admin
+
+    async def nothing() -> bool:
+        return not any(isinstance(held, Secret | RemoteValue) for held in gc.get_objects())
+
+    async with line(through) as one:
+        await one.ask(request_of(through, "GET", path))
+        gc.collect()
+        gc.disable()
+        try:
+            if not recorded:
+                await admin.execute("ALTER TABLE audit RENAME TO audit_away")
+            answer = await one.ask(request_of(through, "GET", path))
+            await until(nothing)
+        finally:
+            gc.enable()
+            if not recorded:
+                await admin.execute("ALTER TABLE audit_away RENAME TO audit")
+    assert answer.status == (200 if recorded else 503)
 
 
 # --- many on one connection, and beside each other ----------------------------------

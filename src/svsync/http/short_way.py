@@ -169,6 +169,9 @@ class ShortWay:
                 self._tell(call, glance.path, seconds)
                 made = _answer(found, call.request_id)
             else:
+                if glance.told.error is not None:
+                    # It is answered with that, which leads back here: a value would stay in memory.
+                    glance.secret = glance.heard = None
                 self._limits.give_back(call.caller, Category.SECRETS_READ)
         except Exception as bug:  # noqa: BLE001 - others of the batch have no part in it
             get_logger().error("short_way_failed", exc_info=bug)

@@ -335,6 +335,7 @@ class Recorder:
                 raise
             else:
                 await slot.tell_ends()
+            del batch  # a value that was read is not kept until the next one is
 
     def _take(self, most: int) -> list[Access]:
         """Of each tenant in turn, so that none waits for the storm of another."""
