@@ -83,7 +83,12 @@ class ProxiedFlights:
         StoreUnavailableError (`stopping`).
         """
         told: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
-        leave = self.hear(tenant, path, way, epoch, told.set_result)
+
+        def tell(heard: Heard) -> None:
+            if not told.done():  # who waited is cancelled, and has not come to leave yet
+                told.set_result(heard)
+
+        leave = self.hear(tenant, path, way, epoch, tell)
         try:
             return (await told).given()
         finally:
