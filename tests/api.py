@@ -35,6 +35,7 @@ from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
+from svsync.services.feed_tokens import FeedTokens
 from svsync.services.notices import Notices
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
@@ -178,8 +179,9 @@ def api_of(
     clock: Any = time.monotonic,
     voucher: Voucher | None = None,
     webhooks: Webhooks | None = None,
+    feed_tokens: FeedTokens | None = None,
 ) -> Api:
-    """`webhooks`: None where nothing is sent."""
+    """`webhooks`: None where nothing is sent; `feed_tokens`: in place of the app's."""
     app = house.app
     scheduling = Scheduling(app.db, LocalSignals(), ids=new_id, health_interval=60)
     nowhere: Any = None
@@ -205,6 +207,7 @@ def api_of(
         scheduling=scheduling,
         webhooks=webhooks or Webhooks(app.db, app.sealing, nowhere, ids=new_id),
         feed_secrets=app.feed_secrets,
+        feed_tokens=feed_tokens or app.feed_tokens,
         notices=Notices(app.db, app.registry, app.registry.arriving, scheduling.notice),
         readiness=Readiness(app.db, clock),
     )
@@ -217,6 +220,7 @@ async def open_front(
     voucher: Voucher | None = None,
     rates: ApiRates = UNLIMITED,
     meter: Meter = SILENT,
+    feed_tokens: FeedTokens | None = None,
     **settings: Any,
 ) -> AsyncIterator[Front]:
     """The API on a free port; `settings` as the configuration names them. `voucher` vouches
@@ -233,7 +237,7 @@ async def open_front(
         aiohttp.ClientSession() as session,
         listening(
             make_server(
-                api_of(house, access, lambda: now[0], voucher, webhooks),
+                api_of(house, access, lambda: now[0], voucher, webhooks, feed_tokens),
                 trusted_proxies=made.trusted_proxies,
                 clock=lambda: now[0],
                 limits=Limits(rates, clock=lambda: now[0]),

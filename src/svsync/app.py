@@ -51,6 +51,7 @@ from svsync.services.deliveries import Deliveries
 from svsync.services.doctor import Doctor, Store
 from svsync.services.federation import Federation
 from svsync.services.feed_secrets import FeedSecrets
+from svsync.services.feed_tokens import Directories, FeedTokens
 from svsync.services.groups import Groups
 from svsync.services.idempotency import Idempotency
 from svsync.services.keys import Keys
@@ -119,6 +120,7 @@ class App:
     retention: Retention
     access: Access
     feed_secrets: FeedSecrets
+    feed_tokens: FeedTokens
     groups: Groups
     policies: Policies
     policy_tests: PolicyTests
@@ -239,6 +241,7 @@ async def open_app(
             retention=Retention(db, ages_of(settings), recorder),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
             feed_secrets=FeedSecrets(db, ids=new_id, random=entropy.token_bytes),
+            feed_tokens=FeedTokens(db, _Directories(settings), now=time.time),
             groups=Groups(db),
             policies=Policies(db, ids=new_id),
             policy_tests=PolicyTests(db),
@@ -360,6 +363,21 @@ async def open_vouching(app: App) -> AsyncIterator[Vouching]:
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+class _Directories:
+    """Those of Entra. Their client is not loaded before a token of theirs arrives."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._policy = NetworkPolicy(allow_loopback=settings.allow_loopback, file_managed=True)
+        self._known: Directories | None = None
+
+    async def payload_of(self, directory: str, text: str) -> bytes:
+        if self._known is None:
+            from svsync.clients.entra.directories import Directories as Entra
+
+            self._known = Entra(self._policy)
+        return await self._known.payload_of(directory, text)
 
 
 def make_doctor(

@@ -667,6 +667,48 @@ def test_event_grid_is_named_as_the_guides_print_it() -> None:
     )
 
 
+DIRECTORY = "72f988bf-86f1-41af-91ab-2d7cd011db47"
+PINNED = {
+    "feed": "azure-eventgrid",
+    "entra_tenant_id": DIRECTORY,
+    "entra_audience": "api://svsync",
+    "entra_app_id": "4962773b-9cdb-44cf-a8bf-237846a00ab7",
+}
+
+
+def test_the_tokens_of_event_grid_are_pinned_as_the_guide_prints_it() -> None:
+    (spec,) = from_file(typed("azure-key-vault", AZURE, events=[PINNED]))
+    assert spec.events == (PINNED,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"entra_tenant_id": None}, "events[0].entra_tenant_id: is missing"),
+        ({"entra_audience": None}, "events[0].entra_audience: is missing"),
+        (
+            {"entra_tenant_id": None, "entra_audience": None},
+            "events[0].entra_tenant_id: is missing",
+        ),
+        ({"entra_tenant_id": "common"}, "events[0].entra_tenant_id: must be an id such as"),
+        ({"entra_tenant_id": DIRECTORY.upper()}, "in small letters"),
+        ({"entra_audience": "two words"}, "events[0].entra_audience: must be"),
+        ({"entra_app_id": "Event Grid"}, "events[0].entra_app_id: must be an id such as"),
+    ],
+)
+def test_a_pin_that_is_not_whole_is_refused(changes: Mapping[str, Any], expected: str) -> None:
+    entry = {name: value for name, value in {**PINNED, **changes}.items() if value is not None}
+    assert expected in refusal(typed("azure-key-vault", AZURE, events=[entry]))
+
+
+def test_tokens_of_another_cloud_are_not_pinned() -> None:
+    config = {**AZURE, "vault_url": "https://acme.vault.azure.cn"}
+    assert "events[0].entra_tenant_id: is for Azure's public cloud" in refusal(
+        typed("azure-key-vault", config, events=[PINNED])
+    )
+    from_file(typed("azure-key-vault", config, events=[{"feed": "azure-eventgrid"}]))
+
+
 def test_a_subscription_is_named_in_full() -> None:
     entry = {"feed": "gcp-pubsub", "subscription": "projects/acme/subscriptions/svsync"}
     (spec,) = from_file(typed("gcp-secret-manager", GCP, events=[entry]))
@@ -838,6 +880,15 @@ def test_the_api_makes_the_backend_that_the_file_would() -> None:
         (
             backend(events=[{"feed": "vault-audit", "listen": "unix:/run/x"}]),
             "events[0].listen",
+            "file_only_setting",
+        ),
+        (
+            typed(
+                "azure-key-vault",
+                {**AZURE, "auth_method": "client_secret", "credentials_path": "infra/azure"},
+            )
+            | {"events": [PINNED]},
+            "events[0].entra_tenant_id",
             "file_only_setting",
         ),
         (

@@ -12,11 +12,12 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from svsync.config.backend_keys import BACKEND, EXTRA
 from svsync.config.backend_types import TYPES, BackendType
 from svsync.config.document import Node, below, from_json
-from svsync.config.endpoints import endpoint_problem
+from svsync.config.endpoints import KEY_VAULT_SUFFIXES, endpoint_problem
 from svsync.config.feed_types import FEEDS, queue_region
 from svsync.config.kinds import ANY_TEXT, Key, list_of, mapping_of, read_object, text_of
 from svsync.config.literals import refuse_literals
@@ -250,6 +251,19 @@ def _read_feed(node: Node, type_name: str, config: Mapping[str, Any], api: bool)
     if wanted and type_name in TYPES and type_name != wanted:
         raise feed_node.error(f"is for {wanted}, not for {type_name}")
     entry = read_object(node, (Key("feed", ANY_TEXT, ""), *keys), api=api)
+    pinned = [name for name in ("entra_tenant_id", "entra_audience") if name in entry]
+    if len(pinned) == 1 or (not pinned and "entra_app_id" in entry):
+        missing = "entra_audience" if pinned == ["entra_tenant_id"] else "entra_tenant_id"
+        raise _member(node, missing).error(
+            "is missing: a token counts by its directory and its audience together; name both, "
+            "or no entra_ key"
+        )
+    host = urlsplit(str(config.get("vault_url", ""))).hostname or ""
+    if pinned and host.endswith(KEY_VAULT_SUFFIXES[1:]):
+        raise _member(node, "entra_tenant_id").error(
+            "is for Azure's public cloud, and the vault is in another; leave the entra_ keys out "
+            "and use the feed's secret"
+        )
     of, region = queue_region(str(entry.get("queue_url", ""))), config.get("region")
     if of and of != region:
         raise _member(node, "queue_url").error(

@@ -32,6 +32,12 @@ LISTEN = Kind(
     "`unix:/path`, `tcp:127.0.0.1:port` or `file:/path`",
 )
 
+DIRECTORY = text(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    "an id such as 72f988bf-86f1-41af-91ab-2d7cd011db47, in small letters",
+)
+"""The id of a directory, or of an application in one."""
+
 _QUEUE_REGION = re.compile(r"https?://(?:[a-z0-9-]+\.)?sqs(?:-fips)?\.([a-z0-9-]+)\.[a-z]")
 
 
@@ -96,6 +102,28 @@ FEEDS: Mapping[str, tuple[str, tuple[Key, ...]]] = {
                 REFERENCE,
                 "Where the feed's secret is kept for whoever sets up the subscription; svsync "
                 "reads nothing there.",
+            ),
+            Key(
+                "entra_tenant_id",
+                DIRECTORY,
+                "The directory (Entra tenant) whose tokens Event Grid may bring in place of the "
+                "feed's secret; with `entra_audience`, and in Azure's public cloud alone.",
+                file_only=True,
+            ),
+            Key(
+                "entra_audience",
+                text(r"[!-~]{1,255}", "an application's id, or its id URI such as api://…"),
+                "The application that those tokens are for, as their claim `aud` has it. Let no "
+                "other service take tokens for it.",
+                file_only=True,
+            ),
+            Key(
+                "entra_app_id",
+                DIRECTORY,
+                "The application that those tokens were given to: that of Event Grid is "
+                "`4962773b-9cdb-44cf-a8bf-237846a00ab7`. Without it, any application of the "
+                "directory may tell of changes that gets a token for the audience.",
+                file_only=True,
             ),
         ),
     ),

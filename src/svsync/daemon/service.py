@@ -228,6 +228,7 @@ class _Service:
                 scheduling=self._scheduling,
                 webhooks=webhooks,
                 feed_secrets=app.feed_secrets,
+                feed_tokens=app.feed_tokens,
                 notices=Notices(
                     app.db,
                     app.registry,

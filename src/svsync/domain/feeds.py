@@ -10,7 +10,8 @@ from typing import Final
 
 from svsync.domain.ids import TenantId
 
-HTTP_FEEDS: Final = ("http", "azure-eventgrid")
+EVENT_GRID: Final = "azure-eventgrid"
+HTTP_FEEDS: Final = ("http", EVENT_GRID)
 """Feeds that come to us; all others svsync goes or listens to."""
 MOST_PATHS: Final = 100
 """Paths of one event; more are one full run."""

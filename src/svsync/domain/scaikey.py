@@ -115,7 +115,7 @@ def header_of(text: str) -> Header:
     parts = text.split(".")
     if len(text) > MAX_TEXT or len(parts) != 3 or not all(map(_PART.fullmatch, parts)):
         raise not_valid()
-    header = _object(_decoded(parts[0]))
+    header = object_of(_decoded(parts[0]))
     algorithm, key_id = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS or not isinstance(key_id, str) or not key_id:
         raise not_valid()
@@ -130,19 +130,14 @@ def claims_of(payload: bytes, terms: Terms, now: float) -> Claims:
 
     Raises UnauthenticatedError, which names the claim that does not fit.
     """
-    said = _object(payload)
+    said = object_of(payload)
     issuer = said.get("iss")
     if not isinstance(issuer, str) or issuer.removesuffix("/") != terms.issuer.removesuffix("/"):
         raise _refused("iss", "names another issuer")
     audiences = said.get("aud")
     if terms.audience not in (audiences if isinstance(audiences, list) else [audiences]):
         raise _refused("aud", f"does not name {terms.audience}")
-    begins, ends = _moment(said, "nbf"), _moment(said, "exp")
-    issued = _moment(said, "iat") if "iat" in said else begins
-    if ends <= now - LEEWAY_S:
-        raise UnauthenticatedError("the token has expired: sign in again")
-    if max(begins, issued) > now + LEEWAY_S:
-        raise UnauthenticatedError("the token does not count yet: its time has not begun")
+    begins, issued, ends = times_of(said, now)
     if ends - min(begins, issued) > MAX_LIFETIME_S:
         raise _refused("exp", "is more than 24 hours after its beginning")
     tenant = said.get(terms.tenant)
@@ -157,6 +152,33 @@ def claims_of(payload: bytes, terms: Terms, now: float) -> Claims:
         expires_at=datetime.fromtimestamp(ends, UTC),
         email=_verified_email(said),
     )
+
+
+def times_of(said: dict[str, Any], now: float) -> tuple[float, float, float]:
+    """When a token begins to count, was made, and ends; all and `now` in seconds since 1970.
+
+    Raises UnauthenticatedError: it does not count now, or does not say when it does.
+    """
+    begins, ends = _moment(said, "nbf"), _moment(said, "exp")
+    issued = _moment(said, "iat") if "iat" in said else begins
+    if ends <= now - LEEWAY_S:
+        raise UnauthenticatedError("the token has expired: sign in again")
+    if max(begins, issued) > now + LEEWAY_S:
+        raise UnauthenticatedError("the token does not count yet: its time has not begun")
+    return begins, issued, ends
+
+
+def object_of(data: bytes) -> dict[str, Any]:
+    """A JSON object that every reader reads alike. Raises UnauthenticatedError: it is none."""
+    try:
+        found = json.loads(
+            data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        raise not_valid() from None
+    if not isinstance(found, dict):
+        raise not_valid()
+    return found
 
 
 def is_same_address(one: str, other: str) -> bool:
@@ -235,19 +257,6 @@ def _decoded(part: str) -> bytes:
         return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise not_valid() from None
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    """A JSON object that every reader reads alike."""
-    try:
-        found = json.loads(
-            data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
-        )
-    except (ValueError, RecursionError):
-        raise not_valid() from None
-    if not isinstance(found, dict):
-        raise not_valid()
-    return found
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

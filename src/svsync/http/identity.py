@@ -2,8 +2,9 @@
 
 Everything below `/v1/` needs one, known route or not. A handler there takes a `Caller`,
 and gets one only through `for_scope`, so none can be reached without its scope. Change feeds
-show a secret of their own in the token's place: it opens their door (`for_sender`) and
-nothing else, and no token opens that.
+show a secret of their own in the token's place, Event Grid a token of Entra's where its
+backend says so: it opens their door (`for_sender`) and nothing else, and no token of a caller
+opens that.
 
 Failures are limited by address. A token that counts is let through however many failed
 before it from the same address: one wrong client must not lock out the others behind its
@@ -29,7 +30,7 @@ from svsync.domain.access import (
     token_name,
 )
 from svsync.domain.errors import SvsyncError
-from svsync.domain.feeds import secret_name
+from svsync.domain.feeds import EVENT_GRID, secret_name
 from svsync.domain.scaikey import IssuerUnavailableError
 from svsync.http.addresses import site_of
 from svsync.http.limits import Limits, category_of
@@ -37,6 +38,7 @@ from svsync.observe.logs import log_context
 from svsync.services.authority import Authority, Rights
 from svsync.services.authorizing import Authorizing
 from svsync.services.feed_secrets import FeedSecrets, Sender
+from svsync.services.feed_tokens import FeedTokens
 from svsync.services.strangers import Strangers
 
 ADDRESS: Final = web.RequestKey("address", str)
@@ -158,6 +160,7 @@ def _backend(request: web.Request) -> str | None:
 def identify(
     authority: Authority,
     feeds: FeedSecrets,
+    feed_tokens: FeedTokens,
     failures: Failures,
     strangers: Strangers,
     limits: Limits,
@@ -173,7 +176,11 @@ def identify(
         try:
             if _is_of_feeds(request):
                 text = _feed_secret(request)
-                sender = request[SENDER] = await feeds.vouch(text)
+                if text.count(".") == 2 and request.match_info["feed"] == EVENT_GRID:
+                    sender = await feed_tokens.vouch(text, request.match_info["backend_id"])
+                else:
+                    sender = await feeds.vouch(text)
+                request[SENDER] = sender
                 caller = sender.caller
             else:
                 text = bearer(request)

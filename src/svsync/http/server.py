@@ -59,6 +59,7 @@ from svsync.services.backends import ManagedBackends
 from svsync.services.conflicts import Conflicts
 from svsync.services.federation import Federation
 from svsync.services.feed_secrets import FeedSecrets
+from svsync.services.feed_tokens import FeedTokens
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
 from svsync.services.listing import Listing
 from svsync.services.notices import Notices
@@ -107,6 +108,7 @@ class Api:
     scheduling: Trigger
     webhooks: Webhooks
     feed_secrets: FeedSecrets
+    feed_tokens: FeedTokens
     notices: Notices
     readiness: Readiness
 
@@ -141,6 +143,7 @@ def make_server(
             identify(
                 api.authority,
                 api.feed_secrets,
+                api.feed_tokens,
                 Failures(clock),
                 api.strangers,
                 limits,

@@ -34,7 +34,7 @@ _NO_HASH: Final = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Whoever holds a feed's secret.
+    """Whoever holds a feed's secret, or a token in its place.
 
     Attributes:
         caller: an identity of the type `feed`, without any scope.
@@ -132,13 +132,13 @@ class FeedSecrets:
         """
         named = secret_name(text)
         if named is None:
-            raise _unknown()
+            raise not_known()
         tenant, secret_id = named
         async with self._db.transaction(tenant) as tx:
             row = await store.find(tx, secret_id)
             stored = _NO_HASH if row is None else row["hash"]
             if not hmac.compare_digest(token_hash(text), stored) or row is None:
-                raise _unknown()
+                raise not_known()
             if row["status"] != "active":
                 raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
             if row["first_today"]:
@@ -154,8 +154,11 @@ class FeedSecrets:
         return Sender(caller, BackendId(row["backend_id"]), row["feed"])
 
 
-def _unknown() -> UnauthenticatedError:
-    return UnauthenticatedError("the secret of the feed is not valid here")
+def not_known() -> UnauthenticatedError:
+    """What is said of whoever no secret and no token vouches for."""
+    return UnauthenticatedError(
+        "the secret of the feed, or the token in its place, is not valid here"
+    )
 
 
 def _shown(row: Row) -> dict[str, object]:

@@ -40,14 +40,17 @@ class IssuerKeys:
         fetch: Callable[[], Awaitable[Mapping[str, Any]]],
         *,
         clock: Callable[[], float] = time.monotonic,
+        name: str = "ScaiKey",
     ) -> None:
         """`fetch` gets what the issuer publishes, and raises DocumentError; `clock` gives
-        seconds that never go back."""
+        seconds that never go back; by `name` the log tells of it."""
         self._fetch = fetch
         self._clock = clock
+        self._name = name
         self._keys: Keys = {}
         self._had_at: float | None = None
         self._asked_at: float | None = None
+        self._tried_at: float | None = None
         self._failing = False
         self._attempts = 0
         self._one = asyncio.Lock()
@@ -83,12 +86,21 @@ class IssuerKeys:
             else:
                 await asyncio.sleep(FRESH_S)
 
+    async def refresh_old(self) -> None:
+        """Have the keys anew if it is time: for whoever does not keep them fresh."""
+        wait = FRESH_S
+        if self._failing:
+            wait = AGAIN_S if self._is_known else FIRST_S
+        if self._tried_at is None or self._clock() - self._tried_at >= wait:
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Have the keys anew. Whoever asks while it is under way waits for the same."""
         seen = self._attempts
         async with self._one:
             if self._attempts != seen:
                 return
+            self._tried_at = self._clock()
             try:
                 keys = keys_of(await self._fetch())
             except DocumentError as problem:
@@ -115,17 +127,17 @@ class IssuerKeys:
 
     def _note(self, keys: Keys) -> None:
         if self._failing:
-            get_logger().info("scaikey_answers_again")
+            get_logger().info(f"{self._name.lower()}_answers_again")
         if keys.keys() != self._keys.keys():
-            get_logger().info("scaikey_keys", count=len(keys))
+            get_logger().info(f"{self._name.lower()}_keys", count=len(keys))
         self._keys, self._had_at, self._failing = keys, self._clock(), False
 
     def _note_failure(self, problem: DocumentError) -> None:
         if not self._failing:
             get_logger().warning(
-                "scaikey_unavailable",
+                f"{self._name.lower()}_unavailable",
                 error_code=problem.code,
-                detail=f"ScaiKey's keys cannot be had: {problem.message}; those that are known"
+                detail=f"{self._name}'s keys cannot be had: {problem.message}; those that are known"
                 " count for a day",
             )
         self._failing = True

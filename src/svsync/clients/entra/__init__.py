@@ -1,0 +1,1 @@
+"""Microsoft Entra ID as who vouches for Event Grid: the keys of its directories."""
