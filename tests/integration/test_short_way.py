@@ -423,6 +423,21 @@ async def test_what_came_to_be_here_while_a_backend_was_asked_is_read_here(
     assert through.house.there.calls["read"] == calls
 
 
+async def test_what_is_here_by_now_is_asked_for_once_of_who_had_it_before(
+    through: Front, glances: Glances
+) -> None:
+    """One answer tells that backends changed, whatever path it is of."""
+    for name in "bcd":
+        through.house.there.put(f"kv/{name}", {"k": name})
+    await through.house.configure(mode=Mode.SYNC)
+    await through.house.run()
+    calls = through.house.there.calls["read"]
+    for name in "bcd":
+        answer = await through.client.get(f"/v1/secrets/ext/{name}")
+        assert (answer.status, answer.body["federation"]["mode"]) == (200, "sync")
+    assert through.house.there.calls["read"] <= calls + 1
+
+
 @pytest.mark.parametrize(
     ("problem", "told"),
     [

@@ -83,11 +83,16 @@ class Compiled:
 
 @dataclass(slots=True)
 class Owners:
-    """The backends of one tenant as they were under `epoch`, or a moment later."""
+    """The backends of one tenant as they were under `epoch`, or a moment later.
+
+    Attributes:
+        outdated: a later epoch was seen, so nobody is to be asked by these.
+    """
 
     epoch: int
     owners: tuple[Compiled, ...]
     standbys: Mapping[BackendId, tuple[Compiled, ...]]
+    outdated: bool = False
     _known: dict[LocalPath, Through | None] = field(default_factory=dict)
 
     def through(self, path: LocalPath) -> Through | None:
@@ -130,7 +135,15 @@ class ProxiedPaths:
     def at_hand(self, tenant: TenantId) -> Owners | None:
         """The owners that are remembered; good for an answer only where their epoch stands as
         that is recorded."""
-        return self._owners.get(tenant)
+        known = self._owners.get(tenant)
+        return None if known is None or known.outdated else known
+
+    def learn(self, tenant: TenantId, epoch: int) -> None:
+        """An epoch that stood a moment ago. Owners of one before it are at hand no more: a
+        backend that was removed is not asked for each path that it once had."""
+        known = self._owners.get(tenant)
+        if known is not None and known.epoch < epoch:
+            known.outdated = True
 
     async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
         """The owners that stand under an epoch which was read a moment ago, or later ones;

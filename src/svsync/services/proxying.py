@@ -118,6 +118,10 @@ class Proxying:
             return None
         return through, owners.epoch
 
+    def learn(self, tenant: TenantId, epoch: int) -> None:
+        """What a read saw of the owners' epoch; see `ProxiedPaths.learn`."""
+        self._paths.learn(tenant, epoch)
+
     async def read(
         self,
         call: Call,

@@ -245,6 +245,7 @@ class Reading:
             return self._glance_through(call, rights, path, tell)
 
         def find(_: Glance, row: Row, entry: Entry | None) -> _Found | None:
+            self._proxying.learn(call.tenant, row["federation_epoch"])
             if entry is None:  # it is not here any more
                 return None
             secret = self._at_hand(call.tenant, path, row, kept)
@@ -266,6 +267,7 @@ class Reading:
         through, epoch = way
 
         def find(asked: Glance, row: Row, entry: Entry | None) -> _Found | None:
+            self._proxying.learn(call.tenant, row["federation_epoch"])
             if entry is not None:
                 self._remember_here(call.tenant, path)
             found = asked.heard.found if asked.heard is not None else None
@@ -325,6 +327,8 @@ class Reading:
         await self._recorder.submit(asked)
         if asked.stale:
             raise StaleRightsError
+        if asked.row is not None:
+            self._proxying.learn(call.tenant, asked.row["federation_epoch"])
         return asked, kept
 
     def _may(self, permissions: Permissions, path: str) -> bool:
