@@ -174,8 +174,10 @@ async def test_what_was_deleted_is_one_404_with_one_row(front: Front, glances: G
     async with line(front) as one:
         assert (await front.client.call("DELETE", A.decode())).status == 204
         answer = await one.ask(request_of(front, "GET", A))
+        again = await one.ask(request_of(front, "GET", A))
     assert (answer.status, answer.code) == (404, "secret_not_found")
-    assert (len(glances.begun), glances.answered) == (1, 0)
+    assert (again.status, again.code) == (404, "secret_not_found")
+    assert (len(glances.begun), glances.answered) == (1, 0)  # it is known now to be gone
     [row] = [row for row in await logs(front) if row["request_id"] == answer.id]
     assert (row["action"], row["secret_path"]) == ("secret.read", "app/a")
 
@@ -420,7 +422,11 @@ async def test_what_came_to_be_here_while_a_backend_was_asked_is_read_here(
         assert glances.answered == 0
         calls = through.house.there.calls["read"]
         await one.ask(request_of(through, "GET", b"/v1/secrets/ext/b"))
-    assert through.house.there.calls["read"] == calls
+        assert through.house.there.calls["read"] == calls
+        await through.house.admin.execute("UPDATE secrets SET path = 'own/b' WHERE path = 'ext/b'")
+        for _ in range(2):  # the first finds that it is not here any more
+            assert (await one.ask(request_of(through, "GET", b"/v1/secrets/ext/b"))).status == 200
+        assert glances.answered == 1
 
 
 async def test_what_is_here_by_now_is_asked_for_once_of_who_had_it_before(

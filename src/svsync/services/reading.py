@@ -216,6 +216,7 @@ class Reading:
                 raise refused(call, rights.permissions, Permission.READ, path, Scope.SECRETS_READ)
             if row["state"] == "live":
                 return await self._here(call.tenant, path, version, row, kept)
+            self._forget(call.tenant, path)
             owners = await self._proxying.owners(call.tenant, row["federation_epoch"])
             through = owners.through(path)
             # What was deleted here is not to come in again before the table decided so.
@@ -383,6 +384,12 @@ class Reading:
         while self._bytes > self._room:
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= oldest.size
+
+    def _forget(self, tenant: TenantId, path: str) -> None:
+        """It is not here any more: nobody looks first for what was."""
+        self._here_after_all.discard((tenant, path))
+        if (gone := self._kept.pop((tenant, path), None)) is not None:
+            self._bytes -= gone.size
 
     async def _mode(self, tenant: TenantId, row: Row) -> str:
         """The mode of the rule that a path falls under."""
