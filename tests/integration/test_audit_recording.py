@@ -252,3 +252,18 @@ async def test_a_mistake_in_one_batch_fails_that_batch_alone(house: House) -> No
         await house.app.recorder.submit(Broken(TENANT))
     await house.app.recorder.record(ENTRY)
     assert await fits(house)
+
+
+async def test_a_mistake_in_telling_an_end_does_not_end_the_log(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(*_given: object) -> None:
+        raise RuntimeError
+
+    recorder = house.app.recorder
+    with monkeypatch.context() as patched:
+        patched.setattr(recording._Slot, "tell_ends", mistaken)
+        for _ in range(4):
+            await recorder.record(ENTRY)
+    await recorder.record(ENTRY)
+    assert await fits(house)

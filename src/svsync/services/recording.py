@@ -325,6 +325,7 @@ class Recorder:
                 continue
             try:
                 await self._flush(slot, batch)
+                await slot.tell_ends()
             except SvsyncError as error:
                 _fail(batch, error)
             except Exception as bug:  # noqa: BLE001 - one batch fails, not the log
@@ -333,8 +334,6 @@ class Recorder:
             except BaseException:
                 _fail(batch, _stopping())
                 raise
-            else:
-                await slot.tell_ends()
             del batch  # a value that was read is not kept until the next one is
 
     def _take(self, most: int) -> list[Access]:
