@@ -282,7 +282,8 @@ async def test_the_log_names_the_claim_of_a_signed_token_and_nothing_of_a_forged
     grid: Grid,
 ) -> None:
     stream = StringIO()
-    signed, forged = grid.entra.token(aud="CANARY"), "a.b.c"
+    signed = grid.entra.token(aud="CANARY")
+    forged = grid.entra.token(Key.new("one", "RS256"), aud="CANARY")
     configure(LogLevel.INFO, LogFormat.JSON, stream)
     try:
         await grid.tell(forged)
