@@ -85,6 +85,19 @@ async def line(front: Front) -> AsyncIterator[Line]:
         found.writer.close()
 
 
+def let_in(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Connections of listeners as they come."""
+    opened: list[Any] = []
+    usual = Connections.let_in
+
+    def let(door: Connections, connection: Any) -> bool:
+        opened.append(connection)
+        return usual(door, connection)
+
+    monkeypatch.setattr(Connections, "let_in", let)
+    return opened
+
+
 @dataclass
 class Glances:
     """Those that were begun, as the way that a request took shows by nothing else."""
@@ -296,14 +309,7 @@ async def test_what_was_not_recorded_is_not_tried_again(
 async def test_time_without_a_request_does_not_end_one_under_way(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[Any] = []
-    let_in = Connections.let_in
-
-    def let(door: Connections, connection: Any) -> bool:
-        opened.append(connection)
-        return let_in(door, connection)
-
-    monkeypatch.setattr(Connections, "let_in", let)
+    opened = let_in(monkeypatch)
     await front.house.write("app/a", {"k": "1"})
 
     def time_is_over() -> None:
@@ -626,6 +632,22 @@ async def test_who_stops_answers_what_is_under_way(house: House) -> None:
             await until(partial(somebody_waits_for_a_lock, house))
             seen = asyncio.create_task(end_of(one, log))
         assert (await seen).status == 200
+
+
+async def test_who_goes_while_the_listener_ends_is_not_waited_for(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    one = await connected(front)
+    async with slow_log(front.house):
+        one.writer.write(request_of(front, "GET", A))
+        await until(partial(somebody_waits_for_a_lock, front.house))
+        ending = asyncio.create_task(opened[-1].shutdown(None))
+        await asyncio.sleep(0)  # it waits for the read
+        one.writer.close()
+        async with asyncio.timeout(_PATIENCE_S):
+            await ending
 
 
 async def test_over_tls_it_is_as_short(house: House, glances: Glances, tmp_path: Path) -> None:

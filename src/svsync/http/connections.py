@@ -179,6 +179,8 @@ class _Connection(web.RequestHandler):
             self._arrival.end()
         if self._reading is not None:
             self._reading.told.cancel()
+            self._reading = None
+        self._tell_read()
         if self._current_request is None and self._body is not None:
             self._body.feed_eof()  # the rest of an answered request is not waited for
         self._body = None
@@ -251,6 +253,9 @@ class _Connection(web.RequestHandler):
         except Exception as bug:  # noqa: BLE001 - who tells of it tells others after this one
             get_logger().error("connection_failed", exc_info=bug)
             self.give_way()
+        self._tell_read()
+
+    def _tell_read(self) -> None:
         if self._read is not None and not self._read.done():
             self._read.set_result(None)
 

@@ -12,6 +12,7 @@ no request is understood here that would be understood otherwise there.
 What is decided and recorded is decided and recorded by the same code: see `Reading.glance`.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -77,8 +78,7 @@ class Seen:
     again with the next.
 
     Attributes:
-        headers: as they came; None: nothing is known. Empty ones are not that: whoever sends
-            none is nobody.
+        headers: their hash, for a token stands in them; None: nothing is known.
         token: its hash.
         address: of the client, as it is recorded.
     """
@@ -125,8 +125,9 @@ class ShortWay:
         if asked is None:
             return None
         path, headers = asked
+        mark = hashlib.sha256(headers).digest()
         request_id = None
-        if headers != seen.headers:
+        if mark != seen.headers:
             given = headers_of(headers)
             if given is None:
                 return None
@@ -134,7 +135,7 @@ class ShortWay:
             seen.token = token_hash(given["token"])
             seen.address = self._addresses.told(peer, () if forwarded is None else (forwarded,))
             request_id = given.get("x-request-id")
-            seen.headers = headers if request_id is None else None
+            seen.headers = mark if request_id is None else None
         rights = self._authority.recall(seen.token)
         if rights is None:
             return None
