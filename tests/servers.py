@@ -62,6 +62,25 @@ async def accept_no_more(server: asyncio.Server) -> None:
         await asyncio.sleep(0)
 
 
+async def stop(runner: web.AppRunner, site: web.TCPSite) -> None:
+    """End an application and its one place, those included who still greet it over TLS: the
+    application does not know of them, and asyncio leaks them."""
+    server = site._server
+    if isinstance(server, asyncio.Server):
+        await accept_no_more(server)
+        known = runner.server
+        async with asyncio.timeout(20):
+            while known and _many(server) > len(known.connections):  # noqa: ASYNC110 - see above
+                await asyncio.sleep(0.01)
+    await runner.cleanup()
+
+
+def _many(server: asyncio.Server) -> int:
+    """Connections of a server, those included that are not greeted yet."""
+    many: int = vars(server)["_active_count"]
+    return many
+
+
 class FaultyTcp:
     """A TCP proxy to `target`; `fault` applies to what comes next.
 
@@ -237,6 +256,7 @@ class Front:
         self.rules: list[tuple[re.Pattern[str], Answer]] = []
         self.seen: list[str] = []
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
 
@@ -264,8 +284,8 @@ class Front:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        self._site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await self._site.start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
         return self
@@ -273,7 +293,8 @@ class Front:
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
         assert self._session is not None
-        await self._runner.cleanup()
+        assert self._site is not None
+        await stop(self._runner, self._site)
         await self._session.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,6 @@ OpenBao has the method `kubernetes`, and its `jwt` answers what Vault's `gcp` is
 has no `aws`: `AwsLogin` stands in for that route and hands out real tokens.
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -29,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from tests.openbao import Bao
-from tests.servers import Front, accept_no_more
+from tests.servers import Front, stop
 
 from svsync.embedded.openbao import TlsFiles
 
@@ -65,9 +64,7 @@ async def served(app: web.Application, tls: TlsFiles | None = None) -> AsyncIter
         host, port = runner.addresses[0][:2]
         yield f"{'https' if tls else 'http'}://{host}:{port}"
     finally:
-        if isinstance(site._server, asyncio.Server):
-            await accept_no_more(site._server)
-        await runner.cleanup()
+        await stop(runner, site)
 
 
 # --- kubernetes -----------------------------------------------------------------------
