@@ -10,7 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-WORKERS ?= auto
+# Half as many again as there are cores, for tests wait as much as they work; no more than the
+# connections of one PostgreSQL are enough for.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, (3 * os.cpu_count() + 1) // 2))')
 
 .PHONY: setup demo test check bench lock format clean
 
