@@ -28,7 +28,7 @@ async def test_the_service_takes_them_follows_their_keys_and_records_who_failed(
         )
         boss = issuer.token(sub="boss", email=BOSS, email_verified=True)
         async with serving(desk.program, **changes) as served:
-            await served.says("scaikey_keys")
+            await served.says("issuer_keys")
             assert issuer.jwks_asked == 1
             told = await ask(served.url, WHOAMI, token=issuer.token())
             assert (told.json["identity_id"], told.json["scopes"]) == ("user:ada", ["secrets:read"])
@@ -59,7 +59,7 @@ async def test_the_service_starts_without_its_issuer_and_static_tokens_count(des
     async with open_scaikey() as issuer:
         issuer.status = 503
         async with serving(desk.program, **environment(issuer)) as served:
-            assert (await served.says("scaikey_unavailable"))["error_code"] == "issuer_refuses"
+            assert (await served.says("issuer_unavailable"))["error_code"] == "issuer_refuses"
             assert (await ask(served.url, WHOAMI, token=token)).status == 200
             text = issuer.token()
             assert (await ask(served.url, WHOAMI, token=text)).status == 503
@@ -69,7 +69,7 @@ async def test_the_service_starts_without_its_issuer_and_static_tokens_count(des
                 return (await ask(served.url, WHOAMI, token=text)).status == 200
 
             await until(counts)
-            assert served.told("scaikey_answers_again")
+            assert served.told("issuer_answers_again")
             assert await served.stopped() == 0
 
 

@@ -127,15 +127,16 @@ class IssuerKeys:
 
     def _note(self, keys: Keys) -> None:
         if self._failing:
-            get_logger().info(f"{self._name.lower()}_answers_again")
+            get_logger().info("issuer_answers_again", provider=self._name)
         if keys.keys() != self._keys.keys():
-            get_logger().info(f"{self._name.lower()}_keys", count=len(keys))
+            get_logger().info("issuer_keys", provider=self._name, count=len(keys))
         self._keys, self._had_at, self._failing = keys, self._clock(), False
 
     def _note_failure(self, problem: DocumentError) -> None:
         if not self._failing:
             get_logger().warning(
-                f"{self._name.lower()}_unavailable",
+                "issuer_unavailable",
+                provider=self._name,
                 error_code=problem.code,
                 detail=f"{self._name}'s keys cannot be had: {problem.message}; those that are known"
                 " count for a day",
