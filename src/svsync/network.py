@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import aiohttp
 from yarl import URL
@@ -201,6 +201,32 @@ def guarded_connector(
         limit_per_host=limit,
         socket_factory=socket_guard(policy, host),
     )
+
+
+class BoundedAnswer(aiohttp.ClientResponse):
+    """An answer that is counted while it is read; each client's own class says how far.
+
+    Attributes:
+        most: bytes, unpacked.
+        too_large: raised beyond them.
+    """
+
+    most: ClassVar[int]
+    too_large: ClassVar[type[Exception]]
+
+    async def read(self) -> bytes:
+        if self._body is None:
+            raw = bytearray()
+            try:
+                while block := await self.content.readany():
+                    raw += block
+                    if len(raw) > self.most:
+                        raise self.too_large
+            except BaseException:
+                self.close()  # who is cancelled leaves no connection open
+                raise
+            self._body = bytes(raw)
+        return self._body
 
 
 def tls_context(

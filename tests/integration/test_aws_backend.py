@@ -349,7 +349,7 @@ async def test_redirect_is_not_followed(roto: Aws, aws_front: AwsFront) -> None:
 async def test_answer_without_end_is_cut_off(
     roto: Aws, aws_front: AwsFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER", 1000)
+    monkeypatch.setattr(transport._Answer, "most", 1000)
     aws_front.answer("", lambda _: web.json_response({"SecretList": [], "x": "y" * 2000}))
     async with open_aws(aws_front.url, roto.prefix) as aws:
         with pytest.raises(ProtocolError, match="larger"):

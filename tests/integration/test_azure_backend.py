@@ -425,7 +425,7 @@ async def test_redirect_is_not_followed(azure_fake: AzureFake, vault: Vault) -> 
 async def test_answer_without_end_is_not_read(
     azure_fake: AzureFake, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "MAX_ANSWER", 10_000)
+    monkeypatch.setattr(transport._Answer, "most", 10_000)
     azure_fake.answer("", lambda _: web.json_response({"id": "x", "value": "v" * 20_000}))
     async with open_azure(azure_fake, vault) as azure:
         with pytest.raises(ProtocolError) as raised:

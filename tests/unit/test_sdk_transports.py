@@ -9,7 +9,7 @@ from svsync.clients.aws import transport as aws
 from svsync.clients.azure import transport as azure
 
 
-@pytest.mark.parametrize("answers", [aws._BoundedAnswer, azure._BoundedAnswer])
+@pytest.mark.parametrize("answers", [aws._Answer, azure._Answer])
 async def test_who_is_cancelled_within_an_answer_leaves_no_connection_open(
     answers: type[aiohttp.ClientResponse],
 ) -> None:

@@ -11,7 +11,7 @@ from aiobotocore.httpsession import AIOHTTPSession
 
 from svsync.clients.aws.refusals import RedirectError, TooLargeError
 from svsync.clients.aws.settings import AwsSettings
-from svsync.network import AddressInfo, NetworkPolicy, socket_guard
+from svsync.network import AddressInfo, BoundedAnswer, NetworkPolicy, socket_guard
 
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes of one answer: twenty values of 64 KiB, every character escaped, are less."""
@@ -32,22 +32,9 @@ class Sockets:
         return socket_guard(self._policy, self.host)(info)
 
 
-class _BoundedAnswer(aiohttp.ClientResponse):
-    """Counts while it reads."""
-
-    async def read(self) -> bytes:
-        if self._body is None:
-            raw = bytearray()
-            try:
-                while block := await self.content.readany():
-                    raw += block
-                    if len(raw) > MAX_ANSWER:
-                        raise TooLargeError
-            except BaseException:
-                self.close()  # who is cancelled leaves no connection open
-                raise
-            self._body = bytes(raw)
-        return self._body
+class _Answer(BoundedAnswer):
+    most = MAX_ANSWER
+    too_large = TooLargeError
 
 
 async def _refuse_redirects(
@@ -73,7 +60,7 @@ class _Http(AIOHTTPSession):  # type: ignore[misc]  # the SDK ships no types
                     timeout=self._timeout,
                     skip_auto_headers={"Content-Type"},
                     auto_decompress=False,
-                    response_class=_BoundedAnswer,
+                    response_class=_Answer,
                     middlewares=(_refuse_redirects,),
                 )
                 self._sessions[None] = await self._exit_stack.enter_async_context(session)

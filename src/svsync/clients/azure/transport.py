@@ -9,7 +9,7 @@ from aiohttp.abc import AbstractResolver
 from azure.core.pipeline.transport import AioHttpTransport
 
 from svsync.clients.azure.refusals import TooLargeError
-from svsync.network import NetworkPolicy, socket_guard
+from svsync.network import BoundedAnswer, NetworkPolicy, socket_guard
 
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of one answer, unpacked: a page of twenty-five secrets with all their tags is less."""
@@ -20,22 +20,9 @@ ONCE: Final[dict[str, Any]] = {"retry_total": 0, "retry_connect": 0, "retry_stat
 """svsync tries again in one place, which is not the SDK."""
 
 
-class _BoundedAnswer(aiohttp.ClientResponse):
-    """Counts while it reads."""
-
-    async def read(self) -> bytes:
-        if self._body is None:
-            raw = bytearray()
-            try:
-                while block := await self.content.readany():
-                    raw += block
-                    if len(raw) > MAX_ANSWER:
-                        raise TooLargeError
-            except BaseException:
-                self.close()  # who is cancelled leaves no connection open
-                raise
-            self._body = bytes(raw)
-        return self._body
+class _Answer(BoundedAnswer):
+    most = MAX_ANSWER
+    too_large = TooLargeError
 
 
 def guarded_session(
@@ -67,7 +54,7 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        response_class=_BoundedAnswer,
+        response_class=_Answer,
         trust_env=False,
     )
     # It would send a PUT or a DELETE again whose answer did not come: a second version, and a
