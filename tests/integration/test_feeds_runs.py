@@ -152,18 +152,21 @@ async def test_nothing_is_lost_between_a_message_and_its_run(
     """A process takes the message, cannot write it down, and dies; it comes to the next."""
     monkeypatch.setattr(feed, "SqsFeed", partial(SqsFeed, hidden_s=1))
     path = f"{roto.prefix}app/db"
-    told = asyncio.Event()
+    looked, told = asyncio.Event(), asyncio.Event()
 
     async def away(
         tenant: TenantId, backend: BackendId, paths: Collection[RemotePath] | None, by: str
     ) -> None:
         if paths:
             told.set()
-        if paths is None and not told.is_set():
-            return  # the first look, of no matter here
+        if paths is None and not looked.is_set():
+            looked.set()
+            return  # what happened before anybody listened
         raise StoreUnavailableError("no connection")
 
     async with hearing(house, away):
+        async with asyncio.timeout(20):
+            await looked.wait()  # told before, the path would be a part of it
         await roto.put("app/db", {"password": "2"})
         await happen(queue, aws_event(secret=path))
         async with asyncio.timeout(20):
