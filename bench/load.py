@@ -85,15 +85,15 @@ async def main(given: Result) -> Result:
     the slowest in a hundred. Before that each request is made once, so that whoever asks is
     known, as they are to a service that runs; and for a tenth of the time.
 
-    `paths` and `tokens` are taken in turn; `header` carries the token.
+    `paths` and `tokens` are taken in turn, all of both; `header` carries the token.
     """
     address = urlsplit(given["url"])
     assert address.hostname is not None
     prefix = given.get("scheme", "")
-    tokens = given["tokens"]
+    paths, tokens = given["paths"], [prefix + token for token in given["tokens"]]
     requests = [
-        get(address.netloc, path, {given["header"]: prefix + tokens[n % len(tokens)]})
-        for n, path in enumerate(given["paths"])
+        get(address.netloc, paths[n % len(paths)], {given["header"]: tokens[n % len(tokens)]})
+        for n in range(max(len(paths), len(tokens)))
     ]
     assert address.port is not None
     ask = partial(_asked, address.hostname, address.port, requests, given["connections"])

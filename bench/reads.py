@@ -31,22 +31,26 @@ async def read_rounds(
     seconds: float,
     count: int,
 ) -> list[Result]:
-    """Each of them in turn: one policy and one token, many of each, nothing, OpenBao as root
-    and by an AppRole with the default policy; through to OpenBao, and that by the same token."""
+    """Each of them in turn: one policy and one token with few secrets, and with as many as the
+    many of each have; nothing, OpenBao as root and by an AppRole with the default policy;
+    through to OpenBao, and that by the same token and by that AppRole's."""
     few = {"policies": 1, "tokens": 1, "groups": 1, "count": 20}
+    one = few | {"count": count}
     many = {"policies": count, "tokens": count, "groups": max(2, count // 10), "count": count}
     made = []
     paths = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(min(20, source.count))]
     async with (
         fresh_database(server, "reads_few") as dsn,
-        fresh_database(server, "reads_many") as other,
-        _prepared(dsn, state, few) as one,
-        _prepared(other, state, many) as thousands,
+        _prepared(dsn, state, few) as at_few,
+        fresh_database(server, "reads_one") as dsn_of_one,
+        _prepared(dsn_of_one, state, one) as at_one,
+        fresh_database(server, "reads_many") as dsn_of_many,
+        _prepared(dsn_of_many, state, many) as at_many,
         _proxied(server, state, source) as through,
         _nothing() as url,
     ):
         nothing = {"url": url, "paths": ["/v1/x"], "tokens": ["x"]}
-        places = {"few": one, "many": thousands, "nothing": nothing}
+        places = {"few": at_few, "one": at_one, "many": at_many, "nothing": nothing}
         for _ in range(rounds):
             seen: Result = {}
             for name, place in places.items():
@@ -57,8 +61,9 @@ async def read_rounds(
             seen["through"] = await _asked(through, "Authorization", "Bearer ", seconds, _THROUGH)
             # All of them, so that few who read through meet at one.
             every = [f"/v1/{MOUNT}/data/{name_of(n)}" for n in range(source.count)]
-            bao = {"url": source.url, "paths": every, "tokens": [source.token]}
-            seen["own"] = await _asked(bao, "X-Vault-Token", "", seconds, _THROUGH)
+            for name, token in (("own", source.token), ("default", source.default_token)):
+                bao = {"url": source.url, "paths": every, "tokens": [token]}
+                seen[name] = await _asked(bao, "X-Vault-Token", "", seconds, _THROUGH)
             seen["row"] = {"bytes": await _bytes_a_row(dsn)}
             made.append(seen)
     return made

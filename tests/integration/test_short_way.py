@@ -589,7 +589,7 @@ async def test_what_goes_wrong_with_one_is_no_matter_of_those_beside_it(
         found[glance.path] = glance.secret is not None
 
     for path in ("app/a", "app/b"):
-        assert reading.glance(call, rights, LocalPath(path), tell) is not None
+        assert reading.glance(call, LocalPath(path), tell) is not None
 
     async def both() -> bool:
         return len(found) == 2

@@ -5,16 +5,11 @@ from typing import Final
 
 import pytest
 
-from svsync.http.short_way import LONGEST, _path, headers_of, line
+from svsync.domain.access import token_hash
+from svsync.domain.ids import LocalPath
+from svsync.http.short_way import LONGEST, Asked, read
 
 PLAIN: Final = b"GET /v1/secrets/app/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n"
-
-
-def plain(data: bytes) -> tuple[str, dict[str, str]] | None:
-    """The path and the headers of a plain read; None: it is none."""
-    if (found := line(data)) is None or (given := headers_of(found[1])) is None:
-        return None
-    return found[0], given
 
 
 def swapped(old: bytes, new: bytes) -> bytes:
@@ -23,10 +18,18 @@ def swapped(old: bytes, new: bytes) -> bytes:
 
 
 def test_a_plain_read_is_one() -> None:
-    found = plain(swapped(b"Host: x", b"hOST: x\r\nX-Forwarded-For: 1.2.3.4, 5.6.7.8"))
+    sent = swapped(b"Host: x", b"hOST: x\r\nX-Forwarded-For: 1.2.3.4, 5.6.7.8")
+    forwarded = ("1.2.3.4, 5.6.7.8",)
+    assert read(sent) == Asked(LocalPath("app/a"), token_hash("t"), forwarded, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("r-1.2_3", "r-1.2_3"), ("r 1", None), ("x" * 129, None)]
+)
+def test_an_id_may_be_brought(given: str, taken: str | None) -> None:
+    found = read(swapped(b"Host: x", f"Host: x\r\nX-Request-Id: {given}".encode()))
     assert found is not None
-    path, given = found
-    assert (path, given["token"], given["x-forwarded-for"]) == ("app/a", "t", "1.2.3.4, 5.6.7.8")
+    assert found.request_id == taken
 
 
 @pytest.mark.parametrize(
@@ -77,15 +80,7 @@ def test_a_plain_read_is_one() -> None:
     ],
 )
 def test_anything_else_goes_the_long_way(sent: bytes) -> None:
-    assert plain(sent) is None
-
-
-def test_what_is_no_path_is_not_remembered() -> None:
-    remembered = _path.cache_info().currsize
-    for n in range(10):
-        assert plain(swapped(b"app/a", b"%d" % n + b"a" * 3000)) is None
-        assert plain(swapped(b"app/a", b"%%%d" % n)) is None
-    assert _path.cache_info().currsize == remembered
+    assert read(sent) is None
 
 
 def _mutated(data: bytes) -> Callable[[int, int], bytes]:
@@ -100,5 +95,8 @@ def test_one_byte_changed_changes_what_is_understood_or_nothing_is() -> None:
         for byte in b"\x00\t\n\r :;,/\\%?#@\x7f\xa0\xff":
             if PLAIN[at] == byte:
                 continue
-            found = plain(mutated(at, byte))
-            assert found is None or (found[0], found[1]["token"]) != ("app/a", "t"), (at, byte)
+            found = read(mutated(at, byte))
+            assert found is None or (found.path, found.token) != ("app/a", token_hash("t")), (
+                at,
+                byte,
+            )

@@ -29,7 +29,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.arrival import Arrival
-from svsync.http.short_way import ASKED, Seen, ShortWay
+from svsync.http.short_way import ASKED, ShortWay
 from svsync.observe.logs import get_logger
 from svsync.services.reading import Glance
 
@@ -109,8 +109,7 @@ class Connections:
 class _Connection(web.RequestHandler):
     __slots__ = (
         "_all", "_arrival", "_asked", "_begun", "_behind", "_between", "_body", "_ending",
-        "_handler", "_head_bytes", "_head_timer", "_ids", "_read", "_reading", "_seen",
-        "_taken_timer",
+        "_handler", "_head_bytes", "_head_timer", "_ids", "_read", "_reading", "_taken_timer",
     )  # fmt: skip
 
     def __init__(
@@ -143,7 +142,6 @@ class _Connection(web.RequestHandler):
         self._reading: Glance | None = None  # what goes the short way
         self._asked: Glance | None = None  # what went it, and goes the long way now
         self._read: asyncio.Future[None] | None = None  # told once nothing goes the short way
-        self._seen = Seen()
         self._between = True  # the parser holds nothing of a request, for sure
         self._behind = b""  # what came meanwhile
         self._ending = False  # after that
@@ -241,7 +239,7 @@ class _Connection(web.RequestHandler):
         at_rest = self.is_idle and self._between and not (self._paused or self._messages)
         if short_way is not None and at_rest:
             answer = partial(self._answered, data)
-            self._reading = short_way.take(data, self._seen, self.peername, answer)
+            self._reading = short_way.take(data, self.peername, answer)
         if self._reading is None:
             self._go_the_long_way(data)
 

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -34,7 +34,7 @@ from svsync.http.limits import Limits
 from svsync.observe.logs import get_logger
 from svsync.observe.meter import Meter
 from svsync.services.answers import Secret
-from svsync.services.authority import Authority
+from svsync.services.authority import Authority, Known, Rights
 from svsync.services.reading import Glance, Reading
 
 LONGEST: Final = 4096
@@ -46,6 +46,10 @@ ASKED: Final = web.RequestKey("asked", Glance)
 """Of a request that went the short way before the long one: what came of that. Where it could
 not be recorded it is not tried again."""
 
+_KEPT: Final = 1024
+"""Bytes of a request of which is kept what it says."""
+_ROOM: Final = 32_768
+"""Requests of which that is kept; beyond it all are read anew."""
 _BEGIN: Final = b"GET /v1/secrets/"
 _END: Final = b"\r\n\r\n"
 _LINE_END: Final = b" HTTP/1.1\r\n"
@@ -73,19 +77,23 @@ class Teller(Protocol):
 
 
 @dataclass(slots=True)
-class Seen:
-    """What stood in the headers of a connection's last plain read, as the most send the same
-    again with the next.
+class Asked:
+    """What a plain read says, and what was found out of it, as most come again byte by byte.
 
     Attributes:
-        headers: their hash, for a token stands in them; None: nothing is known.
         token: its hash.
-        address: of the client, as it is recorded.
+        forwarded: what stands in `X-Forwarded-For`.
+        request_id: that it brings.
+        known: what is remembered of the token.
+        readers: the rights by which the path may be read.
     """
 
-    headers: bytes | None = None
-    token: bytes = b""
-    address: str = ""
+    path: LocalPath
+    token: bytes
+    forwarded: tuple[str, ...]
+    request_id: str | None
+    known: Known | None = None
+    readers: Rights | None = None
 
 
 class ShortWay:
@@ -112,50 +120,59 @@ class ShortWay:
         self._meter = meter
         self._tell = tell
         self._clock = clock
+        self._asked: dict[bytes, Asked] = {}
 
     def take(
-        self, data: bytes, seen: Seen, peer: object, answer: Callable[[bytes | None], None]
+        self, data: bytes, peer: object, answer: Callable[[bytes | None], None]
     ) -> Glance | None:
         """Begin to answer a request; None: it is for the long way.
 
         `answer` is called once, later, and raises nothing: with the bytes of the answer, or with
         None where it is for the long way after all. Who is gone cancels its `told`.
         """
-        asked = line(data)
+        if not _begins(data):
+            return None
+        mark = hashlib.sha256(data).digest()  # not the request itself: a token stands in it
+        asked = self._asked.get(mark) or read(data)
         if asked is None:
             return None
-        path, headers = asked
-        mark = hashlib.sha256(headers).digest()
-        request_id = None
-        if mark != seen.headers:
-            given = headers_of(headers)
-            if given is None:
-                return None
-            forwarded = given.get("x-forwarded-for")
-            seen.token = token_hash(given["token"])
-            seen.address = self._addresses.told(peer, () if forwarded is None else (forwarded,))
-            request_id = given.get("x-request-id")
-            seen.headers = mark if request_id is None else None
-        rights = self._authority.recall(seen.token)
+        began = self._clock()
+        rights = None if asked.known is None else asked.known.at(began)
         if rights is None:
-            return None
-        began, caller = self._clock(), rights.caller
-        if request_id is None or not GIVEN_ID.fullmatch(request_id):
-            request_id = self._ids("req")
-        call = Call(caller, request_id, seen.address)
+            asked.known = self._authority.known(asked.token)
+            rights = None if asked.known is None else asked.known.at(began)
+            if rights is None:
+                return None
+        if asked.readers is not rights:
+            # First: how long a refusal takes tells nobody what others read.
+            if not self._reading.may(rights, asked.path):
+                return None
+            asked.readers = rights
+            self._keep(mark, asked, len(data))
+        caller = rights.caller
+        address = self._addresses.told(peer, asked.forwarded)
+        call = Call(caller, asked.request_id or self._ids("req"), address)
         try:
             self._limits.take(caller, Category.SECRETS_READ)
         except SvsyncError:
             return None
         try:
-            tell = partial(self._done, call, began, answer)
-            glance = self._reading.glance(call, rights, path, tell)
+            glance = self._reading.glance(
+                call, asked.path, partial(self._done, call, began, answer)
+            )
         except SvsyncError:
             glance = None
         if glance is None:
             self._limits.give_back(caller, Category.SECRETS_READ)
             return None
         return glance
+
+    def _keep(self, mark: bytes, asked: Asked, size: int) -> None:
+        """Whoever may read it asks for it again; what brings its own id does not come again."""
+        if asked.request_id is None and size <= _KEPT:
+            if len(self._asked) >= _ROOM:
+                self._asked.clear()
+            self._asked[mark] = asked
 
     def _done(
         self, call: Call, began: float, answer: Callable[[bytes | None], None], glance: Glance
@@ -192,18 +209,32 @@ def _answer(found: Secret, request_id: str) -> bytes:
     return head.encode("ascii") + body
 
 
-def line(data: bytes) -> tuple[LocalPath, bytes] | None:
-    """The path and the headers of a request that came whole, where it may be a plain read."""
-    if len(data) > LONGEST or not data.startswith(_BEGIN) or data.find(_END) != len(data) - 4:
+def _begins(data: bytes) -> bool:
+    return len(data) <= LONGEST and data.startswith(_BEGIN)
+
+
+def read(data: bytes) -> Asked | None:
+    """A request that came whole, where it is a plain read."""
+    if not _begins(data) or data.find(_END) != len(data) - len(_END):
         return None
     end = data.find(_LINE_END)
     try:
-        return _path(data[len(_BEGIN) : end]), data[end + len(_LINE_END) : -len(_END)]
+        path = parse_local(data[len(_BEGIN) : end].decode("ascii"))
     except (IllegalPath, UnicodeDecodeError):
         return None
+    given = _headers_of(data[end + len(_LINE_END) : -len(_END)])
+    if given is None:
+        return None
+    forwarded, request_id = given.get("x-forwarded-for"), given.get("x-request-id")
+    return Asked(
+        path,
+        token_hash(given["token"]),
+        () if forwarded is None else (forwarded,),
+        request_id if request_id is not None and GIVEN_ID.fullmatch(request_id) else None,
+    )
 
 
-def headers_of(raw: bytes) -> dict[str, str] | None:
+def _headers_of(raw: bytes) -> dict[str, str] | None:
     """The headers of a plain read by their names in small letters, and its `token`; None: they
     are those of another request."""
     given: dict[str, str] = {}
@@ -221,13 +252,3 @@ def headers_of(raw: bytes) -> dict[str, str] | None:
     if given.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     return given | {"token": token}
-
-
-@lru_cache(maxsize=16_384)
-def _path(raw: bytes) -> LocalPath:
-    """A local path as it stands in a request's line.
-
-    Raises IllegalPath, UnicodeDecodeError: it is none, or is encoded. That is not remembered:
-    it may be long, and of anybody.
-    """
-    return parse_local(raw.decode("ascii"))

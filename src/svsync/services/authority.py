@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from svsync.domain.access import NOWHERE, Caller, Origin, token_hash
-from svsync.domain.ids import TenantId
 from svsync.domain.policies import ADMIN, Permission, Permissions, Rule, pattern_of
 from svsync.store import access as store
 from svsync.store.database import Database, Row
@@ -41,6 +40,23 @@ class Rights:
     until: float
 
 
+@dataclass(slots=True)
+class Known:
+    """A token that was verified here, for whoever keeps it at hand.
+
+    Attributes:
+        rights: None: it is to be verified anew.
+    """
+
+    rights: Rights | None = None
+
+    def at(self, now: float) -> Rights | None:
+        """The rights, where they are still to be believed; good for an answer only where their
+        caller's epoch is still the tenant's when the answer is recorded."""
+        rights = self.rights
+        return None if rights is None or rights.until <= now else rights
+
+
 class Voucher(Protocol):
     async def vouch(self, text: str, origin: Origin = NOWHERE) -> tuple[Caller, float]:
         """The caller that a token vouches for, and for how many seconds it does yet. What is
@@ -60,20 +76,17 @@ class Authority:
         self._db = db
         self._voucher = voucher
         self._clock = clock
-        self._callers: OrderedDict[bytes, Rights] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._compiled: OrderedDict[tuple[object, ...], tuple[int, Permissions]] = OrderedDict()
 
+    def known(self, token: bytes) -> Known | None:
+        """What is remembered of a token, by its hash."""
+        return self._known.get(token)
+
     def recall(self, token: bytes) -> Rights | None:
-        """What is remembered of a token, by its hash; good for an answer only where its caller's
-        epoch is still the tenant's when the answer is recorded."""
-        rights = self._callers.get(token)
-        if rights is None:
-            return None
-        if rights.until <= self._clock():
-            del self._callers[token]
-            return None
-        self._callers.move_to_end(token)
-        return rights
+        """Its rights, good as those of `Known.at` are."""
+        known = self._known.get(token)
+        return None if known is None else known.at(self._clock())
 
     async def verify(self, text: str, origin: Origin = NOWHERE) -> Rights:
         """The same, asked of the database now; `origin`: where the token came from.
@@ -86,9 +99,12 @@ class Authority:
         caller, seconds = await self._voucher.vouch(text, origin)
         permissions = await self.permissions(caller)
         rights = Rights(caller, permissions, began + min(seconds, KEPT_S))
-        self._callers[token_hash(text)] = rights
-        if len(self._callers) > _TOKENS:
-            self._callers.popitem(last=False)
+        token = token_hash(text)
+        known = self._known.setdefault(token, Known())
+        known.rights = rights
+        self._known.move_to_end(token)  # so the first ones are those to be verified next anyway
+        if len(self._known) > _TOKENS:
+            self._known.popitem(last=False)[1].rights = None
         return rights
 
     async def permissions(self, caller: Caller) -> Permissions:
@@ -115,13 +131,9 @@ class Authority:
 
     def drop(self, token: bytes) -> None:
         """Forget a token, by its hash, of whose rights it was learnt that they do not stand."""
-        self._callers.pop(token, None)
-
-    def forget(self, tenant: TenantId) -> None:
-        """Drop what is remembered of a tenant; a hint, on which nothing depends."""
-        self._callers = OrderedDict(
-            (key, rights) for key, rights in self._callers.items() if rights.caller.tenant != tenant
-        )
+        known = self._known.pop(token, None)
+        if known is not None:
+            known.rights = None
 
 
 def compiled(rows: list[Row]) -> Permissions:

@@ -50,21 +50,20 @@ class StaleRightsError(Exception):
 class _Read(Access):
     """One read, and what came of it."""
 
-    __slots__ = ("_allowed", "_call", "_fresh", "_permissions", "row", "stale")
+    __slots__ = ("_allowed", "_call", "_fresh", "row", "stale")
 
     def __init__(
         self,
         call: Call,
-        permissions: Permissions,
+        allowed: bool,
         path: LocalPath,
         version: int | None,
         known: tuple[bytes, int] | None,
-        allowed: Callable[[Permissions, str], bool],
         fresh: bool,
     ) -> None:
+        """`allowed`: whether the caller may read it, by rights of the epoch that `call` names."""
         super().__init__(call.tenant, path, version, known)
         self._call = call
-        self._permissions = permissions
         self._allowed = allowed
         self._fresh = fresh
         self.stale = False
@@ -77,8 +76,7 @@ class _Read(Access):
             return None
         if row["tenant_status"] != "active":
             raise ForbiddenError(f"the tenant is {row['tenant_status']}", code="tenant_shut")
-        allowed = caller.has(Scope.SECRETS_READ) and self._allowed(self._permissions, self.path)
-        if not allowed:
+        if not self._allowed:
             return self._call.entry(READ, Decision.DENY, path=self.path)
         self.row = row
         # Of what is not here it is not known yet who is asked for it.
@@ -113,16 +111,14 @@ class Glance(_Read):
     def __init__(
         self,
         call: Call,
-        permissions: Permissions,
         path: LocalPath,
         known: tuple[bytes, int] | None,
-        allowed: Callable[[Permissions, str], bool],
         find: "Callable[[Glance, Row, Entry | None], _Found | None]",
         tell: "Callable[[Glance], None]",
     ) -> None:
         """`find` gives the answer, and what is recorded of it, for a caller who may have it:
         by what stands now, and what is recorded of a path that is looked for here alone."""
-        super().__init__(call, permissions, path, None, known, allowed, fresh=False)
+        super().__init__(call, True, path, None, known, fresh=False)
         self._find = find
         self.secret: Secret | None = None
         self.heard: Heard | None = None
@@ -228,22 +224,21 @@ class Reading:
             # A backend was changed in between: what is here may have come to be seen by that.
         raise StoreUnavailableError("backends are being changed all the time: try again")
 
-    def glance(
-        self, call: Call, rights: Rights, path: LocalPath, tell: Callable[[Glance], None]
-    ) -> Glance | None:
-        """Begin to read a current value by what is at hand; see `Glance`. None: neither was it
-        read here lately nor is it known where to ask for it, or it may not be read. The rights
-        may be remembered ones. `tell` is called once it is done, unless `told` is cancelled
-        before; it raises nothing.
+    def may(self, rights: Rights, path: LocalPath) -> bool:
+        """Whether somebody may read a path, be there anything or not."""
+        return rights.caller.has(Scope.SECRETS_READ) and self._decide(rights.permissions, path)
+
+    def glance(self, call: Call, path: LocalPath, tell: Callable[[Glance], None]) -> Glance | None:
+        """Begin to read a current value by what is at hand, for somebody who `may`; see `Glance`.
+        None: neither was it read here lately nor is it known where to ask for it. The rights may
+        be remembered ones. `tell` is called once it is done, unless `told` is cancelled before;
+        it raises nothing.
 
         Raises AuditUnavailableError, OverloadedError: it cannot be recorded.
         """
-        # First: how long a refusal takes tells nobody what others read.
-        if not (call.caller.has(Scope.SECRETS_READ) and self._may(rights.permissions, path)):
-            return None
         kept = self._kept.get((call.tenant, path))
         if kept is None:
-            return self._glance_through(call, rights, path, tell)
+            return self._glance_through(call, path, tell)
 
         def find(_: Glance, row: Row, entry: Entry | None) -> _Found | None:
             self._proxying.learn(call.tenant, row["federation_epoch"])
@@ -253,12 +248,12 @@ class Reading:
             return None if secret is None else (secret, entry)
 
         known = kept.sealed.nonce, kept.rev
-        asked = Glance(call, rights.permissions, path, known, self._may, find, tell)
+        asked = Glance(call, path, known, find, tell)
         self._recorder.take_in(asked, asked.told)
         return asked
 
     def _glance_through(
-        self, call: Call, rights: Rights, path: LocalPath, tell: Callable[[Glance], None]
+        self, call: Call, path: LocalPath, tell: Callable[[Glance], None]
     ) -> Glance | None:
         """The same of what a backend is asked for. What it says is answered where the rights and
         the owners by which it was asked still stand as that is recorded."""
@@ -291,7 +286,7 @@ class Reading:
             except SvsyncError as refused:
                 asked.told.set_exception(refused)
 
-        asked = Glance(call, rights.permissions, path, None, self._may, find, tell)
+        asked = Glance(call, path, None, find, tell)
         asked.told.gone = self._proxying.flights.hear(call.tenant, path, through, epoch, heard)
         return asked
 
@@ -324,7 +319,7 @@ class Reading:
     ) -> tuple[_Read, _Kept | None]:
         kept = self._kept.get((call.tenant, path)) if version is None else None
         known = None if kept is None else (kept.sealed.nonce, kept.rev)
-        asked = _Read(call, rights.permissions, path, version, known, self._may, fresh)
+        asked = _Read(call, self.may(rights, path), path, version, known, fresh)
         await self._recorder.submit(asked)
         if asked.stale:
             raise StaleRightsError
@@ -332,7 +327,7 @@ class Reading:
             self._proxying.learn(call.tenant, asked.row["federation_epoch"])
         return asked, kept
 
-    def _may(self, permissions: Permissions, path: str) -> bool:
+    def _decide(self, permissions: Permissions, path: str) -> bool:
         """Whether they let somebody read a path; rules that changed are other permissions."""
         allowed = self._decided.get((permissions, path))
         if allowed is None:

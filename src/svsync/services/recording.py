@@ -1,10 +1,10 @@
 """Every access becomes a row of the audit log before anybody gets an answer.
 
-Accesses that wait are taken together as soon as a slot is free: one alone leaves at once,
-and under load batches grow by themselves. A batch is two statements, each committed by
-itself: what stands now of all that is asked, with the epoch of who may do what; then the
-rows. So an answer costs a share of a commit, and a change of rights is met by the next
-batch, on every replica, without anybody being told of it.
+Accesses that wait are taken together as soon as the batch before them is done, or takes
+long: one alone leaves at once, and under load batches grow by themselves. A batch is two
+statements, each committed by itself: what stands now of all that is asked, with the epoch
+of who may do what; then the rows. So an answer costs a share of a commit, and a change of
+rights is met by the next batch, on every replica, without anybody being told of it.
 
 Each slot appends to chains of its own, one a tenant, so no writer waits for another and
 the order of a chain is that of its commits. A commit of which nobody knows the outcome
@@ -16,7 +16,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -31,7 +31,10 @@ from svsync.store.audit import Linked, linked
 from svsync.store.database import Database, Line, Row
 
 SLOTS: Final = 2
-"""Batches under way at one time."""
+"""Batches under way at one time, where one takes long."""
+LONG_S: Final = 0.02
+"""Seconds after which the next batch does not wait any more for the one before it. Until then
+what comes is gathered: two small batches cost nearly twice what one costs."""
 BATCH: Final = 256
 """Accesses in one batch."""
 ROOM: Final = 4096
@@ -254,6 +257,7 @@ class Recorder:
         self._waiting: OrderedDict[TenantId, deque[Access]] = OrderedDict()
         self._many = 0
         self._filled = asyncio.Event()
+        self._turn = asyncio.Semaphore(1)
         self._timeout = audit_timeout
         self._written = 0
         self._due = asyncio.Event()
@@ -319,12 +323,15 @@ class Recorder:
     async def _keep_flushing(self, slot: _Slot) -> None:
         while True:
             await self._filled.wait()
+            await self._turn.acquire()
             batch = self._take(BATCH)
             if not batch:
                 self._filled.clear()
+                self._turn.release()
                 continue
             try:
-                await self._flush(slot, batch)
+                with self._in_turn():
+                    await self._flush(slot, batch)
                 await slot.tell_ends()
             except SvsyncError as error:
                 _fail(batch, error)
@@ -335,6 +342,18 @@ class Recorder:
                 _fail(batch, _stopping())
                 raise
             del batch  # a value that was read is not kept until the next one is
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """The next batch may begin once this one is done, or has taken long."""
+        given = ExitStack()
+        given.callback(self._turn.release)
+        late = self._loop.call_later(LONG_S, given.close)
+        try:
+            yield
+        finally:
+            late.cancel()
+            given.close()
 
     def _take(self, most: int) -> list[Access]:
         """Of each tenant in turn, so that none waits for the storm of another."""
