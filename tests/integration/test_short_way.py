@@ -139,6 +139,39 @@ async def test_both_ways_give_the_same_answer(front: Front, glances: Glances) ->
     assert short.headers.keys() == long.headers.keys()
 
 
+class _Quick:
+    """A transport to a client that asks again as soon as it is answered, before the server has
+    had another turn of its loop."""
+
+    def __init__(self, connection: Any, sent: bytes) -> None:
+        self._connection, self._sent, self._transport = connection, sent, connection.transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._connection.transport is self:
+            self._connection.transport = self._transport
+            asyncio.get_running_loop().call_soon(self._connection.data_received, self._sent)
+
+
+async def test_a_client_may_be_quicker_than_the_server(
+    front: Front, glances: Glances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go the long way for as long as it is."""
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        opened[-1].transport = _Quick(opened[-1], request_of(front, "GET", A))
+        long = await one.ask(request_of(front, "GET", A, b"Accept-Charset: utf-8"))
+        short = await one.next()
+        assert glances.answered == 1
+        assert (long.status, long.body) == (short.status, short.body)
+        await one.ask(request_of(front, "GET", A))
+    assert glances.answered == 2
+
+
 async def test_both_tell_of_the_backend_and_of_a_conflict(front: Front, glances: Glances) -> None:
     await front.house.configure(conflict_resolution=ConflictPolicy.MANUAL)
     await disagree(front.house, "modify_modify")

@@ -110,6 +110,7 @@ class _Connection(web.RequestHandler):
     __slots__ = (
         "_all", "_arrival", "_asked", "_begun", "_behind", "_between", "_body", "_ending",
         "_handler", "_head_bytes", "_head_timer", "_ids", "_read", "_reading", "_taken_timer",
+        "_turning",
     )  # fmt: skip
 
     def __init__(
@@ -144,12 +145,14 @@ class _Connection(web.RequestHandler):
         self._read: asyncio.Future[None] | None = None  # told once nothing goes the short way
         self._between = True  # the parser holds nothing of a request, for sure
         self._behind = b""  # what came meanwhile
+        self._turning = False  # it is looked at in the loop's next turn
         self._ending = False  # after that
 
     @property
     def is_idle(self) -> bool:
         """Nothing of a request has come since the last answer."""
-        return self._awaits_head and not self._head_bytes and self._reading is None
+        at_rest = self._awaits_head and self._reading is None
+        return at_rest and not (self._head_bytes or self._behind)
 
     @property
     def _awaits_head(self) -> bool:
@@ -235,6 +238,30 @@ class _Connection(web.RequestHandler):
             if len(self._behind) > MAX_HEAD and self.transport is not None:
                 self.transport.pause_reading()
             return
+        if self._turning or self._is_coming_to_rest:
+            self._behind += data
+            if not self._turning:
+                self._turning = True
+                self._loop.call_soon(self._look_again)
+            return
+        self._look_at(data)
+
+    @property
+    def _is_coming_to_rest(self) -> bool:
+        """The last answer was written, or the connection was made, and aiohttp's task has its
+        turn before it waits for a head. A client may be quicker than that, each time."""
+        at_work = self._request_in_progress or self._messages
+        return (
+            self._waiter is None and self._between and not (at_work or self._all.short_way is None)
+        )
+
+    def _look_again(self) -> None:
+        self._turning = False
+        data, self._behind = self._behind, b""
+        if self.transport is not None:
+            self._look_at(data)
+
+    def _look_at(self, data: bytes) -> None:
         short_way = self._all.short_way
         at_rest = self.is_idle and self._between and not (self._paused or self._messages)
         if short_way is not None and at_rest:
