@@ -320,6 +320,16 @@ async def test_quiet_cycle_costs_a_call_a_page_and_one_for_what_is_deleted(
         assert azure.guard.calls == ["list"] * (ceil(n / 25) + 1)
 
 
+async def test_what_was_not_asked_for_is_counted(azure_fake: AzureFake, vault: Vault) -> None:
+    for number in range(30):
+        vault.add(f"other-{number}", "v")
+    vault.add("app-a", "v")
+    async with open_azure(azure_fake, vault) as azure:
+        pages = [page async for page in azure.backend.list_entries(["app-"], tokens=True)]
+    assert sum(page.passed_over for page in pages) == 30
+    assert [entry.remote_path for page in pages for entry in page.entries] == ["app-a"]
+
+
 async def test_page_that_leads_to_itself_ends_the_listing(
     azure_fake: AzureFake, vault: Vault
 ) -> None:

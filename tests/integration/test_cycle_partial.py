@@ -11,6 +11,7 @@ from svsync.domain.changes import Entry, ListingPage, RemoteRead, RemoteUnknown,
 from svsync.domain.ids import RemotePath
 from svsync.domain.runs import QUARANTINE_AFTER, RunResult
 from svsync.domain.values import Payload
+from svsync.services.sync.intake import IDLE_PAGES
 from svsync.testing.memory import MemoryBackend
 
 
@@ -183,7 +184,11 @@ class EndlessRejects(Endless):
     page = staticmethod(lambda n: ListingPage(rejected=((f"kv/{n}", "illegal_path"),)))
 
 
-@pytest.mark.parametrize("made", [Endless, EndlessNames, EndlessRejects])
+class EndlessOthers(Endless):
+    page = staticmethod(lambda n: ListingPage(passed_over=25))
+
+
+@pytest.mark.parametrize("made", [Endless, EndlessNames, EndlessRejects, EndlessOthers])
 async def test_listing_that_never_ends_is_ended(
     database_url: str, admin_url: str, state_dir: Path, made: type[MemoryBackend]
 ) -> None:
@@ -191,6 +196,28 @@ async def test_listing_that_never_ends_is_ended(
     async with open_house(database_url, admin_url, state_dir, spec, made=made) as house:
         assert failure(await house.run()) == "listing_unbounded"
         assert await house.paths() == []
+
+
+class Crowded(MemoryBackend):
+    """One listing of all, most of which is somebody else's."""
+
+    async def list_entries(
+        self, prefixes: Sequence[str], *, tokens: bool
+    ) -> AsyncGenerator[ListingPage]:
+        for _ in range(2 * IDLE_PAGES):
+            yield ListingPage(passed_over=25)
+        async for page in super().list_entries(prefixes, tokens=tokens):
+            yield page
+
+
+async def test_what_belongs_to_others_may_be_much(
+    database_url: str, admin_url: str, state_dir: Path
+) -> None:
+    spec = backend(max_secrets=1)
+    async with open_house(database_url, admin_url, state_dir, spec, made=Crowded) as house:
+        house.there.put("kv/a", {"k": "1"})
+        assert failure(await house.run()) is None
+        assert await house.paths() == ["ext/a"]
 
 
 async def test_more_secrets_than_max_secrets_fail_the_run_before_any_write(

@@ -76,12 +76,17 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class ListingPage:
-    """Some entries, and the scopes that ended with this page."""
+    """Some entries, and the scopes that ended with this page.
+
+    Attributes:
+        rejected: names the listing gave that may not be used: (shown form, reason code).
+        passed_over: how many names it gave that nobody asked for, where all are listed.
+    """
 
     entries: tuple[Entry, ...] = ()
     scopes: tuple[Scope, ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
-    """Names the listing gave that may not be used: (shown form, reason code)."""
+    passed_over: int = 0
 
 
 @dataclass(frozen=True, slots=True)

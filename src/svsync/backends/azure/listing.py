@@ -110,7 +110,9 @@ class AzureListing:
                 operation="list",
                 code="listing_unbounded",
             )
-        return ListingPage(tuple(entries), rejected=tuple(rejected))
+        given = len(answer.body["value"] or ())
+        passed_over = given - len(entries) - len(rejected)
+        return ListingPage(tuple(entries), (), tuple(rejected), passed_over)
 
     def _versions(
         self, answer: Answer, prefixes: tuple[str, ...], seen: set[str], *, deleted: bool

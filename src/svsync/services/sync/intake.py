@@ -44,6 +44,8 @@ STAGE_ROWS: Final = 10_000
 """Entries of the listing held in memory before they are copied into the stage."""
 IDLE_PAGES: Final = 1_000
 """So many pages of a listing in a row that add nothing end the run."""
+MOST_PASSED_OVER: Final = 1_000_000
+"""So do so many names in all that nobody asked for: a listing may go round in them."""
 BATCH: Final = 500
 """Rows of the work list taken up together, and committed together."""
 BATCHES_AT_WORK: Final = 2 * AHEAD + 2
@@ -101,7 +103,7 @@ async def _pieces(
     """The listing in pieces to be staged, one made while the one before is copied."""
     entries: list[Entry] = []
     scopes: list[Scope] = []
-    names, others, idle = 0, 0, 0
+    names, others, passed_over, idle = 0, 0, 0, 0
     listing = run.backend.list_entries(run.rules.list_prefixes(), tokens=not run.first)
     async with aclosing(listing):
         async for page in listing:
@@ -114,15 +116,23 @@ async def _pieces(
             told = sum(entry.value_token is not None or entry.gone for entry in page.entries)
             run.untold = (run.untold or 0) + len(page.entries) - told
             others += len(page.rejected) + len(page.scopes)
+            passed_over += page.passed_over
             idle = 0 if page != _NOTHING else idle + 1
-            _refuse_endless(run, max(names, others), idle)
+            _refuse_endless(run, max(names, others), passed_over, idle)
             if len(entries) >= STAGE_ROWS:
                 yield entries, scopes
                 entries, scopes = [], []
     yield entries, scopes
 
 
-def _refuse_endless(run: Run, names: int, idle: int) -> None:
+def _refuse_endless(run: Run, names: int, passed_over: int, idle: int) -> None:
+    if passed_over > MOST_PASSED_OVER:
+        raise ListingError(
+            f"the listing gave more than {MOST_PASSED_OVER:,} names that the mapping does not"
+            " ask for: give what is federated a store of its own",
+            operation="list",
+            code="listing_unbounded",
+        )
     if idle >= IDLE_PAGES:
         raise ListingError(
             f"the listing gave {idle} pages in a row that hold nothing, so it does not end:"
