@@ -214,7 +214,12 @@ class PubSub:
         timeout: float = 30.0,
         **options: Any,
     ) -> PubSubFeed:
-        """A feed at it; a call that fails is not made again, unless by a guard given."""
+        """A feed at it; a call that fails is not made again, unless by a guard given. It pauses
+        no longer than this server waits."""
+
+        async def pause(_seconds: float) -> None:
+            await asyncio.sleep(self.patience_s or 0)
+
         return PubSubFeed(
             name,
             place,
@@ -223,7 +228,7 @@ class PubSub:
             NetworkPolicy(allow_loopback=True),
             guard or BackendGuard(retry=RetryPolicy(attempts=1)),
             dial=options.pop("dial", self.dial),
-            **options,
+            **{"sleep": pause, **options},
         )
 
 

@@ -117,6 +117,25 @@ async def test_what_is_not_ours_stays_and_ends_no_feed(
     assert "c4n4ry" not in logged
 
 
+async def test_an_empty_answer_is_not_asked_for_again_at_once(there: PubSub) -> None:
+    """It may come without any wait."""
+    there.patience_s = 0.001
+    paused, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        assert seconds == 1.0
+        paused.set()
+        await go_on.wait()
+
+    async with listening(there.feed(sleep=pause)) as ear:
+        async with asyncio.timeout(20):
+            await paused.wait()
+        assert there.calls.count("Pull") == 1
+        await there.publish(**notice("app_db"))
+        go_on.set()
+        await ear.until(lambda: ear.paths == ["app_db"])
+
+
 async def test_what_changed_nothing_is_acknowledged_and_not_told(there: PubSub) -> None:
     async with listening(there.feed()) as ear:
         await there.publish(eventType="TOPIC_CONFIGURED")

@@ -24,7 +24,8 @@ _HELD_S: Final = 60
 _HOLD_AGAIN_S: Final = 5.0
 """Half of the shortest deadline that a subscription may have."""
 _PAUSE_S: Final = 1.0
-"""Between two pulls that brought nothing of ours, which is not acknowledged."""
+"""After a pull that brought nothing of ours: what is not ours stays there, and an answer that
+holds nothing may come at once."""
 
 
 class PubSubFeed:
@@ -93,7 +94,7 @@ class PubSubFeed:
                 if ours:
                     await self._until_kept(subscription, ours, tell)
                     await subscription.acknowledge(ours)
-                elif messages:
+                else:
                     await self._sleep(_PAUSE_S)
 
     def _look_at(self, message: Message, tell: Tell) -> bool:
