@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -37,15 +37,13 @@ from svsync.clients.aws.refusals import (
 from svsync.clients.aws.sdk import keys_of_machine, sdk
 from svsync.clients.aws.settings import AwsSettings
 from svsync.clients.aws.transport import Sockets, config
+from svsync.clients.logins import CountedCall, KeptLogin, uncounted
 from svsync.domain.errors import BackendError, BackendUnreachableError, LoginError, ThrottledError
 from svsync.domain.values import Credential, SecretValue
 from svsync.network import NetworkPolicy
 
 T = TypeVar("T")
 
-_RENEW_AT: Final = 2 / 3
-_ASK_AGAIN_S: Final = 60.0
-"""Seconds for which keys that are still good are used after others were not had."""
 _ASK_AGAIN: Final = 600.0
 """Seconds for which keys of the machine are used; the SDK replaces them a quarter of an
 hour before they end."""
@@ -53,16 +51,6 @@ _ROLE_SECONDS: Final = 3600
 _NO_IDENTITY: Final = (BotoCoreError, OSError, ValueError, LookupError, TypeError)
 """What the SDK's chain raises where a machine gives nothing that can be used: an address
 that may not be asked, a file that is not there, an answer that lacks a field."""
-
-
-class CountedCall(Protocol):
-    """Runs one call of the class `login` under the backend's limits and counts it."""
-
-    def __call__(self, attempt: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
-
-
-async def _uncounted(attempt: Callable[[], Awaitable[T]]) -> T:
-    return await attempt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +88,7 @@ class AwsSession:
         credential: Callable[[], Awaitable[Credential]],
         policy: NetworkPolicy,
         *,
-        login_call: CountedCall = _uncounted,
+        login_call: CountedCall = uncounted,
         clock: Callable[[], float] = time.monotonic,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -110,9 +98,7 @@ class AwsSession:
         self._login_call = login_call
         self._clock = clock
         self._environ = environ
-        self._login: _Login | None = None
-        self._ask_again_at = 0.0
-        self._login_lock = asyncio.Lock()
+        self._login = KeptLogin[_Login](self._sign_in, clock=clock)
         self._client_lock = asyncio.Lock()
         self._clients: dict[tuple[str, bool], tuple[Any, Any]] = {}
         self._open: contextlib.AsyncExitStack | None = None
@@ -128,7 +114,7 @@ class AwsSession:
     async def aclose(self) -> None:
         """Close connections and forget the keys; may run twice. Keys cannot be revoked."""
         opened, self._open = self._open, None
-        self._login = None
+        self._login.forget()
         self._clients.clear()
         if opened is not None:
             await opened.aclose()
@@ -136,7 +122,7 @@ class AwsSession:
     async def sign_in(self, service: str) -> None:
         """Get keys unless that is done, and be ready to call a service; LoginError where
         there are none."""
-        login = await self._signed_in(None)
+        login = await self._login.get()
         await self._client(service, login.keys)
 
     async def call(
@@ -158,7 +144,7 @@ class AwsSession:
         DeniedError, and AwsRefusedError for any other refusal; `sent` is false where
         surely nothing was done.
         """
-        login = await self._signed_in(None)
+        login = await self._login.get()
         for may_sign_in in (True, False):
             try:
                 return await self._send(service, method, parameters, login.keys, operation, shown)
@@ -172,7 +158,7 @@ class AwsSession:
                         status=refused.status,
                         sent=False,
                     ) from None
-            login = await self._signed_in(login)
+            login = await self._login.get(login)
         raise AssertionError("the second try returns or raises")
 
     async def sign(
@@ -182,7 +168,7 @@ class AwsSession:
         region by Signature Version 4, `Host` told by the URL. Nothing is called but for
         the keys; raises what getting them raises.
         """
-        keys = (await self._signed_in(None)).keys
+        keys = (await self._login.get()).keys
         token = keys.session_token
         signer = Credentials(
             keys.access_key_id.reveal(),
@@ -248,40 +234,6 @@ class AwsSession:
         return client, held
 
     # --- login --------------------------------------------------------------------
-
-    async def _signed_in(self, refused: _Login | None) -> _Login:
-        """A login that is good, and newer than one that was refused; concurrent callers
-        share it. While one of them renews it the others go on with what is still good."""
-        login, renewed = self._login, self._login_lock.locked()
-        if renewed and login is not None and login is not refused and not self._is_over(login):
-            return login
-        try:
-            async with self._login_lock:
-                login = self._login
-                if login is not None and login is not refused and not self._is_due(login):
-                    return login
-                self._login = await self._sign_in_or_keep(login, refused)
-                return self._login
-        except BackendError as error:
-            error.sent = False
-            raise
-
-    def _is_due(self, login: _Login) -> bool:
-        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
-        return login.ttl > 0 and (self._clock() >= due or self._is_over(login))
-
-    def _is_over(self, login: _Login) -> bool:
-        return login.ttl > 0 and self._clock() >= login.since + login.ttl
-
-    async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
-        try:
-            return await self._sign_in(refused)
-        except (BackendUnreachableError, ThrottledError):
-            # What is still good is used while STS does not answer.
-            if login is None or login is refused or self._is_over(login):
-                raise
-            self._ask_again_at = self._clock() + _ASK_AGAIN_S
-            return login
 
     async def _sign_in(self, refused: _Login | None) -> _Login:
         since = self._clock()

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -49,11 +49,10 @@ from svsync.clients.azure.transport import (
     machine_session,
     transport,
 )
+from svsync.clients.logins import CountedCall, KeptLogin, uncounted
 from svsync.domain.errors import (
-    BackendError,
     BackendUnreachableError,
     LoginError,
-    ThrottledError,
 )
 from svsync.domain.values import Credential, SecretValue
 from svsync.network import NetworkPolicy, tls_context
@@ -63,19 +62,6 @@ T = TypeVar("T")
 API_VERSION: Final = "7.4"
 """Of Key Vault's data plane; every cloud has it [Key Vault REST API versions,
 rest/api/keyvault]."""
-_RENEW_AT: Final = 2 / 3
-_ASK_AGAIN_S: Final = 60.0
-"""Seconds for which a token that is still good is used after another one was not had."""
-
-
-class CountedCall(Protocol):
-    """Runs one call of the class `login` under the backend's limits and counts it."""
-
-    def __call__(self, attempt: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
-
-
-async def _uncounted(attempt: Callable[[], Awaitable[T]]) -> T:
-    return await attempt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +95,7 @@ class AzureSession:
         credential: Callable[[], Awaitable[Credential]],
         policy: NetworkPolicy,
         *,
-        login_call: CountedCall = _uncounted,
+        login_call: CountedCall = uncounted,
         clock: Callable[[], float] = time.monotonic,
         resolver: AbstractResolver | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -121,9 +107,7 @@ class AzureSession:
         self._clock = clock
         self._resolver = resolver
         self._environ = environ
-        self._login: _Login | None = None
-        self._ask_again_at = 0.0
-        self._lock = asyncio.Lock()
+        self._login = KeptLogin[_Login](self._sign_in, clock=clock)
         self._open: contextlib.AsyncExitStack | None = None
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
@@ -137,7 +121,7 @@ class AzureSession:
     async def aclose(self) -> None:
         """Close connections and forget the token; may run twice. Tokens cannot be revoked."""
         opened, self._open = self._open, None
-        self._login = None
+        self._login.forget()
         self._sessions.clear()
         if opened is not None:
             await opened.aclose()
@@ -146,13 +130,12 @@ class AzureSession:
     def directory(self) -> str:
         """The directory (tenant) that the vault belongs to, once it has answered a call: that
         of the token which it took."""
-        if self._login is None:
-            return ""
-        return self._login.given.directory or self._login.given.vaults_directory
+        login = self._login.now
+        return "" if login is None else login.given.directory or login.given.vaults_directory
 
     async def sign_in(self) -> None:
         """Get a token unless that is done; LoginError where there is none."""
-        await self._signed_in(None)
+        await self._login.get()
 
     async def call(
         self,
@@ -175,7 +158,7 @@ class AzureSession:
         DeniedError, and AzureRefusedError for any other refusal; `sent` is false where
         surely nothing was done.
         """
-        login = await self._signed_in(None)
+        login = await self._login.get()
         for may_sign_in in (True, False):
             try:
                 return await self._send(login, method, path, operation, shown, query, body)
@@ -191,7 +174,7 @@ class AzureSession:
                         status=refused.status,
                         sent=False,
                     ) from None
-            login = await self._signed_in(login)
+            login = await self._login.get(login)
         raise AssertionError("the second try returns or raises")
 
     # --- calls --------------------------------------------------------------------
@@ -269,41 +252,7 @@ class AzureSession:
 
     # --- login --------------------------------------------------------------------
 
-    async def _signed_in(self, refused: _Login | None) -> _Login:
-        """A login that is good, and newer than one that was refused; concurrent callers
-        share it. While one of them renews it the others go on with what is still good."""
-        login, renewed = self._login, self._lock.locked()
-        if renewed and login is not None and login is not refused and not self._is_over(login):
-            return login
-        try:
-            async with self._lock:
-                login = self._login
-                if login is not None and login is not refused and not self._is_due(login):
-                    return login
-                self._login = await self._sign_in_or_keep(login, refused)
-                return self._login
-        except BackendError as error:
-            error.sent = False
-            raise
-
-    def _is_due(self, login: _Login) -> bool:
-        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
-        return self._clock() >= due or self._is_over(login)
-
-    def _is_over(self, login: _Login) -> bool:
-        return self._clock() >= login.since + login.ttl
-
-    async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
-        try:
-            return await self._sign_in()
-        except (BackendUnreachableError, ThrottledError):
-            # What is still good is used while nobody signs in.
-            if login is None or login is refused or self._is_over(login):
-                raise
-            self._ask_again_at = self._clock() + _ASK_AGAIN_S
-            return login
-
-    async def _sign_in(self) -> _Login:
+    async def _sign_in(self, _refused: _Login | None) -> _Login:
         since = self._clock()
         made, where = await self._made()
         scope = f"{self.settings.cloud.resource}/.default"

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from google.api_core.exceptions import GoogleAPICallError
 from grpc import ChannelConnectivity
@@ -23,25 +23,12 @@ from svsync.clients.gcp.refusals import TokenRefusedError, closed, of_call
 from svsync.clients.gcp.settings import GcpSettings, Service
 from svsync.clients.gcp.token_http import TokenHttp
 from svsync.clients.gcp.tokens import Tokens
-from svsync.domain.errors import BackendError, BackendUnreachableError, LoginError, ThrottledError
+from svsync.clients.logins import CountedCall, KeptLogin, uncounted
+from svsync.domain.errors import BackendUnreachableError, LoginError
 from svsync.domain.values import Credential, SecretValue
 from svsync.network import NetworkPolicy
 
 T = TypeVar("T")
-
-_RENEW_AT: Final = 2 / 3
-_ASK_AGAIN_S: Final = 60.0
-"""Seconds for which a token that is still good is used after another one was not had."""
-
-
-class CountedCall(Protocol):
-    """Runs one call of the class `login` under the backend's limits and counts it."""
-
-    def __call__(self, attempt: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
-
-
-async def _uncounted(attempt: Callable[[], Awaitable[T]]) -> T:
-    return await attempt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class GcpSession:
         policy: NetworkPolicy,
         *,
         dial: Dial | None = None,
-        login_call: CountedCall = _uncounted,
+        login_call: CountedCall = uncounted,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         environ: Mapping[str, str] = os.environ,
@@ -88,9 +75,7 @@ class GcpSession:
         http = TokenHttp(policy, dial, settings.timeout)
         self._tokens = Tokens(http, settings.federated, now, environ)
         self._connection = Connection(service, policy, dial)
-        self._login: _Login | None = None
-        self._ask_again_at = 0.0
-        self._login_lock = asyncio.Lock()
+        self._login = KeptLogin[_Login](self._sign_in, clock=clock)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -102,12 +87,12 @@ class GcpSession:
     async def aclose(self) -> None:
         """Close the connection and forget the token, which cannot be revoked; may run twice."""
         self._closed = True
-        self._login = None
+        self._login.forget()
         await self._connection.aclose()
 
     async def sign_in(self) -> None:
         """Get a token unless that is done; LoginError where there is none to be had."""
-        await self._signed_in(None)
+        await self._login.get()
 
     async def call(
         self,
@@ -127,7 +112,7 @@ class GcpSession:
         DeniedError, and GcpRefusedError for any other refusal; `sent` is false where
         surely nothing was done.
         """
-        login = await self._signed_in(None)
+        login = await self._login.get()
         for may_sign_in in (True, False):
             try:
                 return await self._send(method, request, login.token, operation, shown)
@@ -141,7 +126,7 @@ class GcpSession:
                         status=refused.status,
                         sent=False,
                     ) from None
-            login = await self._signed_in(login)
+            login = await self._login.get(login)
         raise AssertionError("the second try returns or raises")
 
     async def _send(
@@ -180,43 +165,9 @@ class GcpSession:
 
     # --- login --------------------------------------------------------------------
 
-    async def _signed_in(self, refused: _Login | None) -> _Login:
-        """A login that is good, and newer than one that was refused; concurrent callers
-        share it. While one of them renews it the others go on with what is still good."""
-        login, renewed = self._login, self._login_lock.locked()
-        if renewed and login is not None and login is not refused and not self._is_over(login):
-            return login
-        try:
-            async with self._login_lock:
-                if self._closed:
-                    raise closed()
-                login = self._login
-                if login is not None and login is not refused and not self._is_due(login):
-                    return login
-                self._login = await self._sign_in_or_keep(login, refused)
-                return self._login
-        except BackendError as error:
-            error.sent = False
-            raise
-
-    def _is_due(self, login: _Login) -> bool:
-        due = max(login.since + login.ttl * _RENEW_AT, self._ask_again_at)
-        return self._clock() >= due or self._is_over(login)
-
-    def _is_over(self, login: _Login) -> bool:
-        return self._clock() >= login.since + login.ttl
-
-    async def _sign_in_or_keep(self, login: _Login | None, refused: _Login | None) -> _Login:
-        try:
-            return await self._sign_in()
-        except (BackendUnreachableError, ThrottledError):
-            # What is still good is used while nobody gives another.
-            if login is None or login is refused or self._is_over(login):
-                raise
-            self._ask_again_at = self._clock() + _ASK_AGAIN_S
-            return login
-
-    async def _sign_in(self) -> _Login:
+    async def _sign_in(self, _refused: _Login | None) -> _Login:
+        if self._closed:
+            raise closed()
         since = self._clock()
         if not self._settings.static:
             token = await self._login_call(self._tokens.of_process)

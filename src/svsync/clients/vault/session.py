@@ -14,10 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from hvac.api.auth_methods import Token
 
+from svsync.clients.logins import CountedCall, uncounted
 from svsync.clients.vault.logins import (
     HvacAdapter,
     Login,
@@ -55,16 +56,6 @@ def nothing_sent() -> Iterator[None]:
         raise
 
 
-class CountedCall(Protocol):
-    """Runs one call of the class `login` under the backend's limits and counts it."""
-
-    def __call__(self, attempt: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
-
-
-async def _uncounted(attempt: Callable[[], Awaitable[T]]) -> T:
-    return await attempt()
-
-
 class VaultSession:
     """Requests to one server with one login. Use as an async context manager.
 
@@ -83,7 +74,7 @@ class VaultSession:
         credential: Callable[[], Awaitable[Credential]],
         policy: NetworkPolicy,
         *,
-        login_call: CountedCall = _uncounted,
+        login_call: CountedCall = uncounted,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
