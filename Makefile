@@ -4,6 +4,7 @@
 #   make test    every test
 #   make check   format, lint, import contracts, types
 #   make bench   the figures of docs/performance.md
+#   make docs    the documents as a site, in site/
 #   make lock    resolve the dependencies anew (needs the network)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.setup-done
 # connections of one PostgreSQL are enough for.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, (3 * os.cpu_count() + 1) // 2))')
 
-.PHONY: setup demo test check bench lock format clean
+.PHONY: setup demo test check bench docs lock format clean
 
 setup: $(STAMP)
 
@@ -45,9 +46,12 @@ format: setup
 bench: setup
 	$(BIN)/python -m bench
 
+docs: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs site
+
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --all-extras --group build --group test --group clouds --group check pyproject.toml -o requirements/lock.txt
+	  --no-annotate --all-extras --group build --group test --group clouds --group check --group docs pyproject.toml -o requirements/lock.txt
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis site
