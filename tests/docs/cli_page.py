@@ -21,7 +21,7 @@ svsync secrets get apps/billing/db --field password
 
 With `--url`, or `SVSYNC_URL`, the commands that say so below ask a running service, and no store, key or configuration of this machine: as whoever its token vouches for, with the same words, `--json` and exit codes. A token in `SVSYNC_TOKEN` or in a file (`--token file:/run/secrets/svsync`, mode 0600) is seen by nobody who lists processes; one that is written out is. The tenant is the token's; where `--tenant` names another, nothing is done. Plain HTTP goes to loopback alone. `--ca` names the certificates of a private CA.
 
-A service that cannot be reached is exit code 1, `service_unreachable`: 3 says that a backend is, and nobody was told. A write whose answer was lost is `outcome_unknown`: look before you repeat it. `status` does not tell whether all runs are stopped, and `--watch`, like every command that does not say so below, is for the machine of the store; to these `--url` is a wrong use (2). Where only `SVSYNC_URL` is set, commands that need no store (`serve`, `demo`, `config`, `map`, `completion`) do what they always do.
+A service that cannot be reached is exit code 1, `service_unreachable`: 3 says that a backend is, and nobody was told. A write whose answer was lost is `outcome_unknown`: look before you repeat it. `status` does not tell whether all runs are stopped, and `--watch`, like every command that does not say so below, is for the machine of the store; to these `--url` is a wrong use (2). Where only `SVSYNC_URL` is set, commands that need no store (`serve`, `healthcheck`, `demo`, `config`, `map`, `completion`) do what they always do.
 """  # noqa: E501
 
 _COMMON = "common options"

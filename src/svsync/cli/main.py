@@ -35,6 +35,7 @@ from svsync.domain.errors import (
 
 _COMMANDS = (
     "serve",
+    "healthcheck",
     "run",
     "federation",
     "status",

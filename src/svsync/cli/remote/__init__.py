@@ -28,7 +28,7 @@ _MODULES: Final = frozenset(
         "webhooks",
     }
 )
-_NEEDS_NO_STORE: Final = ("serve", "demo", "config", "map", "completion")
+_NEEDS_NO_STORE: Final = ("serve", "healthcheck", "demo", "config", "map", "completion")
 """First words of commands that have nothing to do with the store that a service has."""
 
 
