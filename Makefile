@@ -5,6 +5,7 @@
 #   make check   format, lint, import contracts, types
 #   make bench   the figures of docs/performance.md
 #   make docs    the documents as a site, in site/
+#   make dist    the wheel and the sdist, in dist/
 #   make lock    resolve the dependencies anew (needs the network)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.setup-done
 # connections of one PostgreSQL are enough for.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, (3 * os.cpu_count() + 1) // 2))')
 
-.PHONY: setup demo test check bench docs lock format clean
+.PHONY: setup demo test check bench docs dist lock format clean
 
 setup: $(STAMP)
 
@@ -49,9 +50,18 @@ bench: setup
 docs: setup
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs site
 
+dist: setup
+	$(BIN)/hatchling build
+
+# Of one resolution: what runs and what builds have the versions that were tested.
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate --all-extras --group build --group test --group clouds --group check --group docs pyproject.toml -o requirements/lock.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --constraint requirements/lock.txt --extra aws --extra azure --extra gcp --extra pkcs11 --extra otel \
+	  pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --constraint requirements/lock.txt --group build -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis site
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis site dist
