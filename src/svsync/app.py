@@ -54,6 +54,7 @@ from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.feed_tokens import Directories, FeedTokens
 from svsync.services.groups import Groups
 from svsync.services.idempotency import Idempotency
+from svsync.services.inventory import take_inventory
 from svsync.services.keys import Keys
 from svsync.services.listing import Listing
 from svsync.services.overview import Overview
@@ -76,7 +77,7 @@ from svsync.services.strangers import Strangers
 from svsync.services.verification import Verification
 from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
-from svsync.store.database import Database, Row, open_database
+from svsync.store.database import NO_TENANT, Database, Row, open_database
 from svsync.store.migrate import Migration, migrate
 from svsync.store.replica import Replica, open_replica
 
@@ -378,6 +379,27 @@ class _Directories:
 
             self._known = Entra(self._policy)
         return await self._known.payload_of(directory, text)
+
+
+async def survey_source(
+    settings: Settings,
+    spec: BackendSpec,
+    *,
+    depth: int,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a store holds that is not among the backends; no store of ours is opened.
+
+    Raises ConfigError, BackendError.
+    """
+
+    def no_secrets() -> Secrets:
+        raise ConfigError("a store that is not configured signs in by the environment alone")
+
+    environ = os.environ if environ is None else environ
+    registry = Registry(settings, _credentials(settings, no_secrets, environ))
+    async with registry.open(spec, NO_TENANT, trial=True) as opened:
+        return await take_inventory(opened.backend, spec, None, depth=depth)
 
 
 def make_doctor(

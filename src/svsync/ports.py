@@ -6,7 +6,7 @@ where it is raised; what is said here is tested, sentence by sentence, by
 `svsync.testing.conformance`.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,10 @@ from svsync.domain.changes import (
 from svsync.domain.costs import Terms
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath, TenantId
+from svsync.domain.inventory import SurveyPage
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.readers import LogBlock, Login
+from svsync.domain.retirement import Deletion
 from svsync.domain.values import Credential
 
 T = TypeVar("T")
@@ -213,6 +216,42 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Revoke the login where that is possible, and close connections."""
+        ...
+
+
+@runtime_checkable
+class SurveyableBackend(Backend, Protocol):
+    """A backend that tells more of what it holds than a listing does, for who moves off it."""
+
+    @property
+    def tells_reads(self) -> bool:
+        """A survey tells on which day each secret was last read."""
+        ...
+
+    def survey(self) -> AsyncGenerator[SurveyPage]:
+        """All that the login sees, whatever the rules say, page by page. No value is read."""
+        ...
+
+    async def own_login(self) -> Login | None:
+        """Who we are in the store's own log; None: nobody tells."""
+        ...
+
+    async def deletion(self, path: RemotePath) -> Deletion | None:
+        """How a person deletes a secret there, recoverably where the store can; nothing is
+        changed by asking. None: this login cannot tell."""
+        ...
+
+
+class AccessLog(Protocol):
+    """The log in which a type of backend tells who read what; read once, to its end."""
+
+    @property
+    def kind(self) -> str:
+        """The type of backend whose log it is."""
+        ...
+
+    def blocks(self) -> Iterator[LogBlock]:
+        """Raises UsageError for what is no such log."""
         ...
 
 

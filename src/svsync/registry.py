@@ -6,7 +6,7 @@ entry point of the group `svsync.backends`, loaded only when the operator named 
 else may open one.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from svsync.network import NetworkPolicy
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import (
+    AccessLog,
     Anchor,
     ArrivingFeed,
     Attestor,
@@ -88,6 +89,7 @@ _EXTRAS = {
     "gcp-secret-manager": "gcp",
 }
 """The extra of this package that brings what a type needs."""
+_ACCESS_LOG = "svsync.feeds.vault_audit.reads:AuditFiles"
 _PLUGINS = "svsync.backends"
 
 CredentialReader = Callable[[BackendSpec, TenantId], Awaitable[Credential]]
@@ -443,6 +445,15 @@ def _key_service(
             where="kms_provider",
         ) from None
     opened = open_service(spec, credential if named else None, policy, environ)
+    return opened
+
+
+def access_log(files: Sequence[str]) -> AccessLog:
+    """The log of a Vault's audit device, of these files and what they were rotated to.
+
+    Raises UsageError for a file that cannot be read.
+    """
+    opened: AccessLog = _named(_ACCESS_LOG)(files)
     return opened
 
 

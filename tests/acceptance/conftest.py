@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,15 @@ class Desk:
 async def desk(
     postgres: EmbeddedPostgres, openbao: OpenBaoServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Desk]:
+    async with open_desk(postgres, openbao, tmp_path_factory.mktemp("desk")) as made:
+        yield made
+
+
+@asynccontextmanager
+async def open_desk(
+    postgres: EmbeddedPostgres, openbao: OpenBaoServer, folder: Path
+) -> AsyncIterator[Desk]:
     name = f"cli_{secrets.token_hex(8)}"
-    folder = tmp_path_factory.mktemp("desk")
     bao = await new_mount(openbao)
     async with connected(postgres.admin_dsn) as admin:
         await admin.execute(f"CREATE DATABASE {name} OWNER svsync")

@@ -53,7 +53,9 @@ def commands(
         helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
         for name, inner in action.choices.items():
             below = list(commands(inner, (*above, name)))
-            yield from below or [((*above, name), inner, helps.get(name, ""))]
+            if not below or inner.get_default("command") is not None:
+                yield (*above, name), inner, helps.get(name, "")
+            yield from below
 
 
 def _actions(parser: argparse.ArgumentParser, *, common: bool) -> Iterator[argparse.Action]:

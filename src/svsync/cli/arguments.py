@@ -102,6 +102,14 @@ def add_group(subparsers: Any, name: str, words: str) -> Any:
     return parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
 
 
+def add_group_with_command(
+    subparsers: Any, name: str, words: str, command: Command
+) -> tuple[Parser, Any]:
+    """A command that is also a noun: its own parser, and what its verbs are added to."""
+    parser = add_command(subparsers, name, words, command)
+    return parser, parser.add_subparsers(metavar="COMMAND", title="commands")
+
+
 def backend_option(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     parser.add_argument("--backend", metavar="ID", required=required, help="a backend's id or name")
 

@@ -41,6 +41,8 @@ _COMMANDS = (
     "status",
     "conflicts",
     "secrets",
+    "inventory",
+    "retire",
     "tokens",
     "policies",
     "groups",

@@ -8,6 +8,7 @@ from svsync.backends.aws.connection import ConnectionTest
 from svsync.backends.aws.entries import MAX_NAME, MAX_VALUE, SEGMENT, creation_parameters
 from svsync.backends.aws.listing import AwsListing
 from svsync.backends.aws.reading import BATCH, AwsReading
+from svsync.backends.aws.survey import deletion, pages
 from svsync.backends.aws.writing import AwsWriting
 from svsync.domain.changes import (
     Entry,
@@ -20,10 +21,13 @@ from svsync.domain.changes import (
 )
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
+from svsync.domain.inventory import SurveyPage
 from svsync.domain.mapping import RuleSet
 from svsync.domain.paths import remote_problem
 from svsync.domain.published import AWS_SECRETS_MANAGER
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.readers import Login
+from svsync.domain.retirement import Deletion
 from svsync.ports import Connection, Features
 
 FEATURES: Final = Features(
@@ -43,6 +47,7 @@ class AwsBackend:
     """See `ports.Backend`."""
 
     def __init__(self, spec: BackendSpec, rules: RuleSet, calls: AwsCalls) -> None:
+        self._spec = spec
         self._rules = rules
         self._calls = calls
         filters = {name: _texts(given) for name, given in spec.filters.items()}
@@ -106,6 +111,20 @@ class AwsBackend:
     async def find_delete(self, order: RemoteWrite) -> Landed | Refused | None:
         """None: a deletion that was cancelled leaves no trace."""
         return None
+
+    @property
+    def tells_reads(self) -> bool:
+        return True
+
+    def survey(self) -> AsyncGenerator[SurveyPage]:
+        return pages(self._calls, self._spec)
+
+    async def own_login(self) -> Login | None:
+        """AWS tells of no reader by name here."""
+        return None
+
+    async def deletion(self, path: RemotePath) -> Deletion | None:
+        return None if self._problem(path) else deletion(self._spec, path)
 
     async def aclose(self) -> None:
         await self._calls.session.aclose()

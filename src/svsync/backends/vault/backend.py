@@ -17,6 +17,7 @@ from svsync.backends.vault.kv import (
     server_now,
 )
 from svsync.backends.vault.listing import VaultListing
+from svsync.backends.vault.survey import VaultSurvey, deletion
 from svsync.backends.vault.writing import Kv1Writing, Kv2Writing, size_there
 from svsync.clients.vault import AnswerTooLargeError, nothing_sent
 from svsync.domain.changes import (
@@ -33,9 +34,12 @@ from svsync.domain.changes import (
 from svsync.domain.errors import BackendError, DeniedError, ProtocolError
 from svsync.domain.federation import BackendSpec
 from svsync.domain.ids import RemotePath
+from svsync.domain.inventory import SurveyPage
 from svsync.domain.mapping import RuleSet
 from svsync.domain.paths import remote_problem
 from svsync.domain.pushes import Landed, Ready, Refused, RemoteWrite
+from svsync.domain.readers import Login
+from svsync.domain.retirement import Deletion
 from svsync.ports import Connection, Features
 
 FEATURES: Final = Features(
@@ -151,6 +155,23 @@ class VaultBackend:
         if isinstance(mount, RemoteUnknown) or mount.version == 1:
             return None
         return await Kv2Writing(self._calls, mount).find_delete(order)
+
+    @property
+    def tells_reads(self) -> bool:
+        """Only its audit devices do."""
+        return False
+
+    def survey(self) -> AsyncGenerator[SurveyPage]:
+        return VaultSurvey(self._calls, self._spec).pages()
+
+    async def own_login(self) -> Login | None:
+        return await VaultSurvey(self._calls, self._spec).own_login()
+
+    async def deletion(self, path: RemotePath) -> Deletion | None:
+        mount = await self._mount_of(path)
+        if isinstance(mount, RemoteUnknown):
+            return None
+        return deletion(self._spec, mount, path)
 
     async def aclose(self) -> None:
         await self._calls.session.aclose()

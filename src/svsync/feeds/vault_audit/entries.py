@@ -21,7 +21,7 @@ from svsync.ports import Notice
 MAX_PATH: Final = 4096  # bytes, as of a name from a listing
 
 _CHANGES: Final = frozenset({"create", "update", "patch", "delete"})
-_KV: Final = frozenset({"kv", "generic"})
+KV: Final = frozenset({"kv", "generic"})
 _VERBS_OF_V2: Final = frozenset({"metadata", "delete", "undelete", "destroy"})
 # Reads are most of what a server does: they are told without parsing. Within a text
 # of JSON the quotes would be escaped, so this only finds members of that name.
@@ -38,14 +38,14 @@ def notices_of(line: bytes) -> tuple[Notice, ...]:
         raise ValueError("not an audit entry")
     if not _may_change(line):
         return ()
-    entry = _parsed(line)
+    entry = parsed(line)
     request = entry.get("request")
     if not isinstance(request, dict):
         raise ValueError("not an audit entry")
     # A request is told twice, before and after; only the second says that it was done.
     if entry.get("type") != "response" or entry.get("error"):
         return ()
-    if request.get("operation") not in _CHANGES or request.get("mount_type") not in _KV:
+    if request.get("operation") not in _CHANGES or request.get("mount_type") not in KV:
         return ()
     namespace = request.get("namespace")
     place = namespace.get("path", "") if isinstance(namespace, dict) else ""
@@ -55,7 +55,7 @@ def notices_of(line: bytes) -> tuple[Notice, ...]:
     raise ValueError("not an audit entry")
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def parsed(line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

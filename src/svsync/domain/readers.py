@@ -1,0 +1,186 @@
+"""Who reads what in a store, as the store's own log tells it: metadata alone, no value.
+
+A log may be long, and its files may come in any order, so what is kept of it is bounded and
+depends on no order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from svsync.domain.ids import RemotePath
+
+MOST_READERS: Final = 200_000
+"""Pairs of a path and who reads it that are kept; further ones are counted."""
+SLOTS: Final = 10
+"""Parts of a time in which a log has to hold something, to be taken for a whole one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Whoever signed in to a store, as its log names them; empty: it does not.
+
+    Attributes:
+        name: the display name. All roles of one login method may share it.
+        role: the role that was signed in as.
+        entity: the store's own id of them.
+    """
+
+    name: str = ""
+    role: str = ""
+    entity: str = ""
+
+    @property
+    def can_be_told(self) -> bool:
+        """What has neither entity nor role has the same name as many others."""
+        return bool(self.entity or self.role)
+
+    def is_same(self, other: "Login") -> bool:
+        """Surely the same one."""
+        if self.entity or other.entity:
+            return self.entity == other.entity
+        return self.can_be_told and (self.name, self.role) == (other.name, other.role)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.role})" if self.role else self.name or "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One entry of a log.
+
+    Attributes:
+        paths: the secrets that were read, in remote path form; empty: none was.
+        maybe: names that were read, and may be those of secrets or of something else.
+    """
+
+    at: datetime
+    who: Login = Login()
+    namespace: str = ""
+    address: str = ""
+    paths: tuple[RemotePath, ...] = ()
+    maybe: tuple[RemotePath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogBlock:
+    """Some lines of a log. `broken`: how many of them are no entries; `file` they are from."""
+
+    file: str
+    lines: int
+    broken: int
+    entries: Sequence[Logged]
+
+
+@dataclass(slots=True)
+class Reader:
+    """Who reads one path: how often, when last, and from where that time."""
+
+    reads: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    address: str = ""
+
+    def saw(self, logged: Logged) -> None:
+        self.reads += 1
+        if self.first is None or logged.at < self.first:
+            self.first = logged.at
+        if self.last is None or logged.at >= self.last:
+            self.last, self.address = logged.at, logged.address
+
+
+class Readers:
+    """Takes the blocks of a log, and tells who reads what.
+
+    Attributes:
+        begin, end: the moments of the first and last entry, None while there is none.
+        left_off: reads of those that found no more room.
+    """
+
+    def __init__(
+        self,
+        wanted: Callable[[str], bool],
+        since: datetime | None = None,
+        *,
+        doubtful: bool = False,
+        most: int = MOST_READERS,
+    ) -> None:
+        """
+        Args:
+            wanted: is this remote path asked about?
+            since: reads before this moment do not count; None: all do.
+            doubtful: what may be a secret's name counts as one.
+            most: pairs of a path and a reader that are kept.
+        """
+        self._wanted = wanted
+        self._since = since
+        self._doubtful = doubtful
+        self._most = most
+        self._found: dict[tuple[str, str, Login], Reader] = {}
+        self.begin: datetime | None = None
+        self.end: datetime | None = None
+        self.entries = self.lines = self.broken = self.left_off = 0
+
+    def take(self, block: LogBlock) -> None:
+        self.lines += block.lines
+        self.broken += block.broken
+        self.entries += len(block.entries)
+        for logged in block.entries:
+            if self.begin is None or logged.at < self.begin:
+                self.begin = logged.at
+            if self.end is None or logged.at > self.end:
+                self.end = logged.at
+            if self._since is not None and logged.at < self._since:
+                continue
+            for path in logged.paths + (logged.maybe if self._doubtful else ()):
+                if self._wanted(path):
+                    self._saw((logged.namespace, path, logged.who), logged)
+
+    def found(self) -> list[tuple[str, str, Login, Reader]]:
+        """Namespace, path, who, and their reads; by path, the latest reader first."""
+        rows = [(*key, reader) for key, reader in self._found.items()]
+        return sorted(rows, key=lambda row: (row[0], row[1], -_moment(row[3].last), str(row[2])))
+
+    def _saw(self, key: tuple[str, str, Login], logged: Logged) -> None:
+        reader = self._found.get(key)
+        if reader is None:
+            if len(self._found) >= self._most:
+                self.left_off += 1
+                return
+            reader = self._found[key] = Reader()
+        reader.saw(logged)
+
+
+class Coverage:
+    """Does a log tell of the whole of a time? Each part of it has to hold some entry.
+
+    A log that begins too late, ends too early or lacks a rotated file in the middle leaves a
+    part empty. A store that svsync syncs is called in each of its cycles, so that one that
+    nobody calls for so long is none that is synced.
+    """
+
+    def __init__(self, begin: datetime, end: datetime) -> None:
+        self._begin = begin
+        self._part = (end - begin) / SLOTS
+        self._held = [False] * SLOTS
+
+    def saw(self, at: datetime) -> None:
+        number = (at - self._begin) // self._part
+        if 0 <= number < SLOTS:
+            self._held[number] = True
+        elif number == SLOTS:  # written while the plan is made
+            self._held[-1] = True
+
+    def gap(self) -> tuple[datetime, datetime] | None:
+        """The first time of which the log says nothing."""
+        for number, held in enumerate(self._held):
+            if not held:
+                begin = self._begin + number * self._part
+                ends = next((n for n in range(number, SLOTS) if self._held[n]), SLOTS)
+                return begin, self._begin + ends * self._part
+        return None
+
+
+def _moment(at: datetime | None) -> float:
+    return 0.0 if at is None else at.timestamp()
