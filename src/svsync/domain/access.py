@@ -49,11 +49,13 @@ class Scope(StrEnum):
 
 
 class IdentityType(StrEnum):
-    """`feed`: a change feed that arrives over HTTP, which may do nothing else."""
+    """`feed`: a change feed that arrives over HTTP, which may do nothing else. `operator`:
+    whoever runs a command on the store itself; no token is theirs."""
 
     SERVICE_ACCOUNT = "service_account"
     USER = "user"
     FEED = "feed"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,12 @@ NOWHERE: Final = Origin()
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of a caller, as the audit log tells of it."""
+    """One request of a caller, as the audit log tells of it. `source_ip` None: made on the
+    store itself."""
 
     caller: Caller
     request_id: str
-    source_ip: str
+    source_ip: str | None
 
     @property
     def tenant(self) -> TenantId:

@@ -80,7 +80,7 @@ def _tell(
     status: int,
     error_code: str | None,
     seconds: float,
-    address: str,
+    address: str | None,
     caller: Caller | None,
     count: int | None,
 ) -> None:

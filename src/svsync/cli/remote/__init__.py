@@ -18,13 +18,16 @@ _MODULES: Final = frozenset(
         "audit",
         "auth",
         "conflicts",
+        "copy",
         "federation",
         "feeds",
+        "imports",
         "lifecycle",
         "policies",
         "run",
         "secrets",
         "status",
+        "verify",
         "webhooks",
     }
 )

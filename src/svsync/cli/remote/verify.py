@@ -1,0 +1,21 @@
+"""Copies compared with their sources, by a service."""
+
+import argparse
+
+from svsync.cli import verify as here
+from svsync.cli.remote.access import ByService
+from svsync.cli.remote.opening import asked
+from svsync.config.copy_mapping import load_copy_mapping
+from svsync.domain.errors import UsageError
+
+
+async def verify(args: argparse.Namespace) -> int:
+    if args.backend is not None:
+        raise UsageError(
+            "`svsync verify --backend` asks no service, which gives nobody a backend's values for"
+            " that: run it on the machine of the store, or compare copies by --mapping"
+        )
+    only = here.glob_of(args)
+    mapping = load_copy_mapping(args.mapping)
+    async with asked(args) as client:
+        return await here.verify_copies(args, mapping, ByService(client), only)

@@ -1,0 +1,120 @@
+"""Both sides compared, of copies or of a backend; nothing is printed where they are equal."""
+
+import argparse
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from svsync.cli.arguments import add_command
+from svsync.cli.copy import counting, operating
+from svsync.cli.output import Output
+
+if TYPE_CHECKING:
+    from svsync.domain.globs import Glob
+    from svsync.services.comparing import Comparison, Difference
+    from svsync.services.transfer import Access
+
+_SIDES: Final = {"different": "differs", "only_here": "is only here", "only_there": "is only there"}
+
+
+def add_commands(subparsers: Any) -> None:
+    compared = add_command(
+        subparsers,
+        "verify",
+        "compare both sides without showing values; prints what differs",
+        verify,
+    )
+    sides = compared.add_mutually_exclusive_group(required=True)
+    sides.add_argument(
+        "--mapping", metavar="FILE", help="copies with their sources, by the file of `copy`"
+    )
+    sides.add_argument("--backend", metavar="ID", help="what a backend syncs with what it has now")
+    compared.add_argument("--path", metavar="GLOB", help="only local paths that this matches")
+
+
+async def verify(args: argparse.Namespace) -> int:
+    from svsync.config.copy_mapping import load_copy_mapping
+    from svsync.services.comparing_backends import Comparing
+
+    only = glob_of(args)
+    if args.mapping is not None:
+        mapping = load_copy_mapping(args.mapping)
+        async with operating(args) as (_, _, access):
+            return await verify_copies(args, mapping, access, only)
+    async with operating(args) as (app, tenant, access):
+        comparing = Comparing(app.db, app.registry, app.proxying.open, app.secrets, access)
+
+        async def work(comparison: "Comparison", tell: Callable[[int, int], None]) -> None:
+            await comparing.compare(
+                tenant, args.backend, comparison, only=only, tell=lambda done: tell(done, done)
+            )
+
+        return await compared(args, work)
+
+
+def glob_of(args: argparse.Namespace) -> "Glob | None":
+    from svsync.domain.globs import Glob
+
+    return None if args.path is None else Glob(args.path)
+
+
+async def verify_copies(
+    args: argparse.Namespace, mapping: Any, access: "Access", only: "Glob | None"
+) -> int:
+    """Copies with their sources, whoever reads them."""
+    from svsync.services.comparing import compare_copies
+
+    async def work(comparison: "Comparison", tell: Callable[[int, int], None]) -> None:
+        await compare_copies(access, mapping, comparison, only=only, tell=tell)
+
+    return await compared(args, work)
+
+
+async def compared(
+    args: argparse.Namespace,
+    work: Callable[["Comparison", Callable[[int, int], None]], Awaitable[None]],
+) -> int:
+    """Compare, and tell what differs, also where it ends early. The exit code."""
+    from svsync.services.comparing import Comparison
+
+    out: Output = args.out
+    comparison = Comparison()
+    try:
+        with counting(out, "comparing") as tell:
+            await work(comparison, tell)
+    except BaseException:
+        args.failure = comparison.as_json()
+        if not out.json:
+            _tell(out, comparison)
+        raise
+    if out.json:
+        out.document(comparison.as_json())
+    else:
+        _tell(out, comparison)
+    return 1 if comparison.differences else 0
+
+
+def _tell(out: Output, comparison: "Comparison") -> None:
+    for one in sorted(comparison.differences, key=lambda one: (one.path, one.what)):
+        out.line(f"{one.path}: {sentence(one)}")
+
+
+def sentence(one: "Difference") -> str:
+    """What differs, in words."""
+    from svsync.services.comparing import What
+
+    beside = "" if one.there == one.path else f" ({one.there})"
+    match one.what:
+        case What.MISSING_HERE:
+            return f"missing here{beside}"
+        case What.MISSING_THERE:
+            return f"missing there{beside}"
+        case What.VALUE:
+            return f"value differs{beside}: {_named(one.fields)}"
+        case What.TAGS:
+            return f"tags differ{beside}: {_named(one.tags)}"
+        case _:
+            return f"not compared{beside}: {one.reason}"
+
+
+def _named(sides: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name} {_SIDES[side]}" for name, side in sides)

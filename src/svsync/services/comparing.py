@@ -1,0 +1,165 @@
+"""Copies compared with their sources, without showing either; see also `comparing_backends`.
+
+Each side is read as any caller reads it, so the audit log tells of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from svsync.config.copy_mapping import CopyMapping
+from svsync.domain.comparison import Verdict
+from svsync.domain.comparison import compare as compare_members
+from svsync.domain.errors import SvsyncError
+from svsync.domain.globs import Glob
+from svsync.services.copying import FROM_STANDBY, Copy, find_copies, tags_of
+from svsync.services.transfer import Access, Held, each, ends_all, is_absent
+
+
+class What(StrEnum):
+    """How two sides differ."""
+
+    MISSING_HERE = "missing_here"
+    MISSING_THERE = "missing_there"
+    VALUE = "value_differs"
+    TAGS = "tags_differ"
+    NOT_COMPARED = "not_compared"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not the same on both sides; never a value.
+
+    Attributes:
+        path: the local path; of what has none, its name there.
+        there: the other side's name.
+        fields: names of members of the value, each with `different`, `only_here` or
+            `only_there`.
+        tags: tags, each with `only_here` or `only_there`.
+        reason: a code, of what could not be compared.
+    """
+
+    path: str
+    there: str
+    what: What
+    fields: tuple[tuple[str, str], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "there": self.there,
+            "what": str(self.what),
+            "fields": dict(self.fields),
+            "tags": dict(self.tags),
+            "reason": self.reason,
+        }
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What was compared so far, and what differs."""
+
+    compared: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        told = sorted(self.differences, key=lambda one: (one.path, one.what))
+        return {"compared": self.compared, "differences": [one.as_json() for one in told]}
+
+
+_SIDES: Final = {
+    Verdict.DIFFERENT: "different",
+    Verdict.ONLY_LOCAL: "only_here",
+    Verdict.ONLY_REMOTE: "only_there",
+}
+
+
+def differences(
+    path: str,
+    there: str,
+    values: tuple[str, str],
+    tags: tuple[tuple[str, ...], tuple[str, ...]] | None,
+) -> list[Difference]:
+    """How two secrets differ: the one here and the one there, in this order; `tags` None:
+    those there are not known."""
+    found = []
+    here, other = values
+    members = [
+        (one.name, _SIDES[one.verdict])
+        for one in compare_members(here.encode(), other.encode())
+        if one.verdict in _SIDES
+    ]
+    if members:
+        found.append(Difference(path, there, What.VALUE, fields=tuple(sorted(members))))
+    if tags is not None and set(tags[0]) != set(tags[1]):
+        ours, theirs = map(set, tags)
+        sides = [
+            *((t, "only_here") for t in ours - theirs),
+            *((t, "only_there") for t in theirs - ours),
+        ]
+        found.append(Difference(path, there, What.TAGS, tags=tuple(sorted(sides))))
+    return found
+
+
+# --- copies ---------------------------------------------------------------------------
+
+
+async def compare_copies(
+    access: Access,
+    mapping: CopyMapping,
+    comparison: Comparison,
+    *,
+    only: Glob | None,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Compare each copy with its source. Tags that a copy has beside those of its source, and
+    of the mapping, are its own.
+
+    Raises:
+        SvsyncError: what is not about one secret alone.
+    """
+    found = await find_copies(access, mapping)
+    comparison.differences += [
+        Difference(prefix, prefix, What.NOT_COMPARED, reason="not_listed")
+        for prefix in found.not_listed
+    ]
+    if only is None:
+        comparison.differences += [
+            Difference(one.source, one.source, What.NOT_COMPARED, reason=one.reason)
+            for one in found.unusable
+        ]
+    copies = [one for one in found.copies if only is None or only(one.path)]
+
+    async def work(one: Copy) -> None:
+        comparison.differences += await _compare_copy(access, one)
+        comparison.compared += 1
+        tell(comparison.compared, len(copies))
+
+    await each(copies, work)
+
+
+async def _compare_copy(access: Access, one: Copy) -> list[Difference]:
+    sides: list[Held | None] = []
+    for path in (one.path, one.source):
+        try:
+            sides.append(await access.read(path))
+        except SvsyncError as error:
+            if is_absent(error):
+                sides.append(None)
+                continue
+            if ends_all(error):
+                raise
+            return [Difference(one.path, one.source, What.NOT_COMPARED, reason=error.code)]
+    here, there = sides
+    if there is not None and there.from_standby:
+        return [Difference(one.path, one.source, What.NOT_COMPARED, reason=FROM_STANDBY)]
+    if there is None:
+        return [Difference(one.path, one.source, What.MISSING_THERE)]
+    if here is None:
+        return [Difference(one.path, one.source, What.MISSING_HERE)]
+    wanted = set(tags_of(there, one.labels))
+    tags = (tuple(wanted & set(here.tags)), tuple(wanted))
+    return differences(one.path, one.source, (here.text, there.text), tags)

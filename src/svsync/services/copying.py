@@ -1,0 +1,158 @@
+"""Secrets copied to new paths, as a mapping says; what is copied already is left.
+
+The sources are listed first, so what is copied is what was there then, and a copy is never
+a source (`config/copy_mapping` sees to that). Each secret is brought to its place by itself:
+a run that was stopped is gone on with by the next one.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from svsync.config.copy_mapping import CopyMapping, Labels
+from svsync.domain.errors import SvsyncError
+from svsync.domain.ids import LocalPath, RemotePath
+from svsync.domain.mapping import Mapped
+from svsync.domain.runs import SkipReason
+from svsync.services.transfer import (
+    Access,
+    Given,
+    Held,
+    Outcome,
+    Placed,
+    Report,
+    each,
+    failed,
+    is_absent,
+    place,
+)
+
+FROM_STANDBY: Final = "read_from_standby"
+_NOT_MEANT: Final = (SkipReason.UNMAPPED, SkipReason.EXCLUDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One secret, where it is copied to, and what it gets there."""
+
+    source: LocalPath
+    path: LocalPath
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """All that a mapping means now.
+
+    Attributes:
+        unusable: sources that have no place, each with the reason.
+        not_listed: prefixes below which there may be more.
+    """
+
+    copies: tuple[Copy, ...]
+    unusable: tuple[Placed, ...]
+    not_listed: tuple[str, ...]
+
+
+async def find_copies(access: Access, mapping: CopyMapping) -> Copies:
+    """Raises SvsyncError: nothing can be listed."""
+    sources: dict[LocalPath, None] = {}
+    prefixes: set[str] = set()
+    for rule in mapping.rules.rules:
+        if rule.spec.exclude or rule.remote is None:
+            continue
+        if rule.remote.slots:
+            prefixes.add(rule.remote.literal)
+        else:
+            sources[LocalPath(rule.remote.text)] = None
+    not_listed = []
+    for prefix in sorted(prefixes):
+        if any(prefix != other and prefix.startswith(other) for other in prefixes):
+            continue
+        names = await access.names(prefix)
+        sources.update(dict.fromkeys(names.paths))
+        if names.incomplete:
+            not_listed.append(prefix)
+    copies, unusable = [], []
+    for source in sorted(sources):
+        mapped = mapping.rules.to_local(RemotePath(source))
+        if isinstance(mapped, Mapped):
+            copies.append(Copy(source, mapped.local, mapping.labels[mapped.rule]))
+        elif mapped.reason not in _NOT_MEANT:
+            message = mapped.detail.replace("path_mapping[", "paths[")
+            unusable.append(Placed("", source, Outcome.FAILED, mapped.reason, message))
+    return Copies(tuple(copies), tuple(unusable), tuple(not_listed))
+
+
+async def copy(
+    access: Access,
+    mapping: CopyMapping,
+    report: Report,
+    *,
+    overwrite: bool,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Copy what is not there yet. `report` tells what was done at any moment, also of a run
+    that ends early; `tell` is told how many are done, and of how many.
+
+    Raises:
+        SvsyncError: what is not about one secret alone: the store, or a backend, is away.
+    """
+    found = await find_copies(access, mapping)
+    report.placed.extend(found.unusable)
+    report.not_listed.extend(found.not_listed)
+    done = 0
+
+    async def work(one: Copy) -> None:
+        nonlocal done
+        report.add(await _copy(access, one, overwrite=overwrite, dry=report.dry))
+        done += 1
+        tell(done, len(found.copies))
+
+    await each(found.copies, work)
+
+
+async def _copy(access: Access, one: Copy, *, overwrite: bool, dry: bool) -> Placed:
+    try:
+        held = await access.read(one.source)
+    except SvsyncError as error:
+        if is_absent(error):
+            said = f"there is no secret at {one.source}, or it may not be read"
+            return Placed(one.path, one.source, Outcome.FAILED, error.code, said)
+        return failed(one.path, one.source, error)
+    if held.in_conflict:
+        said = f"{one.source} is in conflict with its backend: resolve that first"
+        return Placed(one.path, one.source, Outcome.FAILED, "source_in_conflict", said)
+    if held.from_standby:
+        said = f"the backend of {one.source} is away, and what stands by for it may be behind"
+        return Placed(one.path, one.source, Outcome.FAILED, FROM_STANDBY, said)
+    detail = json.dumps({"copied_from": one.source})
+    return await place(
+        access,
+        one.path,
+        one.source,
+        _given(one, held),
+        overwrite=overwrite,
+        dry=dry,
+        detail=detail,
+    )
+
+
+def _given(one: Copy, held: Held) -> Given:
+    """What the copy gets: what its source has, with what the mapping says."""
+    labels = one.labels
+    return Given(
+        held.text,
+        secret_type=labels.secret_type or held.secret_type,
+        tags=tags_of(held, labels),
+        owner=labels.owner or held.owner,
+        description=labels.description or held.description or f"Copied from {one.source}",
+        custom=held.custom,
+        max_versions=labels.max_versions,
+    )
+
+
+def tags_of(held: Held, labels: Labels) -> tuple[str, ...]:
+    """The tags that a copy gets."""
+    return tuple(sorted({*held.tags, *labels.tags}))

@@ -1,0 +1,173 @@
+"""Variables of a `.env` file, grouped into secrets and brought to their places.
+
+The file is read as its programs read it (python-dotenv), but for references: what a value
+would get from other variables depends on where it is read, so one that holds `${NAME}` is
+told of and not imported, unless it is meant as it stands.
+"""
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from dotenv.parser import parse_stream
+
+from svsync.config.env_map import EnvMap, Grouped
+from svsync.domain.errors import UsageError
+from svsync.services.transfer import Access, Given, Outcome, Placed, Report, each, place
+
+_REFERENCE: Final = re.compile(r"\$\{[^}]*\}")
+_DETAIL: Final = json.dumps({"imported_from": "env"})
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One variable; `value` None: it is named and has none. `twice`: it has another value
+    further up, which line that is."""
+
+    value: str | None = field(repr=False)
+    line: int
+    twice: int | None = None
+
+
+@dataclass(slots=True)
+class ImportReport(Report):
+    """What an import did so far.
+
+    Attributes:
+        unmapped: variables of the file that the map does not name.
+        absent: paths none of whose variables is in the file.
+    """
+
+    unmapped: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        # `super()` without arguments does not work in a class with slots.
+        told = Report.as_json(self)
+        return {**told, "not_mapped": self.unmapped, "absent": self.absent}
+
+
+def read_variables(data: bytes, name: str) -> dict[str, Variable]:
+    """The variables of a `.env` file, in its order.
+
+    Raises:
+        UsageError: it cannot be read, with the line and never what stands there.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{name}:{line}: is not UTF-8 here; save the file as UTF-8") from None
+    if "\x00" in text:
+        line = text[: text.index("\x00")].count("\n") + 1
+        raise UsageError(f"{name}:{line}: holds a NUL character; remove it")
+    found: dict[str, Variable] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        # A binding begins with the empty lines before it.
+        raw = binding.original.string
+        line = binding.original.line + len(raw[: len(raw) - len(raw.lstrip())].splitlines())
+        if binding.error:
+            raise UsageError(
+                f"{name}:{line}: is no NAME=value; look for a missing = or closing quote"
+            )
+        if binding.key is None:
+            continue
+        before = found.get(binding.key)
+        twice = None
+        if before is not None and (before.twice or before.value != binding.value):
+            twice = before.twice or before.line
+        found[binding.key] = Variable(binding.value, line, twice)
+    return found
+
+
+async def import_env(
+    access: Access,
+    env_map: EnvMap,
+    variables: Mapping[str, Variable],
+    report: ImportReport,
+    *,
+    overwrite: bool,
+    literal: bool,
+    tell: Callable[[int, int], None],
+) -> None:
+    """Bring each secret of the map to its place. `report` tells what was done at any moment;
+    `literal`: a value that holds `${NAME}` is meant as it stands.
+
+    Raises:
+        SvsyncError: what is not about one secret alone.
+    """
+    named = {variable for one in env_map.secrets for variable in one.fields} | env_map.left
+    report.unmapped.extend(name for name in variables if name not in named)
+    present = []
+    for one in env_map.secrets:
+        if any(variable in variables for variable in one.fields):
+            present.append(one)
+        else:
+            report.absent.append(one.path)
+    done = 0
+
+    async def work(one: Grouped) -> None:
+        nonlocal done
+        report.add(
+            _unusable(one, variables, literal=literal)
+            or await place(
+                access,
+                one.path,
+                _source(one),
+                _given(one, variables),
+                overwrite=overwrite,
+                dry=report.dry,
+                detail=_DETAIL,
+            )
+        )
+        done += 1
+        tell(done, len(present))
+
+    await each(present, work)
+
+
+def _source(one: Grouped) -> str:
+    return ", ".join(one.fields)
+
+
+def _unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool) -> Placed | None:
+    """Why a secret cannot be made of its variables; None: it can."""
+
+    def told(reason: str, message: str) -> Placed:
+        return Placed(one.path, _source(one), Outcome.FAILED, reason, message)
+
+    missing = [name for name in one.fields if name not in variables]
+    if missing:
+        # Half a secret would take the place of a whole one.
+        return told("variable_missing", f"{', '.join(missing)} is not in the file: add it there")
+    for name in one.fields:
+        variable = variables[name]
+        where = f"{name} in line {variable.line}"
+        if variable.twice is not None:
+            return told(
+                "variable_twice", f"{where} has another value in line {variable.twice}: keep one"
+            )
+        if variable.value is None:
+            return told("variable_without_value", f"{where} has no value: write {name}=VALUE")
+        if not literal and _REFERENCE.search(variable.value):
+            return told(
+                "variable_refers",
+                f"{where} refers to another variable: write the value out, or give --literal"
+                " where it is meant as it stands",
+            )
+    return None
+
+
+def _given(one: Grouped, variables: Mapping[str, Variable]) -> Given:
+    fields = {named: variables[variable].value for variable, named in one.fields.items()}
+    return Given(
+        json.dumps(fields, ensure_ascii=False),
+        secret_type=one.secret_type,
+        tags=one.tags,
+        owner=one.owner,
+        description=one.description,
+        max_versions=one.max_versions,
+    )

@@ -1,0 +1,265 @@
+"""Values that are brought to their places: by `copy`, and by `import env`.
+
+A place that holds nothing gets the value. One that holds it already is left, so that a
+second run does what the first one did not. One that holds another value is told of, and
+is left unless its value is to be replaced; then too it is not, where somebody else writes
+there meanwhile. What was deleted there is not brought back without being asked for.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final, Protocol, TypeVar
+
+from svsync.domain.errors import (
+    BackendUnreachableError,
+    KeyServiceAwayError,
+    StoreError,
+    SvsyncError,
+)
+from svsync.domain.ids import LocalPath
+from svsync.domain.json_text import canonical_json
+
+T = TypeVar("T")
+
+WORKERS: Final = 6
+"""Secrets that are worked on at once."""
+_ENDS: Final = (StoreError, BackendUnreachableError, KeyServiceAwayError)
+_ENDING_CODES: Final = frozenset(
+    {
+        "unauthenticated", "service_unreachable", "not_svsync", "redirected", "client_closed",
+        "store_unavailable", "audit_unavailable", "overloaded", "tenant_shut", "rate_limited",
+        "call_budget_spent",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A secret as it was read. `text` is the exact JSON text of its value, `custom` its own
+    fields; `version` as `cas` takes it; `from_standby`: its own backend is away."""
+
+    text: str = field(repr=False)
+    version: int
+    secret_type: str
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+    description: str | None = None
+    custom: Mapping[str, str] = field(default_factory=dict)
+    in_conflict: bool = False
+    from_standby: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is to be written. None keeps what a secret that is there has."""
+
+    text: str = field(repr=False)
+    secret_type: str | None = None
+    tags: tuple[str, ...] | None = None
+    owner: str | None = None
+    description: str | None = None
+    custom: Mapping[str, str] | None = None
+    max_versions: int | None = None
+
+
+class Access(Protocol):
+    """Secrets as one caller reads and writes them, on the store itself or by a service.
+
+    Each method records the access before it is done, and raises SvsyncError.
+    """
+
+    async def names(self, prefix: str) -> "Names":
+        """All that begins with a string prefix."""
+        ...
+
+    async def read(self, path: LocalPath) -> Held:
+        """Its current value. Raises `secret_not_found`."""
+        ...
+
+    async def was_deleted(self, path: LocalPath) -> bool:
+        """Of a path that is not there: was it, with a history that is still kept?"""
+        ...
+
+    async def write(self, path: LocalPath, given: Given, *, cas: int, detail: str) -> int:
+        """A new version, where it is at version `cas` (0: where nothing is); its number.
+        `detail` says in the audit log where the value is from, as JSON text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Paths in their order. `incomplete`: a backend did not list all that is read through."""
+
+    paths: tuple[LocalPath, ...]
+    incomplete: bool
+
+
+class Outcome(StrEnum):
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    OVERWRITTEN = "overwritten"
+    DIFFERS = "differs"
+    FAILED = "failed"
+
+
+WELL: Final = (Outcome.CREATED, Outcome.UNCHANGED, Outcome.OVERWRITTEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of one value.
+
+    Attributes:
+        path: its place; empty where it has none.
+        source: where it is from.
+        reason: a code, of what could not be done.
+        message: the same in a sentence.
+        version: the one that was written.
+        before: the version that was replaced.
+    """
+
+    path: str
+    source: str
+    outcome: Outcome
+    reason: str | None = None
+    message: str | None = None
+    version: int | None = None
+    before: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "path": self.path or None,
+            "source": self.source,
+            "outcome": str(self.outcome),
+            "reason": self.reason,
+            "message": self.message,
+            "version": self.version,
+            "replaced_version": self.before,
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did so far.
+
+    Attributes:
+        dry: nothing was written, and it says what would be.
+        not_listed: prefixes below which a backend did not list all.
+    """
+
+    dry: bool = False
+    placed: list[Placed] = field(default_factory=list)
+    not_listed: list[str] = field(default_factory=list)
+
+    def add(self, one: Placed) -> None:
+        self.placed.append(one)
+
+    @property
+    def well(self) -> bool:
+        """Is every value where it belongs, or would be?"""
+        return not self.not_listed and all(one.outcome in WELL for one in self.placed)
+
+    def counts(self) -> dict[str, int]:
+        many = Counter(one.outcome for one in self.placed)
+        return {str(outcome): many[outcome] for outcome in Outcome}
+
+    def reasons(self) -> dict[str, int]:
+        """How many were not placed for each reason."""
+        many = Counter(one.reason for one in self.placed if one.reason is not None)
+        return {reason: many[reason] for reason in sorted(many)}
+
+    def as_json(self) -> dict[str, object]:
+        told = sorted(self.placed, key=lambda one: (one.path, one.source))
+        return {
+            "dry_run": self.dry,
+            "counts": self.counts(),
+            "reasons": self.reasons(),
+            "not_listed": self.not_listed,
+            "secrets": [one.as_json() for one in told if one.outcome is not Outcome.UNCHANGED],
+        }
+
+
+def same_value(one: str, other: str) -> bool:
+    """Equal as fingerprints are: members in any order, numbers as doubles."""
+    return canonical_json(one) == canonical_json(other)
+
+
+def ends_all(error: SvsyncError) -> bool:
+    """Is it about more than one secret, so that the rest would fail as well?"""
+    return isinstance(error, _ENDS) or error.code in _ENDING_CODES
+
+
+def is_absent(error: SvsyncError) -> bool:
+    return error.code == "secret_not_found"
+
+
+async def place(
+    access: Access,
+    path: LocalPath,
+    source: str,
+    given: Given,
+    *,
+    overwrite: bool,
+    dry: bool,
+    detail: str,
+) -> Placed:
+    """Bring a value to its place.
+
+    Raises SvsyncError: what is not about this secret alone (`ends_all`).
+    """
+    held = None
+    try:
+        held = await access.read(path)
+    except SvsyncError as error:
+        if not is_absent(error):
+            return failed(path, source, error)
+    try:
+        if held is None and not overwrite and await access.was_deleted(path):
+            return _left(path, source, "deleted_here", f"{path} was deleted here")
+        if held is not None and same_value(held.text, given.text):
+            return Placed(path, source, Outcome.UNCHANGED)
+        if held is not None and not overwrite:
+            return _left(path, source, "value_differs", f"{path} has another value")
+        before = None if held is None else held.version
+        outcome = Outcome.CREATED if held is None else Outcome.OVERWRITTEN
+        if dry:
+            return Placed(path, source, outcome, before=before)
+        if held is not None:
+            # What else it has was given to it here, and stays.
+            given = replace(given, tags=None, owner=None, description=None, custom=None)
+        version = await access.write(path, given, cas=before or 0, detail=detail)
+    except SvsyncError as error:
+        return failed(path, source, error)
+    return Placed(path, source, outcome, version=version, before=before)
+
+
+def failed(path: str, source: str, error: SvsyncError) -> Placed:
+    """An error as what became of one value. Raises it where it is about more than that."""
+    if ends_all(error):
+        raise error
+    return Placed(path, source, Outcome.FAILED, error.code, error.message)
+
+
+def _left(path: str, source: str, reason: str, what: str) -> Placed:
+    message = f"{what}: --overwrite writes it all the same"
+    return Placed(path, source, Outcome.DIFFERS, reason, message)
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do this work for every item, several at once; the first error ends the rest."""
+    waiting = deque(items)
+
+    async def worker() -> None:
+        while waiting:
+            await work(waiting.popleft())
+
+    tasks = [asyncio.create_task(worker()) for _ in range(min(WORKERS, len(waiting)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

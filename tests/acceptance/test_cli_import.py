@@ -1,0 +1,203 @@
+"""Does `import env` group variables into secrets, again and again, without showing any?"""
+
+import json
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.acceptance.conftest import Desk
+from tests.acceptance.serving import new_token, serving
+from tests.postgres import connected
+from tests.program import Program
+
+MAP = """\
+under: {under}
+variables:
+  STRIPE_SECRET_KEY: {{secret: stripe, field: secret_key, type: api_key}}
+  SALESFORCE_CLIENT_ID: [salesforce, client_id, json]
+  SALESFORCE_CLIENT_SECRET: [salesforce, client_secret]
+  DATABASE_URL: [database, url, kv]
+  PORT: null
+tags: [billing, "{{secret}}", production]
+owner: team:billing
+"""
+
+
+def quoted(value: str) -> str:
+    """A value as a `.env` file takes it, whatever stands in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+class Files:
+    """A `.env` file and its map, and the import of them."""
+
+    def __init__(self, desk: Desk, program: Program, name: str, *words: str) -> None:
+        self.under = f"env/{name}"
+        self.env = desk.folder / f"{name}.env"
+        self.map = desk.folder / f"{name}.yaml"
+        self.map.write_text(MAP.format(under=self.under))
+        self._program = program
+        self._words = words
+
+    async def run(self, *words: str, **options: Any) -> Any:
+        return await self._program(
+            "import", "env", str(self.env), "--map", str(self.map), *words, *self._words, **options
+        )
+
+    async def got(self, name: str) -> Any:
+        said = await self._program(
+            "secrets", "get", f"{self.under}/{name}", "--json", *self._words, reveals=True
+        )
+        return said.json
+
+
+@pytest.fixture
+def files(desk: Desk, request: pytest.FixtureRequest) -> Files:
+    _, file = desk.backend()
+    return Files(desk, desk.program, request.node.name[:40], "--config", str(file))
+
+
+async def test_variables_become_the_secrets_of_the_guide(desk: Desk, files: Files) -> None:
+    value, marker = desk.program.canary.value(), desk.program.canary.marker
+    files.env.write_text(
+        f"# made by hand\nexport STRIPE_SECRET_KEY={quoted(value)}\nSALESFORCE_CLIENT_ID='3MVG9'\n"
+        f'SALESFORCE_CLIENT_SECRET="{marker}\\n2"\nDATABASE_URL=postgresql://b@db/b#x\n'
+        "SENTRY_DSN=https://example\nPORT=1\n"
+    )
+    said = await files.run()
+    assert (said.code, said.sentences) == (0, [])
+    assert "3 imported." in said.out
+    assert said.out.splitlines()[-1] == "Not in the map, so left where they are: SENTRY_DSN."
+    stripe = await files.got("stripe")
+    assert (stripe["data"], stripe["secret_type"]) == ({"secret_key": value}, "api_key")
+    assert stripe["metadata"]["tags"] == ["billing", "production", "stripe"]
+    assert stripe["metadata"]["owner"] == "team:billing"
+    salesforce = await files.got("salesforce")
+    assert salesforce["data"] == {"client_id": "3MVG9", "client_secret": f"{marker}\n2"}
+    assert (await files.got("database"))["data"] == {"url": "postgresql://b@db/b#x"}
+    async with connected(desk.database) as admin:
+        rows = await admin.fetch(
+            "SELECT identity_type, detail FROM audit"
+            " WHERE action = 'secret.write' AND secret_path = $1",
+            f"{files.under}/stripe",
+        )
+    assert [(row[0], json.loads(row[1])) for row in rows] == [
+        ("operator", {"imported_from": "env"})
+    ]
+
+
+async def test_again_it_leaves_what_is_equal_and_tells_what_differs(
+    desk: Desk, files: Files
+) -> None:
+    files.env.write_text("STRIPE_SECRET_KEY=one\nDATABASE_URL=two\n")
+    first = await files.run("--json")
+    assert first.code == 0
+    assert first.json["absent"] == [f"{files.under}/salesforce"]
+    files.env.write_text(f"STRIPE_SECRET_KEY={desk.program.canary.marker}\nDATABASE_URL=two\n")
+    again = await files.run("--json")
+    assert (again.code, again.json["counts"]["unchanged"]) == (1, 1)
+    [one] = again.json["secrets"]
+    assert (one["path"], one["reason"]) == (f"{files.under}/stripe", "value_differs")
+    assert (await files.got("stripe"))["data"] == {"secret_key": "one"}
+    would = await files.run("--overwrite", "--dry-run", "--json")
+    assert (would.code, would.json["counts"]["overwritten"]) == (0, 1)
+    assert (await files.got("stripe"))["version"] == 1
+    done = await files.run("--overwrite", "--json")
+    assert (done.code, done.json["secrets"][0]["version"]) == (0, 2)
+    assert (await files.run("--overwrite", "--json")).json["counts"]["unchanged"] == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "reason", "says"),
+    [
+        ("SALESFORCE_CLIENT_ID=a\n", "variable_missing", "SALESFORCE_CLIENT_SECRET is not in"),
+        ("DATABASE_URL\n", "variable_without_value", "DATABASE_URL in line 1 has no value"),
+        ("DATABASE_URL=a\n\nDATABASE_URL=b\n", "variable_twice", "in line 3 has another value"),
+        ("DATABASE_URL=${HOME}/x\n", "variable_refers", "give --literal"),
+    ],
+)
+async def test_what_is_no_whole_secret_is_told_and_the_rest_is_imported(
+    files: Files, env: str, reason: str, says: str
+) -> None:
+    files.env.write_text(f"{env}STRIPE_SECRET_KEY=k\n")
+    said = await files.run("--json", "--overwrite")
+    assert said.code == 1
+    assert said.json["reasons"] == {reason: 1}
+    [told] = [one for one in said.json["secrets"] if one["outcome"] == "failed"]
+    assert says in told["message"]
+    assert (await files.got("stripe"))["data"] == {"secret_key": "k"}
+
+
+async def test_reference_is_imported_as_it_stands_where_that_is_asked_for(files: Files) -> None:
+    files.env.write_text("DATABASE_URL='a${b}c'\n")
+    assert (await files.run("--literal")).code == 0
+    assert (await files.got("database"))["data"] == {"url": "a${b}c"}
+
+
+async def test_a_file_that_cannot_be_read_is_one_sentence_without_what_stands_there(
+    desk: Desk, files: Files
+) -> None:
+    files.env.write_text(f'A=1\n"{desk.program.canary.marker} no name\n')
+    said = await files.run("--json")
+    assert (said.code, said.out) == (2, "")
+    assert said.sentence.startswith(f"svsync: {files.env}:2: ")
+    files.env.unlink()
+    said = await files.run()
+    assert (said.code, "cannot be read" in said.sentence) == (2, True)
+    files.map.write_text("variables:\n  A: [a]\n")
+    said = await files.run()
+    assert (said.code, said.sentence.startswith(f"svsync: {files.map}:2: ")) == (2, True)
+
+
+# --- by a service ---------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def far(desk: Desk) -> Any:
+    name, file = desk.backend(mode="proxy")
+    await desk.bao.put("far/a", {"k": "1"})
+    token = await new_token(desk.program, "--config", str(file))
+    async with serving(desk.program, "--config", str(file)) as served:
+        environment = {"SVSYNC_URL": served.url, "SVSYNC_TOKEN": token}
+        yield name, Program(environment, desk.folder, desk.program.canary)
+        assert await served.stopped() == 0
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_import_copy_and_verify_by_a_service(desk: Desk, far: Any) -> None:
+    name, asking = far
+    files = Files(desk, asking, "by-service")
+    files.env.write_text("STRIPE_SECRET_KEY=one\nDATABASE_URL=two\n")
+    said = await files.run("--json")
+    assert (said.code, said.json["counts"]["created"]) == (0, 2)
+    files.env.write_text("STRIPE_SECRET_KEY=three\nDATABASE_URL=two\n")
+    assert (await files.run()).code == 1
+    assert (await files.run("--overwrite", "--json")).json["counts"]["overwritten"] == 1
+    assert (await files.got("stripe"))["data"] == {"secret_key": "three"}
+
+    mapping = desk.folder / "by-service-mapping.yaml"
+    mapping.write_text(json.dumps({"paths": {f"{name}/far/*": "new/far/*"}, "tags": ["moved"]}))
+    at = ("--mapping", str(mapping))
+    missing = await asking("verify", *at)
+    assert (missing.code, missing.out) == (1, f"new/far/a: missing here ({name}/far/a)\n")
+    assert (await asking("copy", *at)).out.splitlines()[-1] == "1 copied."
+    assert (await asking("copy", *at)).out == "1 there already.\n"
+    clean = await asking("verify", *at)
+    assert (clean.code, clean.out, clean.sentences) == (0, "", [])
+    assert (await asking("secrets", "delete", "new/far/a")).code == 0
+    deleted = await asking("copy", *at, "--json")
+    assert (deleted.code, deleted.json["reasons"]) == (1, {"deleted_here": 1})
+    assert (await asking("copy", *at, "--overwrite")).code == 0
+    refused = await asking("verify", "--backend", name)
+    assert (refused.code, "asks no service" in refused.sentence) == (2, True)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_service_that_does_not_know_the_token_ends_it(far: Any, desk: Desk) -> None:
+    _, asking = far
+    files = Files(desk, asking, "no-token", "--token", "svt_1_nobody")
+    files.env.write_text("STRIPE_SECRET_KEY=one\nDATABASE_URL=two\n")
+    said = await files.run("--json")
+    assert (said.code, said.json["error"]["code"]) == (1, "unauthenticated")
+    assert said.json["counts"]["created"] == 0
