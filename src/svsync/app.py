@@ -74,6 +74,7 @@ from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
 from svsync.services.signing import Signing
 from svsync.services.strangers import Strangers
+from svsync.services.tenants import Tenants
 from svsync.services.verification import Verification
 from svsync.services.webhooks import Webhooks
 from svsync.store import federation, keys, restore
@@ -120,6 +121,7 @@ class App:
     runs: Runs
     retention: Retention
     access: Access
+    tenants: Tenants
     feed_secrets: FeedSecrets
     feed_tokens: FeedTokens
     groups: Groups
@@ -138,8 +140,15 @@ class App:
     embedded: bool
 
     async def tenant(self, slug: str) -> TenantId:
-        """Raises NotFoundError, ConfigError when the tenant is shut."""
+        """Raises NotFoundError, TenantShreddedError, ConfigError when the tenant is shut."""
         return await federation.tenant(self.db, slug)
+
+    async def forget(self, tenant: TenantId) -> None:
+        """Put away what is at hand of a tenant that was shredded."""
+        self.sealing.forget(tenant)
+        self.signing.forget(tenant)
+        self.reading.forget(tenant)
+        await self.proxying.forget(tenant)
 
 
 @asynccontextmanager
@@ -241,6 +250,7 @@ async def open_app(
             ),
             retention=Retention(db, ages_of(settings), recorder),
             access=Access(db, ids=new_id, random=entropy.token_bytes),
+            tenants=Tenants(db, sealing, ids=new_id),
             feed_secrets=FeedSecrets(db, ids=new_id, random=entropy.token_bytes),
             feed_tokens=FeedTokens(db, _Directories(settings), now=time.time),
             groups=Groups(db),

@@ -54,6 +54,7 @@ _COMMANDS = (
     "feeds",
     "audit",
     "keys",
+    "tenants",
     "admin",
     "doctor",
     "demo",

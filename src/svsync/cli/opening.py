@@ -58,14 +58,22 @@ def read_settings(args: argparse.Namespace) -> Settings:
 
 @asynccontextmanager
 async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]]:
-    """svsync on its store, and the tenant of `--tenant`.
+    """svsync on its store, and the tenant of `--tenant`. Raises as `opened_store`, and as
+    `App.tenant`."""
+    async with opened_store(args) as app:
+        yield app, await app.tenant(args.tenant)
+
+
+@asynccontextmanager
+async def opened_store(args: argparse.Namespace) -> AsyncIterator[App]:
+    """svsync on its store, for what is done to no tenant or to one that may be shut.
 
     What is wrong with a backend of the file is told before anything is started.
     """
     settings = settings_of(args)
     compiled(settings)
     async with open_tracer() as tracer, open_app(settings, tracer=tracer, by=operator()) as app:
-        yield app, await app.tenant(args.tenant)
+        yield app
 
 
 def operator() -> Actor:

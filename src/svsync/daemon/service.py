@@ -50,6 +50,7 @@ from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.singletons import turn_at
+from svsync.services.tenants import keep_forgetting
 from svsync.services.webhooks import Webhooks
 from svsync.services.workers import Workers
 
@@ -270,6 +271,7 @@ class _Service:
         )
         works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
         works.append(keep_looking(self._key_grace))
+        works.append(keep_forgetting(self._app.db, self._app.forget))
         # Whoever records may be the one to sign, so that no role has to be up for it.
         works.append(
             keep_checkpoints(self._app.db, self._app.checkpoints, self._app.recorder, self._name)
@@ -344,6 +346,7 @@ class _Service:
                 ) as ours:
                     if ours:
                         await self._app.retention.run_all()
+                        await self._app.tenants.clear_all()
             except SvsyncError as problem:
                 get_logger().warning("retention_waits", error_code=problem.code)
             await asyncio.sleep(_LOOK_S)

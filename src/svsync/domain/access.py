@@ -15,6 +15,7 @@ from typing import Final
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import SvsyncError, UsageError
 from svsync.domain.ids import TenantId
+from svsync.domain.tenants import SHREDDED
 
 SECRET_BYTES: Final = 32
 _MAX_TENANT: Final = 2**31 - 1
@@ -33,6 +34,25 @@ class ForbiddenError(SvsyncError):
     """The caller is known and may not do this."""
 
     code = "forbidden"
+
+
+class TenantShreddedError(ForbiddenError):
+    """The caller's tenant was shredded."""
+
+    code = "tenant_shredded"
+
+    def __init__(self, tenant: str = "the tenant") -> None:
+        super().__init__(
+            f"{tenant} was shredded: its keys were destroyed, and nothing of it can be read or"
+            " written any more"
+        )
+
+
+def shut(status: str) -> ForbiddenError:
+    """What is told of a tenant that is not active, once its caller is known."""
+    if status == SHREDDED:
+        return TenantShreddedError()
+    return ForbiddenError(f"the tenant is {status}", code="tenant_shut")
 
 
 class Scope(StrEnum):

@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 from svsync.domain.access import Identity, Scope, UnauthenticatedError
 from svsync.domain.bindings import group_name
 from svsync.domain.errors import UsageError
+from svsync.domain.tenants import SLUG
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 """Signatures that count. No other is ever made or looked at: no `none`, no shared secret."""
@@ -39,7 +40,6 @@ DEFAULT_TENANT: Final = "default"
 """Whose super_admin the bootstrap makes."""
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
-_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _SCOPES: Final = {str(scope): scope for scope in Scope}
 _LAST_MOMENT: Final = 253_402_300_799  # the last second of the year 9999
@@ -141,7 +141,7 @@ def claims_of(payload: bytes, terms: Terms, now: float) -> Claims:
     if ends - min(begins, issued) > MAX_LIFETIME_S:
         raise _refused("exp", "is more than 24 hours after its beginning")
     tenant = said.get(terms.tenant)
-    if not isinstance(tenant, str) or not _SLUG.fullmatch(tenant):
+    if not isinstance(tenant, str) or not SLUG.fullmatch(tenant):
         raise _refused(terms.tenant, "names no tenant")
     return Claims(
         tenant=tenant,

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from svsync.app import passing_id
 from svsync.domain import errors
-from svsync.domain.access import ForbiddenError, UnauthenticatedError
+from svsync.domain.access import ForbiddenError, TenantShreddedError, UnauthenticatedError
 from svsync.domain.errors import SvsyncError
 from svsync.domain.policies import PolicyExistsError
 from svsync.domain.runs import SkipReason
@@ -224,6 +224,7 @@ _HEADERS_NOT_KEPT: Final = {**HEADERS, **NOT_KEPT}
 _STATUS: Final[tuple[tuple[type[SvsyncError], int], ...]] = (
     (IssuerUnavailableError, 503),
     (UnauthenticatedError, 401),
+    (TenantShreddedError, 410),
     (ForbiddenError, 403),
     (TooManyFailuresError, 429),
     (RateLimitedError, 429),

@@ -17,13 +17,13 @@ from svsync.domain.access import (
     NOWHERE,
     SECRET_BYTES,
     Caller,
-    ForbiddenError,
     Identity,
     IdentityType,
     Origin,
     Scope,
     UnauthenticatedError,
     is_token_id,
+    shut,
     token_hash,
     token_name,
     token_text,
@@ -109,7 +109,7 @@ class Access:
 
         Raises:
             UnauthenticatedError: no token's text, unknown, revoked or expired.
-            ForbiddenError: `tenant_shut`: its tenant is suspended.
+            ForbiddenError: `tenant_shut`, `tenant_shredded`: its tenant is not active.
             StoreUnavailableError: nobody can be known now.
         """
         named = token_name(text)
@@ -126,7 +126,7 @@ class Access:
             if row["expired"]:
                 raise UnauthenticatedError("the token has expired: ask for another one")
             if row["status"] != "active":
-                raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
+                raise shut(row["status"])
             if row["first_today"]:
                 await access.used(tx, token_id)
         lasts = math.inf if row["expires_in"] is None else float(row["expires_in"])

@@ -18,13 +18,16 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from svsync.domain import envelope
+from svsync.domain.access import TenantShreddedError
 from svsync.domain.envelope import KeyPurpose
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import KeyId, TenantId
+from svsync.domain.tenants import SHREDDED
 from svsync.ports import KeyServices
 from svsync.services import root_keys
 from svsync.services.root_keys import Standing
 from svsync.store import keys as store
+from svsync.store import tenants
 from svsync.store.database import Database, Row, Transaction
 
 LIMIT: Final = 2**28
@@ -184,6 +187,7 @@ class DataKeys:
 
         Raises:
             KeyServiceError: the key, or the root key, does not open.
+            TenantShreddedError: the tenant has no key any more.
             StoreError: nothing was reserved.
         """
         return await self._have(tenant, purpose, sealings, lasting=False)
@@ -241,8 +245,11 @@ class DataKeys:
     async def _make_data_key(
         self, tx: Transaction, purpose: KeyPurpose, sealings: int
     ) -> Reserved | None:
-        """The next key; None: the root key was replaced, and the new one is not known here."""
+        """The next key, under the lock of the tenant's keys; None: the root key was replaced, and
+        the new one is not known here. Raises TenantShreddedError: it gets none ever again."""
         self.refuse_if_shut()
+        if await tenants.status(tx) == SHREDDED:
+            raise TenantShreddedError
         root_id = await store.lock_active_root(tx)
         root = self._roots.get(root_id)
         if root is None:

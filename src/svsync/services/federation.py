@@ -23,7 +23,7 @@ from svsync.services.feeds import Listening
 from svsync.services.flips import flip, purge_hidden
 from svsync.services.recording import Recorder
 from svsync.services.runs import Backends
-from svsync.store import backends, federation, flips, overview, pairs, queue
+from svsync.store import backends, federation, flips, overview, pairs, queue, tenants
 from svsync.store.database import Database, Transaction
 
 IN_BRIEF: Final = (
@@ -77,13 +77,16 @@ class Federation:
         refuse_circular_credentials([*named, *beside])
         await self._refuse_new_intervals([(spec, mapping.hash) for spec, _, mapping in compiled])
         slugs = await federation.tenants(self._db)
+        gone = (await tenants.shredded(self._db)).values()
         for spec in specs:
             if spec.tenant not in slugs:
                 get_logger().warning(
                     "backend_passed_over",
                     backend_id=spec.id,
                     tenant=spec.tenant,
-                    detail="there is no such tenant yet: once it is there, start or reload",
+                    detail="its tenant was shredded: take it out of the file"
+                    if spec.tenant in gone
+                    else "there is no such tenant yet: once it is there, start or reload",
                 )
         changed: list[BackendId] = []
         for slug in slugs:

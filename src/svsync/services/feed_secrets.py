@@ -13,10 +13,10 @@ from typing import Final
 from svsync.domain.access import (
     SECRET_BYTES,
     Caller,
-    ForbiddenError,
     Identity,
     IdentityType,
     UnauthenticatedError,
+    shut,
     token_hash,
 )
 from svsync.domain.errors import ConfigError, NotFoundError
@@ -127,7 +127,7 @@ class FeedSecrets:
 
         Raises:
             UnauthenticatedError: no secret's text, unknown, or revoked.
-            ForbiddenError: `tenant_shut`: its tenant is suspended.
+            ForbiddenError: `tenant_shut`, `tenant_shredded`: its tenant is not active.
             StoreUnavailableError: nobody can be known now.
         """
         named = secret_name(text)
@@ -140,7 +140,7 @@ class FeedSecrets:
             if not hmac.compare_digest(token_hash(text), stored) or row is None:
                 raise not_known()
             if row["status"] != "active":
-                raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
+                raise shut(row["status"])
             if row["first_today"]:
                 await store.used(tx, secret_id)
         caller = Caller(

@@ -132,6 +132,13 @@ class OpenBackends:
         self._retired = [held for held in self._retired if held.users]
         await asyncio.gather(*map(_close, closing))
 
+    async def close_of(self, tenant: TenantId) -> None:
+        """Close those of a tenant that was shredded, whoever has them in hand: they are signed in
+        with a credential that it gave."""
+        await asyncio.gather(
+            *(_close(self._held.pop(k)) for k in list(self._held) if k[0] == tenant)
+        )
+
     async def close(self) -> None:
         """Close all, whoever has them in hand."""
         closing = [*self._held.values(), *self._retired]

@@ -145,6 +145,10 @@ class ProxiedPaths:
         if known is not None and known.epoch < epoch:
             known.outdated = True
 
+    def forget(self, tenant: TenantId) -> None:
+        """Of a tenant that was shredded nothing is read through any more."""
+        self._owners.pop(tenant, None)
+
     async def owners(self, tenant: TenantId, epoch: int | None = None) -> Owners:
         """The owners that stand under an epoch which was read a moment ago, or later ones;
         without an epoch, those that stand now.

@@ -106,6 +106,11 @@ class Proxying:
         """Who answers for paths that are not here; see `ProxiedPaths.owners`."""
         return await self._paths.owners(tenant, epoch)
 
+    async def forget(self, tenant: TenantId) -> None:
+        """Let go of the backends of a tenant that was shredded."""
+        self._paths.forget(tenant)
+        await self.open.close_of(tenant)
+
     def at_hand(self, tenant: TenantId, path: LocalPath) -> tuple[Through, int] | None:
         """The way that a read goes through by what is remembered, and the epoch of its owners;
         None: there is none, or a read by it may take more than one call. Good for an answer

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from svsync.domain.access import Call, ForbiddenError, Scope
+from svsync.domain.access import Call, Scope, shut
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import PairStatus, RemoteValue, shown_version
 from svsync.domain.envelope import Binding, Purpose
@@ -75,7 +75,7 @@ class _Read(Access):
             self.stale = True
             return None
         if row["tenant_status"] != "active":
-            raise ForbiddenError(f"the tenant is {row['tenant_status']}", code="tenant_shut")
+            raise shut(row["tenant_status"])
         if not self._allowed:
             return self._call.entry(READ, Decision.DENY, path=self.path)
         self.row = row
@@ -385,6 +385,11 @@ class Reading:
         self._here_after_all.discard((tenant, path))
         if (gone := self._kept.pop((tenant, path), None)) is not None:
             self._bytes -= gone.size
+
+    def forget(self, tenant: TenantId) -> None:
+        """Let go of what is kept of a tenant that was shredded."""
+        for of, path in [key for key in self._kept if key[0] == tenant]:
+            self._forget(of, path)
 
     async def _mode(self, tenant: TenantId, row: Row) -> str:
         """The mode of the rule that a path falls under."""

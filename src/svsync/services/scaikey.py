@@ -15,11 +15,11 @@ from typing import Final, Protocol
 from svsync.domain.access import (
     NOWHERE,
     Caller,
-    ForbiddenError,
     IdentityType,
     Origin,
     Scope,
     UnauthenticatedError,
+    shut,
     token_hash,
 )
 from svsync.domain.audit import Decision, Entry
@@ -81,7 +81,7 @@ class SignIn:
 
         Raises:
             UnauthenticatedError: it does not count, or names a tenant that is not there.
-            ForbiddenError: `tenant_shut`: its tenant is suspended.
+            ForbiddenError: `tenant_shut`, `tenant_shredded`: its tenant is not active.
             StoreUnavailableError: nobody can be known now, or what its sign-in changes could
                 not be recorded.
         """
@@ -96,7 +96,7 @@ class SignIn:
         async with self._db.transaction(tenant, read_only=True) as tx:
             row = await scaikey.find(tx, claims.identity.id)
         if row["status"] != "active":
-            raise ForbiddenError(f"the tenant is {row['status']}", code="tenant_shut")
+            raise shut(row["status"])
         if _tells_news(claims, row) or self._may_become_super_admin(claims, row):
             row = await self._take_over(tenant, claims, origin)
         groups = claims.groups if claims.groups is not None else tuple(row["groups"] or ())

@@ -75,11 +75,17 @@ class Sealing(DataKeys):
         self._tenants.pop(tenant, None)
         return made
 
+    def forget(self, tenant: TenantId) -> None:
+        """Put away the keys of a tenant that was shredded, also of whoever has them in hand."""
+        keys = self._tenants.pop(tenant, None)
+        if keys is not None:
+            keys.forget()
+
     async def for_tenant(self, tenant: TenantId) -> "TenantKeys":
         """The tenant's keys, made when it has none. Whoever holds them may use them on,
         also when they were idle meanwhile and others are given new ones.
 
-        Raises KeyServiceError where the keys were shut away."""
+        Raises KeyServiceError where the keys were shut away, and as `data_key`."""
         keys = self.at_hand(tenant)
         if keys is None:
             keys = TenantKeys(self._db, self, tenant, self._clock)
@@ -168,6 +174,11 @@ class TenantKeys:
         held = await self._sealing.lasting_key(self.tenant, KeyPurpose.FINGERPRINT)
         self.fingerprint_key = held.key_id
         self._fingerprinter = Fingerprinter(held.key)
+
+    def forget(self) -> None:
+        """Neither seal nor open by what is at hand; what is wanted is asked for anew."""
+        self._active = None
+        self._openers.clear()
 
     def fingerprint(self, payload: Payload) -> bytes:
         """32 bytes, equal for equal values of this tenant."""

@@ -63,6 +63,10 @@ class Signing:
         self._signers[tenant] = signer = Signer(held.key_id, held.key)
         return signer
 
+    def forget(self, tenant: TenantId) -> None:
+        """Put away the key of a tenant that was shredded."""
+        self._signers.pop(tenant, None)
+
     async def public_keys(self, tenant: TenantId) -> Mapping[KeyId, PublicKey]:
         """Those that open with a root key of ours; any other signed nothing of ours.
 

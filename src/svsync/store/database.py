@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import asyncpg
 
+from svsync.domain.access import TenantShreddedError
 from svsync.domain.errors import (
     FenceLostError,
     SchemaError,
@@ -41,6 +42,8 @@ _ENTER = "BEGIN; SELECT svsync_enter({tenant}, '{backend}', {fence}, {lookups}, 
 than what most of them do."""
 _FENCE_LOST = "SV001"
 """What `svsync_enter` raises."""
+_SHREDDED = "SV002"
+"""What is raised where something is written for a tenant that was shredded."""
 LOOK_S = 15.0
 """Seconds in which a database that is there answers what looks after all tenants, or after
 a lease. One that hangs, without a reset, is known by that alone."""
@@ -193,6 +196,8 @@ class Database:
 
         Raises:
             FenceLostError: the lease changed hands or the backend was reconfigured.
+            TenantShreddedError: the tenant was shredded, and something of it was to be sealed, or
+                a backend of it to be used.
             StoreUnavailableError: Postgres cannot be reached.
             StoreError: Postgres refused a statement, or to commit.
         """
@@ -362,6 +367,8 @@ class translated:
                 raise FenceLostError(
                     "the run was taken over, or its backend was reconfigured: it stops"
                 ) from None
+            case asyncpg.PostgresError(sqlstate=code) if code == _SHREDDED:
+                raise TenantShreddedError from None
             case asyncpg.PostgresError():
                 kind = f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
                 raise StoreError(f"the database refused a statement ({kind})") from None

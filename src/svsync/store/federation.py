@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from svsync.domain.access import TenantShreddedError
 from svsync.domain.cycles import QuietCycle
 from svsync.domain.errors import ConfigError, NotFoundError
 from svsync.domain.federation import BackendSpec, FileChange, from_json, store_of, to_json
 from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
+from svsync.domain.tenants import SHREDDED
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
 
@@ -56,10 +58,14 @@ class RunEnd:
 
 
 async def tenant(db: Database, slug: str) -> TenantId:
-    """The tenant's row id. Raises NotFoundError, ConfigError when it is shut."""
+    """The tenant's row id.
+
+    Raises NotFoundError, TenantShreddedError, ConfigError when it is shut otherwise."""
     rows = await db.fetch_global("federation.tenant", slug)
     if not rows:
         raise NotFoundError(f"there is no tenant {slug!r}", code="tenant_not_found")
+    if rows[0]["status"] == SHREDDED:
+        raise TenantShreddedError(f"the tenant {slug!r}")
     if rows[0]["status"] != "active":
         raise ConfigError(f"the tenant {slug!r} is {rows[0]['status']}", code="tenant_shut")
     return TenantId(rows[0]["tenant_id"])

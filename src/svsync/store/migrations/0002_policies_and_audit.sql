@@ -302,9 +302,16 @@ SELECT svsync_audit_month((now() AT TIME ZONE 'UTC')::date),
 -- that compares it with every read. It rises when the change is committed: a row of `tenants` is the last that is locked.
 ALTER TABLE tenants ADD COLUMN federation_epoch bigint NOT NULL DEFAULT 1;
 
+-- Of a tenant that was shredded no backend is active: it would pull again what was destroyed.
 CREATE FUNCTION svsync_raise_federation_epoch() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  standing text;
 BEGIN
-  UPDATE tenants SET federation_epoch = federation_epoch + 1 WHERE tenant_id = coalesce(NEW.tenant_id, OLD.tenant_id);
+  UPDATE tenants SET federation_epoch = federation_epoch + 1 WHERE tenant_id = coalesce(NEW.tenant_id, OLD.tenant_id)
+  RETURNING status INTO standing;
+  IF standing = 'shredded' AND TG_OP <> 'DELETE' AND NEW.state = 'active' THEN
+    RAISE EXCEPTION 'the tenant was shredded' USING ERRCODE = 'SV002';
+  END IF;
   RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER made_or_removed AFTER INSERT OR DELETE ON backends DEFERRABLE INITIALLY DEFERRED
@@ -395,6 +402,23 @@ BEGIN
   FROM unnest(tenant, chain, seq, hash) AS x(tenant, chain, seq, hash)
   WHERE c.tenant_id = x.tenant AND c.chain_id = x.chain;
 END $$;
+
+-- Tenants that were shredded ---------------------------------------------------------
+
+-- A process that was at work when the keys were destroyed has them in memory still. What it would write is refused: it comes
+-- here when its rows have waited for the lock on their keys, so it sees what was decided under that. SV002.
+CREATE FUNCTION svsync_refuse_shredded() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM tenants WHERE status = 'shredded'
+             AND tenant_id = ANY (string_to_array(current_setting('svsync.tenants', true), ',')::int[])) THEN
+    RAISE EXCEPTION 'the tenant was shredded' USING ERRCODE = 'SV002';
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER not_once_shredded AFTER INSERT ON versions FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
+CREATE TRIGGER not_once_shredded AFTER INSERT ON conflicts FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
+CREATE TRIGGER not_once_shredded AFTER INSERT ON endpoints FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
+CREATE TRIGGER not_once_shredded AFTER INSERT ON pushes FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
 
 -- Data keys that go ------------------------------------------------------------------
 

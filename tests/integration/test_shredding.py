@@ -1,0 +1,465 @@
+"""A tenant that was shredded: nothing of it opens, nothing comes in again, nobody else is hurt."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.api import Front
+from tests.house import BACKEND, EVERYTHING, TENANT, House, Pause, backend, open_house
+from tests.sealed import seal_everywhere
+from tests.waiting import ask, scheduling, somebody_waits_for_a_lock, until
+
+from svsync.config.model import LogFormat, LogLevel
+from svsync.domain.access import TenantShreddedError
+from svsync.domain.envelope import KeyPurpose, Purpose
+from svsync.domain.errors import FenceLostError, KeyServiceError, NotFoundError, SvsyncError
+from svsync.domain.federation import ConflictPolicy, Mode, Writes
+from svsync.domain.ids import KeyId, LocalPath, PushId, SecretId, TenantId
+from svsync.domain.values import Payload
+from svsync.observe.logs import configure
+from svsync.services import write_through as writing_through
+from svsync.services.pushes import Made, Sender
+from svsync.services.sealing import Sealed
+from svsync.services.sending import deliver
+from svsync.services.tenants import Shredded, forget_shredded
+from svsync.services.write_rows import Put
+from svsync.store import tenants as store
+
+SECRETS = "/v1/secrets/"
+KEPT = frozenset({"audit", "audit_chains", "backends", "backend_health", "runs", "leases"})
+"""Tables that still name the tenant's backends, runs and accesses; none holds a value."""
+
+
+@pytest.fixture
+def log() -> Iterator[Callable[[], list[Any]]]:
+    """What is logged in the test."""
+    stream = StringIO()
+    configure(LogLevel.INFO, LogFormat.JSON, stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    configure(LogLevel.INFO, LogFormat.JSON)
+
+
+@pytest.fixture
+async def other(
+    house: House, database_url: str, admin_url: str, state_dir: Path
+) -> AsyncIterator[House]:
+    """A second process on the same store: the one of the command."""
+    async with open_house(database_url, admin_url, state_dir, house.spec) as second:
+        second.there._secrets = house.there._secrets
+        yield second
+
+
+async def shred(house: House) -> Shredded:
+    return await house.app.tenants.shred(TENANT, "default")
+
+
+async def status(house: House) -> str:
+    word: str = await house.admin.fetchval("SELECT status FROM tenants WHERE tenant_id = 1")
+    return word
+
+
+# --- what is gone -----------------------------------------------------------------------
+
+
+async def test_nothing_that_was_sealed_is_left_and_no_key_that_opened_it(house: House) -> None:
+    await seal_everywhere(house)
+    await house.admin.execute(
+        "INSERT INTO feed_secrets (tenant_id, secret_id, backend_id, feed, hash, created_by)"
+        " VALUES (1, 'fds', $1, 'http', '', 'sa:a')",
+        BACKEND,
+    )
+    await house.admin.execute(
+        "INSERT INTO idempotency (tenant_id, identity_id, key, attempt, request)"
+        " VALUES (1, 'sa:a', 'k', 'a', '')"
+    )
+    await house.admin.execute(
+        "INSERT INTO stage (run_no, remote_path, gone) SELECT run_no, 'kv/named', false FROM runs"
+    )
+    done = await shred(house)
+    assert (done.before, done.backends, done.secrets) == (False, 1, 5)
+    for table in (*store.CLEARED, "secrets", "versions"):
+        if table not in ("runs", "outbox"):
+            assert await house.rows(table) == [], table
+    keys = await house.rows("data_keys")
+    assert {key["purpose"] for key in keys} >= {"value", "fingerprint", "webhook"}
+    assert {(key["state"], key["wrapped"]) for key in keys} == {("destroyed", None)}
+    dump = await house.dump(without=KEPT)
+    assert not [
+        line for lines in dump.values() for line in lines if "ext/" in line or "kv/" in line
+    ]
+
+
+async def test_its_own_event_is_the_one_that_stays(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await shred(house)
+    row = await house.row("outbox")
+    assert (row["type"], row["pending"]) == ("tenant.shredded", False)
+    assert row["payload"] == '{"tenant": "default", "sequence": 1}'
+
+
+async def test_a_copy_of_a_ciphertext_does_not_open_by_what_a_process_still_has(
+    house: House,
+) -> None:
+    """As from a backup of one table, while a process that read it lately is up."""
+    await house.write("own/x", {"k": "mine"})
+    row = await house.row("versions")
+    secret = SecretId(row["secret_id"])
+    held = await house.app.sealing.for_tenant(TENANT)
+    sealed = Sealed(KeyId(row["key_id"]), row["nonce"], row["sealed"])
+    opened = Purpose.VALUE, secret, LocalPath("own/x"), 1, sealed
+    assert await held.open(*opened)
+    await shred(house)
+    with pytest.raises(KeyServiceError) as refused:
+        await held.open(*opened)
+    assert refused.value.code == "key_destroyed"
+    with pytest.raises(TenantShreddedError):
+        await house.app.sealing.for_tenant(TENANT)
+
+
+async def test_no_key_is_made_for_it_again(house: House) -> None:
+    await house.write("own/x", {"k": "1"})
+    await shred(house)
+    for purpose in KeyPurpose:
+        with pytest.raises(TenantShreddedError):
+            await house.app.sealing.data_key(TENANT, purpose, 1)
+    assert await house.app.sealing.replace_data_key(TENANT, KeyPurpose.VALUE) is None
+    assert await house.app.keys.wrap_anew() is not None
+    assert {key["wrapped"] for key in await house.rows("data_keys")} == {None}
+
+
+async def test_other_tenants_are_as_they_were(house: House) -> None:
+    made = await house.app.tenants.begin("acme")
+    await house.app.tenants.open(made, "acme")
+    keys = await house.rows("data_keys", tenant_id=made)
+    assert {(key["purpose"], key["state"]) for key in keys} == {
+        ("fingerprint", "active"), ("value", "active")
+    }  # fmt: skip
+    await house.write("own/x", {"k": "1"})
+    put = Put(Payload.from_fields({"k": "theirs"}))
+    await house.app.writes.put(made, LocalPath("own/x"), put, by="sa:test")
+    await shred(house)
+    _, text = await house.app.secrets.get(made, LocalPath("own/x"))
+    assert json.loads(text) == {"k": "theirs"}
+    now = await house.rows("data_keys", tenant_id=made)
+    assert [key["wrapped"] for key in now] == [key["wrapped"] for key in keys]
+
+
+# --- reads ------------------------------------------------------------------------------
+
+
+async def test_every_door_says_410_whatever_the_process_remembers(
+    front: Front, other: House
+) -> None:
+    house = front.house
+    await house.write("own/x", {"k": "1"})
+    for _ in range(3):  # the last goes the short way
+        assert (await front.client.get(f"{SECRETS}own/x")).status == 200
+    assert (await front.client.get("/v1/secrets")).status == 200
+    await shred(other)
+    gone = (410, "tenant_shredded")
+    for _ in range(2):
+        assert (await front.client.get(f"{SECRETS}own/x")).told == gone
+    assert (await front.client.get(f"{SECRETS}own/x?version=1")).told == gone
+    assert (await front.client.get("/v1/secrets")).told == gone
+    assert (await front.client.get("/v1/federation/backends")).told == gone
+    put = await front.client.call("PUT", f"{SECRETS}own/y", json={"data": {"k": "2"}})
+    assert put.told == gone
+    assert (await front.client.get("/v1/auth/whoami")).told == gone
+    assert await house.rows("secrets") == []
+
+
+async def test_a_process_puts_away_what_it_has_of_it(front: Front, other: House) -> None:
+    app = front.house.app
+    await front.house.write("own/x", {"k": "1"})
+    assert (await front.client.get(f"{SECRETS}own/x")).status == 200
+    await app.checkpoints.run()
+    assert TENANT in app.sealing._tenants
+    assert TENANT in app.signing._signers
+    assert app.reading._bytes
+    await shred(other)
+    await forget_shredded(app.db, app.forget)
+    assert (app.sealing._tenants, app.signing._signers) == ({}, {})
+    assert (list(app.reading._kept), app.reading._bytes) == ([], 0)
+
+
+async def test_what_is_read_through_is_not_asked_for_any_more(front: Front, other: House) -> None:
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    for _ in range(3):
+        assert (await front.client.get(f"{SECRETS}ext/a")).status == 200
+    assert house.app.proxying.open.many == 1
+    await shred(other)
+    await forget_shredded(house.app.db, house.app.forget)
+    assert house.app.proxying.open.many == 0, "nor is its backend signed in to"
+    asked = house.there.calls["read"]
+    assert (await front.client.get(f"{SECRETS}ext/a")).told == (410, "tenant_shredded")
+    assert house.there.calls["read"] == asked
+
+
+# --- what was under way -----------------------------------------------------------------
+
+
+async def test_a_run_under_way_writes_nothing_more(house: House, other: House) -> None:
+    house.there.generate("kv/", 700)
+    pause = Pause(house.there, "read", "kv/0000/0000600")
+    running = asyncio.create_task(house.run())
+    await pause.reached.wait()
+    done = await shred(other)
+    pause.let_go()
+    with pytest.raises(FenceLostError):
+        await running
+    assert done.backends == 1
+    assert await house.rows("secrets") == []
+    [run] = await house.rows("runs")
+    assert run["state"] == "superseded"
+
+
+async def test_a_write_with_keys_at_hand_is_refused(house: House, other: House) -> None:
+    await house.write("own/x", {"k": "1"})
+    await shred(other)
+    with pytest.raises(TenantShreddedError):
+        await house.write("own/x", {"k": "2"})
+    with pytest.raises(TenantShreddedError):
+        await house.write("own/y", {"k": "2"})
+    assert await house.rows("secrets") == []
+
+
+async def test_a_write_that_met_it_halfway_is_refused(house: House, other: House) -> None:
+    """Its rows wait for their key, which is destroyed before they get it."""
+    await house.write("own/x", {"k": "1"})
+    async with house.admin.transaction():
+        # Who shreds has the keys, and waits for the tenant.
+        await house.admin.execute("SELECT FROM tenants FOR NO KEY UPDATE")
+        shredding = asyncio.create_task(shred(other))
+        await until(lambda: somebody_waits_for_a_lock(house))
+        writing = asyncio.create_task(house.write("own/y", {"k": "2"}))
+        await until(lambda: two_wait(house))
+    assert (await shredding).before is False
+    with pytest.raises(TenantShreddedError):
+        await writing
+    assert await house.rows("secrets") == []
+
+
+async def two_wait(house: House) -> bool:
+    waiting: int = await house.admin.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return waiting >= 2
+
+
+async def test_a_write_that_was_first_is_waited_for(house: House) -> None:
+    await house.write("own/x", {"k": "1"})
+    async with house.admin.transaction():
+        await house.admin.execute("SELECT FROM data_keys FOR KEY SHARE")
+        shredding = asyncio.create_task(shred(house))
+        await until(lambda: somebody_waits_for_a_lock(house))
+        assert await status(house) == "active"
+    assert (await shredding).secrets == 1
+
+
+async def write_through(house: House) -> None:
+    await house.configure(
+        writes=Writes.WRITE_THROUGH, conflict_resolution=ConflictPolicy.BACKEND_WINS
+    )
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+
+
+async def test_a_push_that_is_planned_is_not_sent(
+    house: House, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_through(house)
+    given_up = []
+
+    async def met(sender: Sender, ids: Sequence[PushId]) -> list[Made]:
+        given_up.append((await shred(other)).pushes)
+        return await deliver(sender, ids)
+
+    monkeypatch.setattr(writing_through, "deliver", met)
+    with pytest.raises(SvsyncError):
+        await house.write("ext/a", {"k": "2"})
+    assert (given_up, house.there.calls["write"]) == ([1], 0)
+
+
+async def test_a_push_under_way_is_given_up(house: House, other: House) -> None:
+    await write_through(house)
+    pause = Pause(house.there, "write")
+    writing = asyncio.create_task(house.write("ext/a", {"k": "2"}))
+    await pause.reached.wait()
+    done = await shred(other)
+    pause.let_go()
+    assert done.pushes == 1
+    with pytest.raises(SvsyncError):
+        await writing
+    assert (await house.rows("pushes"), await house.rows("secrets")) == ([], [])
+
+
+# --- nothing comes in again -------------------------------------------------------------
+
+
+async def test_nothing_is_pulled_again(house: House) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    await ask(house)
+    asked = dict(house.there.calls)
+    done = await shred(house)
+    assert done.runs == 1
+    assert (await house.row("backends"))["state"] == "paused"
+    with pytest.raises(TenantShreddedError):
+        await house.run()
+    await house.admin.execute("UPDATE backend_health SET next_due_at = now()")
+    await scheduling(house).tick()
+    assert await house.rows("runs", state="queued") == []
+    await house.configure(sync_interval=61)
+    assert (await house.row("backends"))["state"] == "paused"
+    assert dict(house.there.calls) == asked
+    assert await house.rows("secrets") == []
+
+
+async def test_its_backends_are_never_active_again(house: House) -> None:
+    await shred(house)
+    with pytest.raises(TenantShreddedError):
+        await house.app.removal.resume(TENANT, BACKEND)
+    with pytest.raises(asyncpg.PostgresError, match="shredded"):
+        await house.admin.execute("UPDATE backends SET state = 'active'")
+    assert (await house.row("backends"))["state"] == "paused"
+
+
+async def test_a_backend_that_is_made_meanwhile_does_not_escape(house: House) -> None:
+    made = (
+        "INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash, managed_by,"
+        " syncs, interval_s) VALUES (1, 'fed_late', 'late', 'memory', '{}', '', 'api', true, 60)"
+    )
+    making = house.admin.transaction()
+    await making.start()
+    await house.admin.execute(made)
+    await shred(house)
+    with pytest.raises(asyncpg.PostgresError, match="shredded"):
+        await making.commit()
+    assert [row["backend_id"] for row in await house.rows("backends")] == [BACKEND]
+
+
+async def test_one_that_was_committed_just_before_is_paused_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = store.pause_backends
+
+    async def late(tx: Any) -> int:
+        paused = await usual(tx)
+        monkeypatch.setattr(store, "pause_backends", usual)
+        await house.admin.execute(
+            "INSERT INTO backends (tenant_id, backend_id, name, type, spec, mapping_hash,"
+            " managed_by, syncs, interval_s)"
+            " VALUES (1, 'fed_late', 'late', 'memory', '{}', '', 'api', true, 60)"
+        )
+        return paused
+
+    monkeypatch.setattr(store, "pause_backends", late)
+    assert (await shred(house)).backends == 2
+    assert {row["state"] for row in await house.rows("backends")} == {"paused"}
+
+
+# --- broken off -------------------------------------------------------------------------
+
+
+async def test_broken_off_before_the_end_of_its_transaction_nothing_was_done(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.write("own/x", {"k": "1"})
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "tell", dies)
+        with pytest.raises(RuntimeError):
+            await shred(house)
+    assert await status(house) == "active"
+    assert await house.data("own/x") == {"k": "1"}
+    assert (await shred(house)).before is False
+
+
+@pytest.mark.parametrize("dead", ["withdraw_pushes", "clear", "clear_secrets"])
+async def test_broken_off_after_it_nothing_opens_and_the_same_again_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    await seal_everywhere(house)
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, dead, dies)
+        with pytest.raises(RuntimeError):
+            await shred(house)
+    assert await status(house) == "shredded"
+    assert {key["wrapped"] for key in await house.rows("data_keys")} == {None}
+    assert await house.rows("versions")
+    done = await shred(house)
+    assert (done.before, done.secrets, done.keys) == (True, 5, 0)
+    assert await house.rows("versions") == []
+    assert len(await house.rows("outbox")) == 1
+
+
+async def test_the_service_clears_away_what_was_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.write("own/x", {"k": "1"})
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "clear_secrets", dies)
+        with pytest.raises(RuntimeError):
+            await shred(house)
+    await house.app.tenants.clear_all()
+    assert await house.rows("secrets") == []
+
+
+async def test_only_a_shredded_tenant_is_cleared(house: House) -> None:
+    await house.write("own/x", {"k": "1"})
+    await house.app.tenants.clear_all()
+    with pytest.raises(AssertionError):
+        await house.app.tenants._clear(TENANT, Shredded(before=True), lambda done, total: None)
+    assert await house.data("own/x") == {"k": "1"}
+
+
+# --- making -----------------------------------------------------------------------------
+
+
+async def test_a_tenant_whose_making_was_broken_off_is_gone_on_with(house: House) -> None:
+    made = await house.app.tenants.begin("acme")
+    assert await house.app.tenants.begin("acme") == made
+    await house.app.tenants.open(made, "acme")
+    with pytest.raises(SvsyncError) as taken:
+        await house.app.tenants.begin("acme")
+    assert taken.value.code == "tenant_exists"
+    with pytest.raises(SvsyncError) as taken:
+        await house.app.tenants.open(made, "acme")
+    assert taken.value.code == "tenant_exists"
+
+
+async def test_the_slug_of_a_shredded_tenant_is_taken_for_good(house: House) -> None:
+    await shred(house)
+    with pytest.raises(SvsyncError) as taken:
+        await house.app.tenants.begin("default")
+    assert (taken.value.code, "shredded" in taken.value.message) == ("tenant_exists", True)
+    with pytest.raises(NotFoundError):
+        await house.app.tenants.find("nobody")
+    assert TenantId(1) in await store.shredded(house.app.db)
+
+
+async def test_a_file_that_names_it_is_told_so(house: House, log: Callable[[], list[Any]]) -> None:
+    await shred(house)
+    await house.app.federation.apply([backend(EVERYTHING)])
+    [line] = [line for line in log() if line["event"] == "backend_passed_over"]
+    assert line["detail"] == "its tenant was shredded: take it out of the file"
