@@ -86,7 +86,7 @@ async def test_only_what_a_narrow_token_reaches_is_told(
     assert [e["path"] for e in said.json["engines"]] == ["mine/"]
     assert said.json["simple"]
     table = await bare(*of(bare, "--vault-addr", audited_bao.url))
-    assert "1 secrets: federate 1, copy 0, re-create 0, leave 0." in table.out
+    assert "Secrets: 1; federate 1, copy 0, re-create 0, leave 0." in table.out
     nothing = await bare(
         *of(bare, "--vault-addr", audited_bao.url, "--json"),
         VAULT_TOKEN=await mine.token('path "mine/metadata/x/y" { capabilities = ["list"] }'),
@@ -119,13 +119,12 @@ async def test_a_configured_backend_is_looked_at_beyond_its_rules(desk: Desk) ->
         (("--vault-addr", "http://127.0.0.1:1", "VAULT_TOKEN"), 3, "config.endpoint"),
         (("--vault-addr", "x", "--aws-region", "y"), 2, "not allowed with"),
         (("--depth", "-1", "--aws-region", "y"), 2, "--depth"),
-        (("readers",), 2, "--audit-log"),
         (("readers", "--audit-log", "missing"), 2, "missing cannot be read"),
         (("readers", "--audit-log", "."), 2, "is no regular file"),
         (("readers", "--audit-log", "svsync.yaml"), 2, "holds no entry of a Vault audit device"),
         (("readers", "--audit-log", "svsync.yaml", "--start", "once"), 2, "--start"),
         (("readers", "--audit-log", "svsync.yaml", "--limit", "0"), 2, "--limit"),
-        (("--aws-region", "y", "readers", "--audit-log", "svsync.yaml"), 2, "a file alone"),
+        (("--aws-region", "y", "readers", "--audit-log", "svsync.yaml"), 2, "logs alone"),
     ],
 )
 async def test_what_cannot_be_asked_is_one_sentence(

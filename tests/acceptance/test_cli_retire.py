@@ -66,6 +66,12 @@ async def test_a_plan_says_all_and_runs_nothing(desk: Desk, audited_bao: Audited
     unlogged = await desk.program("--config", str(file), *words, ROLE=role)
     assert "Nothing is ready to be retired." in unlogged.out
     assert "source_unknown: 2" in unlogged.out
+    here = await desk.program(
+        "--config", str(file), "inventory", "readers", "--prefix", f"{backend}/", "--json"
+    )
+    assert [(r["path"], r["reader"], r["reads"]) for r in here.json["readers"]] == [
+        (f"{backend}/apps/db", "sa:billing", 1)
+    ]
     logs = await desk.program(
         "--config", str(file), "audit", "query", "--action", "retirement.plan", "--json", ROLE=role
     )
@@ -127,3 +133,13 @@ async def test_nothing_that_fits_is_said(desk: Desk) -> None:
     words = ("retire", "plan", "nothing/**", "--idle", "7d")
     said = await desk.program("--config", str(file), *words)
     assert (said.code, said.out) == (0, "No synced secret fits.\n")
+
+
+async def test_what_is_read_through_is_said_to_be_kept_nowhere_here(desk: Desk) -> None:
+    backend, file = desk.backend(mode="proxy")
+    words = ("retire", "plan", f"{backend}/apps/**", "--idle", "7d")
+    said = await desk.program("--config", str(file), *words)
+    assert f"{backend}/** is read through" in said.out
+    assert (await desk.program("--config", str(file), *words, "--json")).json["read_through"] == [
+        f"{backend}/**"
+    ]

@@ -292,7 +292,7 @@ async def test_one_log_is_not_taken_for_that_of_two_servers(
 async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
     roto: Aws, aws_front: AwsFront, database: Database
 ) -> None:
-    names = ("idle", "read", "untold")
+    names = ("idle", "read", "untold", "rotated")
     for name in names:
         await roto.put(name, {"k": "1"})
     async with aws_house_of(aws_front.url, roto.prefix, database) as house:
@@ -300,9 +300,11 @@ async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
         for name in names:
             await read_here(house, f"ext/{name}")
         listed = await roto.listed()
-        days = {"idle": -3 * 86_400, "read": 0, "untold": None}
+        days = {"idle": -3 * 86_400, "read": 0, "untold": None, "rotated": -3 * 86_400}
         for secret in listed:
-            ago = days[secret["Name"].removeprefix(roto.prefix)]
+            name = secret["Name"].removeprefix(roto.prefix)
+            ago = days[name]
+            secret["RotationEnabled"] = name == "rotated"
             secret.pop("LastAccessedDate", None)
             if ago is not None:
                 secret["LastAccessedDate"] = int(datetime.now(UTC).timestamp()) + ago
@@ -310,7 +312,11 @@ async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
         aws_front.answer("^ListSecrets", lambda _: web.json_response(page))
         found = await plan(house)
     assert ready(found) == ["ext/idle"]
-    assert reasons(found) == {"ext/read": ["read_at_source"], "ext/untold": ["source_unknown"]}
+    assert reasons(found) == {
+        "ext/read": ["read_at_source"],
+        "ext/rotated": ["rotated"],
+        "ext/untold": ["source_unknown"],
+    }
     assert found["ready"][0]["command"] == _aws(f"{roto.prefix}idle")
 
 

@@ -65,6 +65,7 @@ def test_without_a_doubt_it_is_ready() -> None:
         ({"source": Source()}, Held.SOURCE_UNKNOWN),
         ({"source": Source(told=True, reader="a", at=AT)}, Held.READ_AT_SOURCE),
         ({"source": Source(told=True, problem="torn")}, Held.LOG_INCOMPLETE),
+        ({"source": Source(told=True, rotates=True)}, Held.ROTATED),
         ({"source": Source(told=True, foreign=True)}, Held.LOG_OF_ANOTHER),
         ({"command": None}, Held.NO_COMMAND),
     ],

@@ -11,6 +11,8 @@ from svsync.cli.output import Output
 from svsync.domain.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from svsync.domain.federation import BackendSpec
 
 _DEPTH: Final = 8
@@ -43,11 +45,11 @@ def add_commands(subparsers: Any) -> None:
         "--depth", metavar="N", type=int, default=1,
         help="how many segments of a path make a line (default: 1)",
     )  # fmt: skip
-    read = add_command(verbs, "readers", "who reads which path, by a Vault's audit file", readers)
-    audit_log_option(read, required=True)
-    read.add_argument(
-        "--prefix", metavar="PATH", default="", help="only paths that begin so: kv/data/apps/"
+    read = add_command(
+        verbs, "readers", "who reads which path: here, or in a Vault by its audit file", readers
     )
+    audit_log_option(read)
+    read.add_argument("--prefix", metavar="PATH", default="", help="only paths that begin so")
     read.add_argument(
         "--start", metavar="TIME",
         help="only reads from then on: 2026-11-23T10:00:00Z, or '7 days ago'",
@@ -58,9 +60,9 @@ def add_commands(subparsers: Any) -> None:
     )  # fmt: skip
 
 
-def audit_log_option(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def audit_log_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--audit-log", metavar="FILE", action="append", default=[], required=required,
+        "--audit-log", metavar="FILE", action="append", default=[],
         help="what a Vault's file audit device writes; its rotated files beside it are read too,"
         " packed by gzip or not; may be given several times",
     )  # fmt: skip
@@ -182,7 +184,7 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         )
     out.line()
     total = ", ".join(f"{_SENTENCES[a]} {n:,}" for a, n in found["advice"].items())
-    out.heading(f"{found['secrets']:,} secrets: {total}.")
+    out.heading(f"Secrets: {found['secrets']:,}; {total}.")
     if found["simple"]:
         out.line(
             "KV v2 alone, and few secrets: where one team owns them, they may be copied at once."
@@ -201,7 +203,7 @@ async def readers(args: argparse.Namespace) -> int:
     from svsync.services.inventory import tell_readers
 
     if args.backend or args.vault_addr or args.aws_region:
-        raise UsageError("`inventory readers` looks at a file alone: leave the store's name out")
+        raise UsageError("`inventory readers` looks at logs alone: leave the store's name out")
     if not 1 <= args.limit <= _MOST:
         raise UsageError(f"--limit is a whole number from 1 to {_MOST:,}")
     try:
@@ -209,10 +211,40 @@ async def readers(args: argparse.Namespace) -> int:
     except ValueError:
         raise UsageError(f"--start is {WORDS}") from None
     prefix: str = args.prefix
+    if not args.audit_log:
+        await _readers_here(args, since)
+        return 0
     counted = Readers(lambda path: path.startswith(prefix), since)
     found = await tell_readers(access_log(args.audit_log), counted, most=args.limit)
     _tell_readers(args.out, found)
     return 0
+
+
+async def _readers_here(args: argparse.Namespace, since: "datetime | None") -> None:
+    from svsync.cli.opening import opened, record
+    from svsync.services.audit import QUERY
+    from svsync.services.inventory import Inventories
+
+    out: Output = args.out
+    async with opened(args) as (app, tenant):
+        await record(app, tenant, QUERY)
+        inventories = Inventories(app.db, app.registry)
+        found = await inventories.readers(tenant, args.prefix, since, most=args.limit)
+    if out.json:
+        out.document(found)
+        return
+    if not found["readers"]:
+        out.line("No secret that fits was read here.")
+        return
+    out.table(
+        ("path", "reader", "reads", "last read"),
+        [
+            (row["path"], row["reader"], row["reads"], _minute(row["last_read_at"]))
+            for row in found["readers"]
+        ],
+    )
+    if found["truncated"]:
+        out.line("There are more: narrow it by --prefix, or raise --limit.")
 
 
 def _tell_readers(out: Output, found: Mapping[str, Any]) -> None:

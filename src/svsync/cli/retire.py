@@ -25,7 +25,7 @@ def add_commands(subparsers: Any) -> None:
         help="how long nobody may have read it at its source, as 7d",
     )  # fmt: skip
     planned.add_argument("--backend", metavar="ID", help="only of this backend (id or name)")
-    audit_log_option(planned, required=False)
+    audit_log_option(planned)
     planned.add_argument(
         "--ours", metavar="NAME", action="append", default=[],
         help="a display name or role by which the log names svsync itself, where the backend does"
@@ -84,6 +84,11 @@ def _tell(out: Output, found: Mapping[str, Any]) -> None:
         out.line()
         counted = Counter(one["reason"] for row in held for one in row["reasons"])
         out.line(", ".join(f"{reason}: {many:,}" for reason, many in counted.most_common()))
+    for local in found["read_through"]:
+        out.line(
+            f"{local} is read through, so that nothing of it is kept here: set mode: sync, let a"
+            " run complete, and plan again."
+        )
     if not ready:
         out.line("Nothing is ready to be retired." if held else "No synced secret fits.")
         return

@@ -16,6 +16,7 @@ class Held(StrEnum):
     NOT_LOOKED_AT = "not_looked_at"
     DELETED_WITH_IT = "deleted_with_it"
     WRITTEN_THROUGH = "written_through"
+    ROTATED = "rotated"
     NOT_READ_HERE = "not_read_here"
     READ_AT_SOURCE = "read_at_source"
     SOURCE_UNKNOWN = "source_unknown"
@@ -32,6 +33,8 @@ WHY: Final = {
     " soft_delete): set retain first",
     Held.WRITTEN_THROUGH: "a write here would make it there again (writes: write_through): set"
     " local first",
+    Held.ROTATED: "it is rotated there, and would be while applications still have the old value:"
+    " turn the rotation off first",
     Held.NOT_READ_HERE: "nobody has read it here since {since}",
     Held.READ_AT_SOURCE: "{reader} read it at its source, last at {at}",
     Held.SOURCE_UNKNOWN: "nothing tells whether it is still read at its source: give the server's"
@@ -62,6 +65,7 @@ class Source:
         reader, at: who read it within the idle time, and when; None: nobody did.
         problem: what the log leaves out; empty: nothing.
         foreign: the log tells nothing of svsync's own calls.
+        rotates: the store makes new values of it by itself.
     """
 
     told: bool = False
@@ -69,6 +73,7 @@ class Source:
     at: datetime | None = None
     problem: str = ""
     foreign: bool = False
+    rotates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ def held_by(facts: Facts) -> Iterator[Held]:
             yield Held.DELETED_WITH_IT
         if facts.settings.writes is Writes.WRITE_THROUGH:
             yield Held.WRITTEN_THROUGH
+    if facts.source.rotates:
+        yield Held.ROTATED
     if not facts.read_here:
         yield Held.NOT_READ_HERE
     source = facts.source

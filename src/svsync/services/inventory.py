@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from svsync.domain.errors import DeniedError
 from svsync.domain.federation import BackendSpec
@@ -16,7 +17,10 @@ from svsync.services.counted_calls import open_counted
 from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
 from svsync.store import federation
+from svsync.store import inventory as store
 from svsync.store.database import Database
+
+_EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Inventories:
@@ -38,6 +42,27 @@ class Inventories:
         rules = self._backends.mapping(spec)
         async with open_counted(self._db, self._backends, spec, tenant) as opened:
             return await take_inventory(opened.backend, spec, rules, depth=depth)
+
+    async def readers(
+        self, tenant: TenantId, prefix: str, since: datetime | None, *, most: int
+    ) -> dict[str, Any]:
+        """Who read what here, by our own audit log: as `tell_readers` tells it of a file."""
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            rows = await store.readers(tx, prefix, since or _EVER, most + 1)
+        return {
+            "readers": [
+                {
+                    "path": row["path"],
+                    "reader": row["identity_id"],
+                    "reader_type": row["identity_type"],
+                    "reads": row["reads"],
+                    "first_read_at": time_of(row["first_at"]),
+                    "last_read_at": time_of(row["last_at"]),
+                }
+                for row in rows[:most]
+            ],
+            "truncated": len(rows) > most,
+        }
 
 
 async def take_inventory(

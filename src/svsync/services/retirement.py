@@ -7,7 +7,7 @@ itself. What nobody tells of is no proof that nobody reads it.
 
 import asyncio
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,6 +17,7 @@ from svsync.domain.errors import UsageError
 from svsync.domain.federation import BackendSpec, Mode, PathSettings
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, TenantId
+from svsync.domain.inventory import Trait
 from svsync.domain.readers import Coverage, Login, Readers
 from svsync.domain.retirement import WHY, Deletion, Facts, Held, Source, held_by
 from svsync.ports import AccessLog, SurveyableBackend
@@ -75,10 +76,12 @@ class _Pairs:
 
 @dataclass(slots=True)
 class _There:
-    """What the backends themselves tell: commands, days of reads, and our own logins."""
+    """What the backends themselves tell: commands, days of reads, what is rotated, and our own
+    logins."""
 
     commands: dict[tuple[BackendId, RemotePath], Deletion] = field(default_factory=dict)
     days: dict[tuple[BackendId, RemotePath], date] = field(default_factory=dict)
+    rotated: set[tuple[BackendId, RemotePath]] = field(default_factory=set)
     logins: dict[BackendId, Login] = field(default_factory=dict)
 
 
@@ -144,6 +147,7 @@ class Retirement:
             "audit_log": None if read is None else read.told,
             "ready": ready,
             "held": held,
+            "read_through": sorted(_read_through(pairs, asked)),
         }
 
     async def _pairs(self, tenant: TenantId, asked: Asked) -> _Pairs:
@@ -240,6 +244,8 @@ async def _survey(
             for secret in page.secrets:
                 if secret.path in paths and secret.read_on is not None:
                     there.days[name, secret.path] = secret.read_on
+                if secret.path in paths and Trait.ROTATED in secret.traits:
+                    there.rotated.add((name, secret.path))
 
 
 async def _read(
@@ -297,11 +303,12 @@ def _problem(readers: Readers, coverage: Coverage, *, trusts_broken: bool) -> st
 
 def _source(row: Row, there: _There, log: _Log | None, since: datetime) -> Source:
     """What is known of reads of one secret at its source."""
-    day = there.days.get((row["backend_id"], row["remote_path"]))
+    place = (row["backend_id"], row["remote_path"])
+    day = there.days.get(place)
     if day is not None:
         ends = datetime.combine(day, time(), UTC) + timedelta(days=1)
         at = datetime.combine(day, time(), UTC) if ends > since else None
-        return Source(told=True, reader=_SOMEBODY, at=at)
+        return Source(told=True, reader=_SOMEBODY, at=at, rotates=place in there.rotated)
     if log is None or log.backend != row["backend_id"]:
         return Source()
     who, at = log.reads.get(row["remote_path"], (None, None))
@@ -314,6 +321,20 @@ def _settings(spec: BackendSpec, rule: int) -> PathSettings | None:
         return None
     settings = spec.for_rule(spec.rules[rule])
     return settings if settings.mode is Mode.SYNC else None
+
+
+def _read_through(pairs: _Pairs, asked: Asked) -> Iterator[str]:
+    """Local patterns of rules that keep nothing here, and may be meant."""
+    for stored in pairs.backends.values():
+        spec = stored.spec
+        if asked.backend not in (None, spec.id, spec.name):
+            continue
+        for rule in spec.rules:
+            if not rule.exclude and spec.for_rule(rule).mode is Mode.PROXY:
+                begins = Glob(rule.local).literal_prefix, asked.pattern.literal_prefix
+                shorter, longer = sorted(begins, key=len)
+                if longer.startswith(shorter):
+                    yield rule.local
 
 
 def _described(row: Row, here: tuple[LocalPath, Row] | None) -> dict[str, object]:
