@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from svsync.services.operating import Operating
     from svsync.services.transfer import Access, Report
 
+Tell = Callable[[int, int | None], None]
+"""Takes how many are done, and of how many; None: that is not known."""
 _DONE: Final = {
     "unchanged": "there already",
     "overwritten": "overwritten",
@@ -79,7 +81,7 @@ async def copy_by(args: argparse.Namespace, mapping: Any, access: "Access") -> i
 
     report = Report(dry=args.dry_run)
 
-    async def work(tell: Callable[[int, int], None]) -> None:
+    async def work(tell: Tell) -> None:
         await copy_all(access, mapping, report, overwrite=args.overwrite, tell=tell)
 
     return await placed(args, report, ("copying", "copied"), work)
@@ -89,7 +91,7 @@ async def placed(
     args: argparse.Namespace,
     report: "Report",
     words: tuple[str, str],
-    work: Callable[[Callable[[int, int], None]], Awaitable[None]],
+    work: Callable[[Tell], Awaitable[None]],
 ) -> int:
     """Do it, and tell what was done, also where it ends early. The exit code. `words`: how that
     is called while it is done, and afterwards."""
@@ -111,7 +113,7 @@ async def placed(
 
 
 @contextmanager
-def counting(out: Output, words: str) -> Iterator[Callable[[int, int], None]]:
+def counting(out: Output, words: str) -> Iterator[Tell]:
     """A bar if somebody looks at it; what is printed is the answer and nothing else."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
@@ -137,7 +139,7 @@ def tell_placed(out: Output, report: "Report", done: str) -> None:
     said = [f"{many:,} {named[Outcome(name)]}" for name, many in counts.items() if many]
     out.line(f"{', '.join(said)}." if said else "There is nothing to do.")
     for prefix in report.not_listed:
-        say(f"not all below {prefix!r} was listed, so there may be more: run it again")
+        say(f"a backend did not list all below {prefix!r}, so there may be more: run it again")
 
 
 def _word(outcome: str, done: str, *, dry: bool) -> str:

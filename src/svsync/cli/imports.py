@@ -1,11 +1,10 @@
 """Secrets brought in from files; `.env` files so far are what services have."""
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from svsync.cli.arguments import add_command, add_group
-from svsync.cli.copy import operating, placed, placing_options
+from svsync.cli.copy import Tell, operating, placed, placing_options
 from svsync.cli.output import Output
 from svsync.cli.values import read_file
 
@@ -57,7 +56,7 @@ async def import_by(
     out: Output = args.out
     report = ImportReport(dry=args.dry_run)
 
-    async def work(tell: Callable[[int, int], None]) -> None:
+    async def work(tell: Tell) -> None:
         await import_all(
             access, env_map, variables, report,
             overwrite=args.overwrite, literal=args.literal, tell=tell,

@@ -152,16 +152,16 @@ class Output:
             yield tell
 
     @contextmanager
-    def counting(self, words: str) -> Iterator[Callable[[int, int], None]]:
+    def counting(self, words: str) -> Iterator[Callable[[int, int | None], None]]:
         """How much of something is done: a bar on stderr if somebody looks at it, else a line
-        for each further tenth, but not for programs."""
+        for each further tenth, but not for programs. None: of how many is not known."""
         if sys.stderr.isatty():
             with _bar(words) as draw:
                 yield lambda done, total: draw(words, done, total)
             return
         told = 0
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: int, total: int | None) -> None:
             nonlocal told
             tenth = 10 * done // total if total else 0
             if tenth > told and not self.json:

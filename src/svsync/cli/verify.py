@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command
-from svsync.cli.copy import counting, operating
+from svsync.cli.copy import Tell, counting, operating
 from svsync.cli.output import Output
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ async def verify(args: argparse.Namespace) -> int:
     async with operating(args) as (app, tenant, access):
         comparing = Comparing(app.db, app.registry, app.proxying.open, app.secrets, access)
 
-        async def work(comparison: "Comparison", tell: Callable[[int, int], None]) -> None:
+        async def work(comparison: "Comparison", tell: Tell) -> None:
             await comparing.compare(
-                tenant, args.backend, comparison, only=only, tell=lambda done: tell(done, done)
+                tenant, args.backend, comparison, only=only, tell=lambda done: tell(done, None)
             )
 
         return await compared(args, work)
@@ -63,7 +63,7 @@ async def verify_copies(
     """Copies with their sources, whoever reads them."""
     from svsync.services.comparing import compare_copies
 
-    async def work(comparison: "Comparison", tell: Callable[[int, int], None]) -> None:
+    async def work(comparison: "Comparison", tell: Tell) -> None:
         await compare_copies(access, mapping, comparison, only=only, tell=tell)
 
     return await compared(args, work)
@@ -71,7 +71,7 @@ async def verify_copies(
 
 async def compared(
     args: argparse.Namespace,
-    work: Callable[["Comparison", Callable[[int, int], None]], Awaitable[None]],
+    work: Callable[["Comparison", Tell], Awaitable[None]],
 ) -> int:
     """Compare, and tell what differs, also where it ends early. The exit code."""
     from svsync.services.comparing import Comparison

@@ -218,11 +218,11 @@ async def place(
             return failed(path, source, error)
     try:
         if held is None and not overwrite and await access.was_deleted(path):
-            return _left(path, source, "deleted_here", f"{path} was deleted here")
+            return _left(path, source, "deleted_here", "it was deleted there")
         if held is not None and same_value(held.text, given.text):
             return Placed(path, source, Outcome.UNCHANGED)
         if held is not None and not overwrite:
-            return _left(path, source, "value_differs", f"{path} has another value")
+            return _left(path, source, "value_differs", "another value is there")
         before = None if held is None else held.version
         outcome = Outcome.CREATED if held is None else Outcome.OVERWRITTEN
         if dry:
