@@ -46,6 +46,13 @@ VERBS: Sequence[tuple[str, tuple[str, ...], dict[str, Any]]] = (
         ("run-once", *AT, "--path", "ext/**", "--allow-mass-delete"),
         {"backend_id": BACKEND, "detail": {"paths": ["ext/**"], "allow": ["mass_delete"]}},
     ),
+    ("federation.inventory", ("inventory", "--backend", BACKEND), {"backend_id": BACKEND}),
+    ("audit.query", ("inventory", "readers"), {}),
+    (
+        "retirement.plan",
+        ("retire", "plan", "ext/**", "--idle", "7d"),
+        {"detail": {"pattern": "ext/**", "idle": "7d"}},
+    ),
     ("retention.run", ("retention", "run"), {"detail": None}),
     ("keys.status", ("keys", "status"), {}),
     ("keys.rotate", ("keys", "rotate"), {"detail": {"root": False}}),

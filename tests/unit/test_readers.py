@@ -183,6 +183,22 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
             AuditFiles([str(tmp_path / name)])
 
 
+@pytest.mark.parametrize("truncates", [False, True])
+def test_a_log_that_is_rotated_meanwhile_is_not_taken_for_a_whole_one(
+    tmp_path: Path, truncates: bool
+) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(lines([entry(NOW, "kv/data/a")]))
+    files = AuditFiles([str(log)])
+    if truncates:
+        log.write_bytes(b"")
+    else:
+        log.rename(tmp_path / "audit.log.1")
+        log.write_bytes(lines([entry(NOW, "kv/data/a"), entry(NOW, "kv/data/b")]))
+    with pytest.raises(UsageError, match="was rotated meanwhile"):
+        list(files.blocks())
+
+
 def test_a_long_log_is_read_in_little_memory(tmp_path: Path) -> None:
     line = lines([entry(NOW, "kv/data/a", filler="x" * 2_000)])
     with gzip.open(tmp_path / "long.gz", "wb", compresslevel=1) as file:

@@ -252,7 +252,7 @@ def _tell_readers(out: Output, found: Mapping[str, Any]) -> None:
         out.document(found)
         return
     if found["readers"]:
-        columns = ("path", "reader", "reads", "last read", "from")
+        columns = ("path", "reader", "reads", "last read", "from where")
         out.table(columns, [_reader_row(row) for row in found["readers"]])
     else:
         out.line("No secret that fits was read.")
@@ -260,13 +260,11 @@ def _tell_readers(out: Output, found: Mapping[str, Any]) -> None:
         out.line(f"And {found['readers_more']:,} more: narrow it by --prefix, or raise --limit.")
     out.line()
     begin, end = (_minute(found[name]) for name in ("begin", "end"))
-    out.line(f"The log has {found['entries']:,} entries, from {begin} to {end}.")
+    out.line(f"Entries of the log: {found['entries']:,}, from {begin} to {end}.")
     if found["broken_lines"]:
-        out.line(f"{found['broken_lines']:,} lines could not be read; each may be a read.")
+        out.line(f"Lines that cannot be read: {found['broken_lines']:,}; each may be a read.")
     if found["reads_left_off"]:
-        out.line(
-            f"{found['reads_left_off']:,} reads by further readers are not told: use --prefix."
-        )
+        out.line(f"Reads by further readers: {found['reads_left_off']:,}; use --prefix.")
 
 
 def _reader_row(row: Mapping[str, Any]) -> Sequence[object]:

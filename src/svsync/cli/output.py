@@ -52,6 +52,7 @@ _COLOURS: Final = {
 _FOLDED: Final = frozenset(
     {"path", "source", "remote path", "local", "remote", "but", "what", "because", "such as"}
     | {"value", "tags", "error", "granted by", "wrapped by", "from run"}
+    | {"reader", "from where", "below", "mount", "last read here"}
 )
 """Columns that give way on a narrow terminal; all others keep their words whole."""
 _STAGE_WORDS: Final = {"list": "listing", "fetch": "reading and writing what changed"}

@@ -39,18 +39,15 @@ class AuditFiles:
     def __init__(self, files: Sequence[str]) -> None:
         """Raises UsageError for a file that is not there or cannot be read."""
         self._named = {Path(name).absolute() for name in files}
-        self._files: list[Path] = []
-        for name in files:
-            kin = [path for path in _kin(Path(name)) if path not in self._files]
-            self._files += kin
-        for path in self._files:
-            _opened(path).close()
+        self._files: dict[Path, os.stat_result] = {}
+        for path in (path for name in files for path in _kin(Path(name))):
+            with _opened(path) as file:
+                self._files[path] = os.fstat(file.fileno())
 
     def blocks(self) -> Iterator[LogBlock]:
-        for path in self._files:
-            entries = 0
-            lines = 0
-            for block in self._blocks(path):
+        for path, seen in self._files.items():
+            entries = lines = 0
+            for block in self._blocks(path, seen):
                 entries += len(block.entries)
                 lines += block.lines
                 yield block
@@ -60,10 +57,14 @@ class AuditFiles:
                     ' one with format "json" writes'
                 )
 
-    def _blocks(self, path: Path) -> Iterator[LogBlock]:
+    def _blocks(self, path: Path, seen: os.stat_result) -> Iterator[LogBlock]:
         found: list[Logged] = []
         lines = broken = 0
         with _opened(path) as raw:
+            now = os.fstat(raw.fileno())
+            if now.st_ino != seen.st_ino or now.st_size < seen.st_size:
+                # What each file holds has moved to the next, and one would be passed over.
+                raise UsageError(f"--audit-log {path} was rotated meanwhile: run this again")
             file = _unpacked(raw)
             # What is written just now may end in the middle of a line.
             being_written = file is raw and path.absolute() in self._named
