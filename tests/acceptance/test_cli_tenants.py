@@ -227,6 +227,7 @@ async def test_a_service_that_read_it_answers_410_and_pulls_nothing_again(desk: 
         said = await program("tenants", "shred", slug, "--confirm", slug, "--json", *config)
         assert (said.code, said.json["backends_paused"]) == (0, 1)
         _, runs, _ = await counts()
+        assert (await served.says("shredded_tenant_put_away"))["tenant"] == slug
         for at in (path, "/v1/secrets", f"{path}?version=1"):
             answer = await ask(served.url, at, token=token)
             assert (answer.status, answer.json["error"]["code"]) == (410, "tenant_shredded")

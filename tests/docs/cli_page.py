@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Iterator
 
+from svsync.cli.examples import EXAMPLES
 from svsync.cli.main import build_parser
 from svsync.cli.remote import of
 
 _HEAD = """\
 # Command line
 
-Made from the parser: `python -m tests.docs.cli_page > docs/reference/cli.md`. Exit codes are in the [README](../../README.md#exit-codes).
+Made from the parser: `python -m tests.docs.cli_page > docs/reference/cli.md`. So is the man page, `svsync.1` beside it: `python -m svsync.cli.manual`. Exit codes are in the [README](../../README.md#exit-codes).
 
 ## Asking a service
 
@@ -40,6 +41,8 @@ def page() -> str:
         if actions:
             parts.append("\n")
             parts += _table(iter(actions))
+        lines = "\n".join(EXAMPLES.get(" ".join(words), ()))
+        parts.append(f"\n```sh\n{lines}\n```\n")
     return "".join(parts)
 
 

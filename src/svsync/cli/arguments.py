@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from svsync.cli import examples
 from svsync.cli.output import say
 from svsync.domain.errors import SvsyncError, UsageError
 
@@ -21,15 +22,26 @@ TOKEN: Final = "SVSYNC_TOKEN"
 """A token in the environment is seen by nobody who lists processes."""
 
 
+class _Help(argparse.HelpFormatter):
+    """Folds all but examples, which are to be typed as they stand."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(examples.HEAD):
+            return "".join(f"{indent}{line}\n" for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose every command takes the common options, before and after its name.
+    """A parser whose every command takes the common options, before and after its name, and
+    ends its help with examples.
 
     A common option has no default here, so that a command does not undo what was given
     before it; the defaults are those of the whole program's parser.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **options)
+        self.epilog = self.epilog or examples.of(self.prog.removeprefix("svsync "))
         common = self.add_argument_group("common options")
         for flag, words, kind in (
             ("--config", "the configuration file", {"metavar": "FILE"}),

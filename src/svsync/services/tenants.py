@@ -26,6 +26,7 @@ from svsync.domain.envelope import KeyPurpose
 from svsync.domain.errors import StoreError, StoreUnavailableError, SvsyncError
 from svsync.domain.ids import TenantId
 from svsync.domain.tenants import SHREDDED, SHREDDED_EVENT
+from svsync.observe.logs import get_logger
 from svsync.services.sealing import Sealing
 from svsync.services.secrets import time_of
 from svsync.store import federation, keys, queue
@@ -215,14 +216,21 @@ class Tenants:
 
 
 async def keep_forgetting(db: Database, forget: Forget) -> None:
-    """Have what this process knows of tenants that were shredded put away, until cancelled."""
+    """Have what this process knows of tenants that were shredded put away, until cancelled. It
+    is told once of each that was shredded since."""
+    known: set[TenantId] | None = None
     while True:
         with suppress(SvsyncError):  # the database is away: nothing can be read either
-            await forget_shredded(db, forget)
+            gone = await forget_shredded(db, forget)
+            for tenant in gone.keys() - (gone.keys() if known is None else known):
+                get_logger().info("shredded_tenant_put_away", tenant=gone[tenant])
+            known = set(gone)
         await asyncio.sleep(LOOK_S)
 
 
-async def forget_shredded(db: Database, forget: Forget) -> None:
-    """The same once. Raises StoreError."""
-    for tenant in await store.shredded(db):
+async def forget_shredded(db: Database, forget: Forget) -> dict[TenantId, str]:
+    """The same once; the tenants, by their names. Raises StoreError."""
+    gone = await store.shredded(db)
+    for tenant in gone:  # each time: what was under way may have brought something back
         await forget(tenant)
+    return gone
