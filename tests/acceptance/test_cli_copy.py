@@ -367,3 +367,16 @@ async def test_verify_of_a_backend_that_syncs_nothing_says_so(proxied: Estate) -
 async def test_verify_takes_one_of_both_sides(desk: Desk, words: tuple[str, ...]) -> None:
     said = await desk.program("verify", *words)
     assert (said.code, said.out) == (2, "")
+
+
+async def test_a_name_that_no_path_can_be_is_not_silently_left_behind(proxied: Estate) -> None:
+    await proxied.put("good", {"k": "1"})
+    await proxied.put("odd name", {"k": "2"})
+    file = mapping_file(proxied.desk, {f"{proxied.source}/*": "new/odd/*"})
+    said = await proxied("copy", "--mapping", file, "--json")
+    assert (said.code, said.json["counts"]["created"]) == (1, 1)
+    name = f"{proxied.desk.bao.mount}/data/{proxied.folder}/odd name"
+    [odd] = [one for one in said.json["secrets"] if one["outcome"] == "failed"]
+    assert (odd["source"], odd["path"], odd["reason"]) == (name, None, "illegal_path")
+    compared = await proxied("verify", "--mapping", file)
+    assert (compared.code, compared.out) == (1, f"{name}: not compared: illegal_path\n")

@@ -16,6 +16,7 @@ from svsync.domain.ids import LocalPath
 from svsync.services.comparing import Comparison, compare_copies
 from svsync.services.comparing_backends import Comparing
 from svsync.services.copying import copy
+from svsync.services.nameless import NamelessSecrets
 from svsync.services.operating import Operating, operator_call
 from svsync.services.recording import AuditUnavailableError
 from svsync.services.transfer import WORKERS, Given, Held, Report
@@ -32,6 +33,7 @@ def operating(house: House, kind: type[Operating] = Operating) -> Operating:
         secrets=app.secrets,
         writes=app.writes,
         recorder=app.recorder,
+        nameless=NamelessSecrets(app.db, app.registry, app.proxying.open),
     )
 
 
@@ -148,6 +150,35 @@ async def test_folder_that_is_not_listed_makes_the_copy_incomplete(
     report = await copied()
     assert report.counts()["created"] == 1
     assert (report.not_listed, report.well) == (["ext/"], False)
+
+
+@pytest.mark.parametrize("mode", [Mode.PROXY, Mode.SYNC])
+async def test_name_that_no_path_can_be_is_told_below_what_is_copied(
+    house: House, copied: Copied, mode: Mode
+) -> None:
+    await house.configure(mode=mode)
+    for name in ("apps/a", "apps/odd name", "other/odd name"):
+        house.there.put(f"kv/{name}", {"k": "1"})
+    if mode is Mode.SYNC:
+        await house.run()
+    report = await copied('"ext/apps/*": "new/*"')
+    assert reasons(report) == {"kv/apps/odd name": "illegal_path"}
+    assert (report.counts()["created"], report.well) == (1, False)
+    house.there.remove("kv/apps/odd name")
+    assert (await copied('"ext/apps/*": "new/*"')).well
+
+
+async def test_synced_secrets_are_copied_while_their_backend_is_away_and_that_is_told(
+    house: House, copied: Copied
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    house.there.failed.add("kv/")
+    report = await copied()
+    assert await house.data("new/a") == {"k": "1"}
+    assert (report.not_listed, report.well) == (["ext/"], False)
+    await house.app.removal.pause(TENANT, house.spec.id)
+    assert (await copied()).well
 
 
 async def test_backend_that_goes_away_ends_it_and_what_was_done_is_told(

@@ -60,6 +60,7 @@ async def operating(
     """Secrets of `--tenant` on the store itself, as whoever runs this program."""
     from svsync.app import new_id
     from svsync.cli.opening import opened
+    from svsync.services.nameless import NamelessSecrets
     from svsync.services.operating import Operating, operator_call
 
     async with opened(args) as (app, tenant):
@@ -71,6 +72,7 @@ async def operating(
             secrets=app.secrets,
             writes=app.writes,
             recorder=app.recorder,
+            nameless=NamelessSecrets(app.db, app.registry, app.proxying.open),
         )  # fmt: skip
 
 

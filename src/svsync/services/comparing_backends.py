@@ -23,10 +23,10 @@ from svsync.domain.federation import Mode
 from svsync.domain.globs import Glob
 from svsync.domain.ids import LocalPath, RemotePath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
-from svsync.domain.runs import SkipReason
 from svsync.domain.tags import flatten
 from svsync.ports import Backend
 from svsync.services.comparing import Comparison, Difference, What, differences
+from svsync.services.nameless import NOT_MEANT
 from svsync.services.open_backends import OpenBackends
 from svsync.services.operating import Operating
 from svsync.services.runs import Backends
@@ -38,7 +38,6 @@ from svsync.store.federation import StoredBackend
 
 _AT_ONCE: Final = 500
 """Names of a listing that are compared before more of it is asked for."""
-_NOT_MEANT: Final = (SkipReason.UNMAPPED, SkipReason.EXCLUDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class Comparing:
             # A name without a current value is asked for where something is here.
             if wanted and not entry.gone:
                 return [_Name(mapped.local, mapped.remote, mapped.rule, entry.tags)]
-        elif mapped.reason not in _NOT_MEANT and only is None:
+        elif mapped.reason not in NOT_MEANT and only is None:
             name = entry.remote_path
             comparison.differences.append(
                 Difference(name, name, What.NOT_COMPARED, reason=mapped.reason)

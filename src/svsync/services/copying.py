@@ -14,7 +14,7 @@ from svsync.config.copy_mapping import CopyMapping, Labels
 from svsync.domain.errors import SvsyncError
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
-from svsync.domain.runs import SkipReason
+from svsync.services.nameless import NOT_MEANT
 from svsync.services.transfer import (
     Access,
     Given,
@@ -29,7 +29,6 @@ from svsync.services.transfer import (
 )
 
 FROM_STANDBY: Final = "read_from_standby"
-_NOT_MEANT: Final = (SkipReason.UNMAPPED, SkipReason.EXCLUDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +65,29 @@ async def find_copies(access: Access, mapping: CopyMapping) -> Copies:
             prefixes.add(rule.remote.literal)
         else:
             sources[LocalPath(rule.remote.text)] = None
+    unusable: list[Placed] = []
     not_listed = []
     for prefix in sorted(prefixes):
         if any(prefix != other and prefix.startswith(other) for other in prefixes):
             continue
         names = await access.names(prefix)
         sources.update(dict.fromkeys(names.paths))
+        unusable += [_unusable(one.name, one.reason, one.detail) for one in names.nameless]
         if names.incomplete:
             not_listed.append(prefix)
-    copies, unusable = [], []
+    copies = []
     for source in sorted(sources):
         mapped = mapping.rules.to_local(RemotePath(source))
         if isinstance(mapped, Mapped):
             copies.append(Copy(source, mapped.local, mapping.labels[mapped.rule]))
-        elif mapped.reason not in _NOT_MEANT:
+        elif mapped.reason not in NOT_MEANT:
             message = mapped.detail.replace("path_mapping[", "paths[")
-            unusable.append(Placed("", source, Outcome.FAILED, mapped.reason, message))
+            unusable.append(_unusable(source, mapped.reason, message))
     return Copies(tuple(copies), tuple(unusable), tuple(not_listed))
+
+
+def _unusable(source: str, reason: str, message: str) -> Placed:
+    return Placed("", source, Outcome.FAILED, reason, message)
 
 
 async def copy(

@@ -16,6 +16,7 @@ from svsync.domain.values import Payload
 from svsync.services.answers import Source
 from svsync.services.authority import Rights
 from svsync.services.listing import Listing
+from svsync.services.nameless import NamelessSecrets
 from svsync.services.reading import Reading
 from svsync.services.recording import Recorder
 from svsync.services.secret_writes import SecretWrites
@@ -50,6 +51,7 @@ class Operating:
         secrets: Secrets,
         writes: SecretWrites,
         recorder: Recorder,
+        nameless: NamelessSecrets,
     ) -> None:
         self._call = call
         self._rights = Rights(call.caller, ADMIN, _NEVER)
@@ -58,6 +60,7 @@ class Operating:
         self._secrets = secrets
         self._writes = writes
         self._recorder = recorder
+        self._nameless = nameless
 
     async def note(
         self, action: str, path: str | None, backend: str | None = None, detail: str | None = None
@@ -77,7 +80,9 @@ class Operating:
             found += [LocalPath(one["path"]) for one in page["secrets"]]
             incomplete |= page["incomplete"]
             if (cursor := page["next_cursor"]) is None:
-                return Names(tuple(found), incomplete)
+                break
+        below = await self._nameless.below(self._call.tenant, prefix)
+        return Names(tuple(found), incomplete or not below.whole, below.names)
 
     async def read(self, path: LocalPath) -> Held:
         secret = await self._reading.read(self._call, self._rights, path, None, fresh=True)

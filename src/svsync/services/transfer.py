@@ -90,11 +90,26 @@ class Access(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Nameless:
+    """Something that a backend has under a name that no path can be, and why (a skip reason)."""
+
+    name: str
+    reason: str
+    detail: str = "no path of svsync can be this name"
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
-    """Paths in their order. `incomplete`: a backend did not list all that is read through."""
+    """Paths in their order.
+
+    Attributes:
+        incomplete: a backend did not list all.
+        nameless: what backends have there that has no path; a service does not tell.
+    """
 
     paths: tuple[LocalPath, ...]
     incomplete: bool
+    nameless: tuple[Nameless, ...] = ()
 
 
 class Outcome(StrEnum):
