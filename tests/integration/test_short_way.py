@@ -5,7 +5,7 @@ import asyncio
 import gc
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +28,8 @@ from svsync.domain.federation import ConflictPolicy, Mode
 from svsync.domain.ids import LocalPath
 from svsync.domain.limits import BURST_S, ApiRates
 from svsync.http import connections
-from svsync.http.connections import Connections
+from svsync.http.connections import MAX_HEAD, Connections
+from svsync.http.short_way import ShortWay
 from svsync.services.answers import Secret
 from svsync.services.authority import Authority
 from svsync.services.reading import Glance
@@ -141,19 +142,43 @@ async def test_both_ways_give_the_same_answer(front: Front, glances: Glances) ->
 
 class _Quick:
     """A transport to a client that asks again as soon as it is answered, before the server has
-    had another turn of its loop."""
+    had another turn of its loop; `then` is called after that, and before that turn.
 
-    def __init__(self, connection: Any, sent: bytes) -> None:
-        self._connection, self._sent, self._transport = connection, sent, connection.transport
+    Attributes:
+        told: what reading was told to do meanwhile.
+    """
+
+    def __init__(
+        self, connection: Any, *sent: bytes, then: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connection, self._sent, self._then = connection, sent, then
+        self._transport = connection.transport
+        self._quick = True
+        self.told: list[str] = []
+        connection.transport = self
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
-        if self._connection.transport is self:
-            self._connection.transport = self._transport
-            asyncio.get_running_loop().call_soon(self._connection.data_received, self._sent)
+        if self._quick:
+            self._quick = False
+            loop = asyncio.get_running_loop()
+            for piece in self._sent:
+                loop.call_soon(self._connection.data_received, piece)
+            loop.call_soon(self._then)
+
+    def pause_reading(self) -> None:
+        self.told.append("pause")
+
+    def resume_reading(self) -> None:
+        self.told.append("resume")
+
+
+def long(front: Front) -> bytes:
+    """A read that goes the long way."""
+    return request_of(front, "GET", A, b"Accept-Charset: utf-8")
 
 
 async def test_a_client_may_be_quicker_than_the_server(
@@ -163,13 +188,55 @@ async def test_a_client_may_be_quicker_than_the_server(
     opened = let_in(monkeypatch)
     await front.house.write("app/a", {"k": "1"})
     async with line(front) as one:
-        opened[-1].transport = _Quick(opened[-1], request_of(front, "GET", A))
-        long = await one.ask(request_of(front, "GET", A, b"Accept-Charset: utf-8"))
+        _Quick(opened[-1], request_of(front, "GET", A))
+        before = await one.ask(long(front))
         short = await one.next()
         assert glances.answered == 1
-        assert (long.status, long.body) == (short.status, short.body)
+        assert (before.status, before.body) == (short.status, short.body)
         await one.ask(request_of(front, "GET", A))
     assert glances.answered == 2
+
+
+async def test_who_is_quicker_does_not_fill_the_memory(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    piece, before = request_of(front, "GET", A) * (MAX_HEAD // 100), list[str]()
+    async with line(front) as one:
+        quick = _Quick(opened[-1], piece, piece, then=lambda: before.extend(quick.told))
+        await one.ask(long(front))
+        for _ in range(2 * (MAX_HEAD // 100)):
+            assert (await one.next()).status == 200
+    assert "pause" in before
+    assert quick.told[-1] == "resume"
+
+
+async def test_what_came_before_the_end_is_answered(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        _Quick(opened[-1], request_of(front, "GET", A), then=opened[-1].close)
+        assert (await one.ask(long(front))).status == 200
+        assert (await one.next()).status == 200
+
+
+async def test_a_mistake_in_that_turn_ends_the_connection(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_given: Any) -> None:
+        raise RuntimeError
+
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        _Quick(opened[-1], request_of(front, "GET", A))
+        monkeypatch.setattr(ShortWay, "_keep", mistaken)
+        assert (await one.ask(long(front))).status == 200
+        async with asyncio.timeout(_PATIENCE_S):
+            assert await one.reader.read() == b""
 
 
 async def test_both_tell_of_the_backend_and_of_a_conflict(front: Front, glances: Glances) -> None:

@@ -180,6 +180,7 @@ class _Connection(web.RequestHandler):
             self._arrival.end()
         if self._reading is not None:
             self._reading.told.cancel()
+            self._reading.secret = self._reading.heard = None
             self._reading = None
         self._tell_read()
         if self._current_request is None and self._body is not None:
@@ -196,7 +197,7 @@ class _Connection(web.RequestHandler):
 
     def close(self) -> None:
         """End after the request under way; nothing is read any more once that has come whole."""
-        if self._reading is not None:
+        if self._reading is not None or self._turning:
             self._ending = True
         elif (request := self._current_request) is None:
             super().close()
@@ -207,7 +208,7 @@ class _Connection(web.RequestHandler):
         """aiohttp drops what comes from here on, so the request under way is waited for first:
         the rest of its body may still be coming."""
         until = None if timeout is None else self._loop.time() + timeout
-        if self._reading is not None:
+        if self._reading is not None or self._turning:
             self._ending = True
             self._read = self._loop.create_future()
             await asyncio.wait({self._read}, timeout=until and max(0.0, until - self._loop.time()))
@@ -240,6 +241,8 @@ class _Connection(web.RequestHandler):
             return
         if self._turning or self._is_coming_to_rest:
             self._behind += data
+            if len(self._behind) > MAX_HEAD and self.transport is not None:
+                self.transport.pause_reading()
             if not self._turning:
                 self._turning = True
                 self._loop.call_soon(self._look_again)
@@ -258,8 +261,18 @@ class _Connection(web.RequestHandler):
     def _look_again(self) -> None:
         self._turning = False
         data, self._behind = self._behind, b""
-        if self.transport is not None:
-            self._look_at(data)
+        try:
+            if self.transport is not None:
+                if len(data) > MAX_HEAD:
+                    self.transport.resume_reading()
+                self._look_at(data)
+                if self._ending and self._reading is None:
+                    self.close()
+        except Exception as bug:  # noqa: BLE001 - the loop would tell of it, and let the client wait
+            get_logger().error("connection_failed", exc_info=bug)
+            self.give_way()
+        if self._reading is None:
+            self._tell_read()
 
     def _look_at(self, data: bytes) -> None:
         short_way = self._all.short_way
@@ -303,6 +316,7 @@ class _Connection(web.RequestHandler):
 
     def _go_the_long_way(self, data: bytes) -> None:
         before, whole = self._request_count, self._is_whole()
+        resting = self._is_coming_to_rest
         super().data_received(data)
         came = self._request_count != before
         # Where a body ends cannot be seen from here, and behind it another head may begin.
@@ -314,7 +328,7 @@ class _Connection(web.RequestHandler):
         if came:
             self._end_head()
             self._begun = len(data.rpartition(_BLANK)[2].lstrip(b"\r\n")) if bare else 0
-        elif self._awaits_head or self._head_timer is not None:
+        elif self._awaits_head or resting or self._head_timer is not None:
             if self._head_bytes or begins:
                 self._continue_head(len(data))
         elif self._begun or (whole and begins):
