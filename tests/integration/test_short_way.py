@@ -223,6 +223,21 @@ async def test_what_came_before_the_end_is_answered(
         assert (await one.next()).status == 200
 
 
+async def test_a_head_that_begins_in_that_turn_has_its_time(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have that of a connection at rest."""
+    monkeypatch.setattr(connections, "HEAD_S", 0.05)
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    async with line(front) as one:
+        opened[-1].data_received(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        asyncio.get_running_loop().call_soon(opened[-1].data_received, b"GET /v1")
+        async with asyncio.timeout(_PATIENCE_S):
+            told = await one.reader.read()
+    assert b" 408 " in told
+
+
 async def test_a_mistake_in_that_turn_ends_the_connection(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
