@@ -57,6 +57,7 @@ async def test_a_plan_says_all_and_runs_nothing(desk: Desk, audited_bao: Audited
     command = f"vault kv delete -address={desk.bao.url} -mount={desk.bao.mount} apps/db"
     assert said.out.splitlines()[-1] == command
     assert "none was run" in said.out
+    assert "The audit log tells of reads until 20" in said.out
     [held] = [line for line in said.out.splitlines() if line.startswith(f"{backend}/apps/unread")]
     assert "nobody has read it here since" in held
     found = await desk.program("--config", str(file), *logged, "--json", ROLE=role)

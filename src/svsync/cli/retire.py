@@ -89,6 +89,9 @@ def _tell(out: Output, found: Mapping[str, Any]) -> None:
             f"{local} is read through, so that nothing of it is kept here: set mode: sync, let a"
             " run complete, and plan again."
         )
+    if found["audit_log"] and found["audit_log"]["end"]:
+        end = found["audit_log"]["end"]
+        out.line(f"The audit log tells of reads until {end[:10]} {end[11:16]}Z.")
     if not ready:
         out.line("Nothing is ready to be retired." if held else "No synced secret fits.")
         return
