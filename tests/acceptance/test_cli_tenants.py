@@ -124,6 +124,8 @@ async def test_commands_on_it_are_told_so(house: House, program: Program) -> Non
         said = await program(*words, "--json")
         assert (said.code, said.json["error"]["code"]) == (1, "tenant_shredded")
     assert (await program("tenants", "shred", "nobody", "--confirm", "nobody")).code == 1
+    logs = (await program("audit", "query", "--action", "tenant.shred", "--json")).json["logs"]
+    assert [row["decision"] for row in logs] == ["allow"]
 
 
 async def typed(program: Program, text: bytes) -> tuple[int, str]:

@@ -463,3 +463,41 @@ async def test_a_file_that_names_it_is_told_so(house: House, log: Callable[[], l
     await house.app.federation.apply([backend(EVERYTHING)])
     [line] = [line for line in log() if line["event"] == "backend_passed_over"]
     assert line["detail"] == "its tenant was shredded: take it out of the file"
+
+
+async def test_beside_runs_and_writes_it_loses_to_nobody(house: House, other: House) -> None:
+    """Whatever is under way ends before it or is refused by it, and no row outlives it."""
+    house.there.generate("kv/", 700)
+    await house.write("own/0/0", {"k": "0"})
+
+    async def write_on(desk: House, name: int) -> BaseException:
+        for n in range(10_000):
+            try:
+                await desk.write(f"own/{name}/{n}", {"k": str(n)})
+            except SvsyncError as refused:
+                return refused
+        raise AssertionError("it was never refused")
+
+    async def run_on() -> BaseException:
+        while True:
+            try:
+                await house.run()
+            except SvsyncError as refused:
+                return refused
+
+    working = [asyncio.create_task(write_on(house, n)) for n in range(1, 4)]
+    working.append(asyncio.create_task(run_on()))
+
+    async def some_are_there() -> bool:
+        return len(await house.rows("secrets")) > 100
+
+    await until(some_are_there)
+    done = await shred(other)
+    refused = await asyncio.gather(*working)
+    assert not done.before
+    assert {type(one) for one in refused} <= {TenantShreddedError, FenceLostError}
+    assert (await house.rows("secrets"), await house.rows("versions")) == ([], [])
+    await other.app.tenants.clear_all()
+    for table in store.CLEARED:
+        if table not in ("runs", "outbox"):
+            assert await house.rows(table) == [], table

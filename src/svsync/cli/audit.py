@@ -53,7 +53,7 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def query(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened_log
     from svsync.domain.audit import Decision, Entry
     from svsync.services.audit import QUERY, Asked
 
@@ -68,7 +68,7 @@ async def query(args: argparse.Namespace) -> int:
         limit=args.limit,
         cursor=args.cursor,
     )
-    async with opened(args) as (app, tenant):
+    async with opened_log(args) as (app, tenant):
         by = f"cli:{acting_user()}"
         await app.recorder.record(Entry(tenant, "operator", by, QUERY, Decision.ALLOW))
         try:

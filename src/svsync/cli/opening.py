@@ -65,6 +65,15 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]
 
 
 @asynccontextmanager
+async def opened_log(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]]:
+    """The same of a tenant in whatever state: what was done is to be known of one that was
+    shredded, too. Raises as `opened_store`, NotFoundError."""
+    async with opened_store(args) as app:
+        tenant, _ = await app.tenants.find(args.tenant)
+        yield app, tenant
+
+
+@asynccontextmanager
 async def opened_store(args: argparse.Namespace) -> AsyncIterator[App]:
     """svsync on its store, for what is done to no tenant or to one that may be shut.
 
