@@ -150,6 +150,17 @@ async def test_a_file_that_cannot_be_read_is_one_sentence_without_what_stands_th
     assert (said.code, said.sentence.startswith(f"svsync: {files.map}:2: ")) == (2, True)
 
 
+async def test_variables_are_taken_from_stdin(desk: Desk, files: Files) -> None:
+    given = f"STRIPE_SECRET_KEY={desk.program.canary.marker}\nno name\n".encode()
+    words = ("import", "env", "-", "--map", str(files.map))
+    said = await desk.program(*words, "--config", str(desk.backend()[1]), stdin=given)
+    assert said.sentence.startswith("svsync: stdin:2: ")
+    given = b"STRIPE_SECRET_KEY=k\n"
+    said = await desk.program(*words, "--config", str(desk.backend()[1]), stdin=given)
+    assert said.code == 0
+    assert (await files.got("stripe"))["data"] == {"secret_key": "k"}
+
+
 # --- by a service ---------------------------------------------------------------------
 
 
