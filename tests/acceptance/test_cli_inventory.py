@@ -115,7 +115,8 @@ async def test_a_configured_backend_is_looked_at_beyond_its_rules(desk: Desk) ->
     [
         ((), 2, "--backend ID, --vault-addr URL or --aws-region REGION"),
         (("--vault-addr", "http://127.0.0.1:1"), 2, "VAULT_TOKEN"),
-        (("--vault-addr", "ftp://vault", "VAULT_TOKEN"), 2, "config.endpoint"),
+        (("--vault-addr", "ftp://vault", "VAULT_TOKEN"), 2, "--vault-addr must be an https URL"),
+        (("--aws-region", ""), 2, "--aws-region is missing"),
         (("--vault-addr", "http://127.0.0.1:1", "VAULT_TOKEN"), 3, "config.endpoint"),
         (("--vault-addr", "x", "--aws-region", "y"), 2, "not allowed with"),
         (("--depth", "-1", "--aws-region", "y"), 2, "--depth"),

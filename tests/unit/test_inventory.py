@@ -88,6 +88,9 @@ def test_what_is_kept_of_a_survey_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     found = told(page, most=5)
     assert (len(found["notable"]), found["notable_more"]) == (5, 15)
     assert len(found["folders"]) <= 4
+    denied = tuple(Scope(f"d{n}/", ScopeOutcome.DENIED, "denied") for n in range(8))
+    refused = told(SurveyPage(scopes=denied[:3]), SurveyPage(scopes=denied[3:]), most=5)
+    assert (len(refused["not_listed"]), refused["not_listed_more"]) == (5, 3)
     assert sum(f["secrets"] for f in found["folders"]) == 20
 
 

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 _DEPTH: Final = 8
 _MOST: Final = 100_000
 _LIMIT: Final = 10_000
+_GIVEN_BY: Final = {
+    "config.endpoint": "--vault-addr",
+    "config.namespace": "VAULT_NAMESPACE",
+    "config.tls_verify": "VAULT_CACERT",
+    "config.region": "--aws-region",
+    "config.endpoint_url": "AWS_ENDPOINT_URL",
+}
+"""Where a person gave what a backend has as a setting."""
 _SENTENCES: Final = {
     "federate": "federate",
     "copy": "copy",
@@ -103,12 +111,19 @@ async def _of_source(args: argparse.Namespace, spec: "BackendSpec") -> dict[str,
     from svsync.app import survey_source
     from svsync.cli.opening import settings_of
 
-    return await survey_source(settings_of(args), spec, depth=args.depth)
+    settings = settings_of(args)
+    try:
+        return await survey_source(settings, spec, depth=args.depth)
+    except ConfigError as error:
+        given = _GIVEN_BY.get(error.where)
+        if given is None:
+            raise
+        raise UsageError(f"{given} {error.message.removeprefix(f'{error.where}: ')}") from None
 
 
 def _vault(address: str, environ: Mapping[str, str]) -> "BackendSpec":
     """A Vault as its own tools find it. Raises ConfigError: there is no token."""
-    kept = Path(environ.get("HOME") or "~").expanduser() / ".vault-token"
+    kept = Path(environ.get("HOME", "/"), ".vault-token")
     if environ.get("VAULT_TOKEN"):
         credential = "env:VAULT_TOKEN"
     elif kept.is_file():
@@ -182,6 +197,8 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
             ("not listed below", "outcome", "because"),
             [(s["prefix"] or "/", s["outcome"], s["reason"]) for s in found["not_listed"]],
         )
+        if found["not_listed_more"]:
+            out.line(f"And {found['not_listed_more']:,} more.")
     out.line()
     total = ", ".join(f"{_SENTENCES[a]} {n:,}" for a, n in found["advice"].items())
     out.heading(f"Secrets: {found['secrets']:,}; {total}.")

@@ -185,6 +185,7 @@ class Tally:
         self._notable: list[tuple[str, Judged]] = []
         self._more = 0
         self._scopes: list[Scope] = []
+        self._refused = 0
         self._listed = 0
 
     def take(self, page: SurveyPage) -> None:
@@ -204,7 +205,9 @@ class Tally:
             folder.advice[_UNUSABLE.advice] += 1
             self._note(name, _UNUSABLE)
         self._listed += sum(scope.outcome is ScopeOutcome.COMPLETE for scope in page.scopes)
-        self._scopes += [s for s in page.scopes if s.outcome is not ScopeOutcome.COMPLETE]
+        refused = [s for s in page.scopes if s.outcome is not ScopeOutcome.COMPLETE]
+        self._refused += len(refused)
+        self._scopes += refused[: self._most - len(self._scopes)]
 
     @property
     def saw_nothing(self) -> bool:
@@ -240,6 +243,7 @@ class Tally:
                 {"prefix": s.prefix, "outcome": str(s.outcome), "reason": s.reason}
                 for s in self._scopes
             ],
+            "not_listed_more": self._refused - len(self._scopes),
             "simple": simple and not self._scopes,
         }
 
