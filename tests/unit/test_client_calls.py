@@ -189,6 +189,7 @@ async def test_write_of_which_nobody_knows_is_told_as_that(service: Service, cal
     [
         (error(401, "unauthenticated"), "outcome_unknown"),
         (error(403, "forbidden"), "outcome_unknown"),
+        (error(410, "tenant_shredded"), "outcome_unknown"),
         (error(409, "version_conflict"), "version_conflict"),
         (error(409, "idempotency_outcome_unknown"), "idempotency_outcome_unknown"),
     ],

@@ -47,7 +47,7 @@ connection that never came is told from an answer that did not."""
 _TOKEN: Final = re.compile(r"[!-~]{1,16384}")
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 _AGAIN_IN_DOUBT: Final = frozenset({"idempotency_in_progress"})
-_UNDECIDED: Final = frozenset({401, 403, 429, 503})
+_UNDECIDED: Final = frozenset({401, 403, 410, 429, 503})
 """Answered before it was looked whether the call was made already."""
 
 
