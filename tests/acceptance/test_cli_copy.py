@@ -113,11 +113,13 @@ async def test_a_second_run_does_only_what_is_missing(proxied: Estate) -> None:
 
 
 @asynccontextmanager
-async def held_up(desk: Desk, below: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+async def held_up(estate: Estate, below: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
     """Copies to `below/n000` and so on stand still once DONE of them are made: each worker
     meets a place that somebody is about to take. Gives what says whether they do."""
     counted = "SELECT count(*) FROM secrets WHERE path LIKE $1 AND state = 'live'"
-    async with connected(desk.database) as admin, connected(desk.database) as looking:
+    assert (await estate("migrate")).code == 0
+    database = estate.desk.database
+    async with connected(database) as admin, connected(database) as looking:
 
         async def stands_still() -> bool:
             return bool(await looking.fetchval(counted, f"{below}/%") == DONE)
@@ -142,7 +144,7 @@ async def test_a_killed_copy_is_gone_on_with_by_the_next(proxied: Estate) -> Non
         await proxied.put(f"n{n:03}", {"k": f"{proxied.desk.program.canary.value()}-{n}"})
     file = mapping_file(proxied.desk, {f"{proxied.source}/*": "new/killed/*"})
     words = ("copy", "--mapping", file, "--config", str(proxied.file))
-    async with held_up(proxied.desk, "new/killed") as stands_still:
+    async with held_up(proxied, "new/killed") as stands_still:
         process = await proxied.desk.program.start(*words)
         await until(stands_still)
         process.send_signal(signal.SIGKILL)
@@ -162,7 +164,7 @@ async def test_interrupted_copy_tells_what_it_did(proxied: Estate) -> None:
         await proxied.put(f"n{n:03}", {"k": str(n)})
     file = mapping_file(proxied.desk, {f"{proxied.source}/*": "new/stopped/*"})
     words = ("copy", "--mapping", file, "--config", str(proxied.file), "--json")
-    async with held_up(proxied.desk, "new/stopped") as stands_still:
+    async with held_up(proxied, "new/stopped") as stands_still:
         process = await proxied.desk.program.start(*words)
         await until(stands_still)
         process.send_signal(signal.SIGTERM)
