@@ -40,3 +40,15 @@ def test_they_stand_as_they_are_to_be_typed_whatever_the_width(
 def test_the_program_itself_ends_with_its_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "75 somebody else runs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_completion_knows_every_command_and_where_files_are_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    told = capsys.readouterr().out
+    for words in COMMANDS:
+        assert f"_shtab_svsync_{words.replace(' ', '_').replace('-', '_')}_" in told
+    for option in ("copy___mapping", "import_env___map", "inventory_readers___audit_log"):
+        assert f"_shtab_svsync_{option}_COMPGEN=_shtab_compgen_files" in told
+    assert "_shtab_svsync_demo___state_dir_COMPGEN=_shtab_compgen_dirs" in told

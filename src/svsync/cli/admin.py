@@ -7,7 +7,6 @@ from svsync.cli.arguments import add_command, add_group
 from svsync.cli.output import Output
 
 _SHELLS: Final = ("bash", "zsh", "tcsh")
-_FILES: Final = ("config", "ca", "json_file", "use_value", "file")
 
 
 def add_commands(subparsers: Any) -> None:
@@ -129,8 +128,9 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
     import shtab
 
     for action in parser._actions:
-        if action.dest in _FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        if action.metavar in ("FILE", "DIR"):
+            offered = shtab.FILE if action.metavar == "FILE" else shtab.DIRECTORY
+            action.complete = offered  # type: ignore[attr-defined]
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 _complete_files(below)
