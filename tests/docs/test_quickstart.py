@@ -1,4 +1,5 @@
-"""The quickstart, run as it stands: every command in one shell, every answer compared."""
+"""Pages that are followed step by step, run as they stand: every command in one shell, every
+answer compared."""
 
 import asyncio
 import os
@@ -38,8 +39,12 @@ def fits(answer: str, printed: str) -> bool:
     return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
 
 
-async def test_the_quickstart_prints_what_it_says(state_dir: Path) -> None:
-    page = text_of("docs/quickstart.md")
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("quickstart", "svsync-quickstart"), ("tutorials/from-hashicorp-vault", "off-vault")],
+)
+async def test_a_page_prints_what_it_says(state_dir: Path, name: str, folder: str) -> None:
+    page = text_of(f"docs/{name}.md")
     for port in ("8443", "8200"):
         page = page.replace(port, str(free_port()))
     followed = steps(page)
@@ -70,4 +75,4 @@ async def test_the_quickstart_prints_what_it_says(state_dir: Path) -> None:
     for (commands, answer), (begin, end) in zip(followed, pairwise(marks), strict=True):
         printed = told.partition(f"{begin}\n")[2].partition(f"\n{end}")[0]
         assert fits(answer, printed), f"{commands}\nprinted\n{printed}\nnot\n{answer}"
-    assert not (state_dir / "svsync-quickstart").exists()
+    assert not (state_dir / folder).exists()
