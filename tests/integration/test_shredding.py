@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,30 @@ async def test_a_push_that_is_planned_is_not_sent(
     with pytest.raises(SvsyncError):
         await house.write("ext/a", {"k": "2"})
     assert (given_up, house.there.calls["write"]) == ([1], 0)
+
+
+async def test_nor_where_the_command_died_before_pushes_were_withdrawn(
+    house: House, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await write_through(house)
+    await house.data("ext/a")
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    async def met(sender: Sender, ids: Sequence[PushId]) -> list[Made]:
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "withdraw_pushes", dies)
+            with pytest.raises(RuntimeError):
+                await shred(other)
+        return await deliver(sender, ids)
+
+    monkeypatch.setattr(writing_through, "deliver", met)
+    with suppress(SvsyncError):  # one that stood here before it was to be pushed is answered
+        await house.write("ext/a", {"k": "2"})
+    assert await status(house) == "shredded"
+    assert {push["state"] for push in await house.rows("pushes")} == {"planned"}
+    assert house.there.calls["write"] == 0
 
 
 async def test_a_push_under_way_is_given_up(house: House, other: House) -> None:
