@@ -106,6 +106,7 @@ async def test_it_says_what_it_did_and_is_recorded_under_a_signature(
     }
     assert (told["backends_paused"], told["secrets_removed"]) == (1, 1)
     assert told["keys_destroyed"] >= 2
+    assert told["keys_erased"] is True
     row = await house.row("audit", action="tenant.shred")
     assert row["identity_id"].startswith("cli:")
     chain = await house.row("audit_chains", chain_id=row["chain_id"])

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from tests.api import Front
 from tests.house import BACKEND, EVERYTHING, TENANT, House, Pause, backend, open_house
+from tests.postgres import connected
 from tests.sealed import seal_everywhere
 from tests.waiting import ask, scheduling, somebody_waits_for_a_lock, until
 
@@ -93,6 +94,50 @@ async def test_nothing_that_was_sealed_is_left_and_no_key_that_opened_it(house: 
     assert not [
         line for lines in dump.values() for line in lines if "ext/" in line or "kv/" in line
     ]
+
+
+async def wrapped_in_file(house: House, wrapped: Sequence[bytes]) -> bool:
+    await house.admin.execute("CHECKPOINT")
+    file = await house.admin.fetchval(
+        "SELECT pg_read_binary_file(pg_relation_filepath('data_keys'))"
+    )
+    return any(key in file for key in wrapped)
+
+
+async def test_the_file_of_the_table_of_keys_does_not_hold_them_any_more(
+    house: House, admin_url: str
+) -> None:
+    """Nor does it where somebody still looks at the rows of before."""
+    await house.write("own/x", {"k": "1"})
+    await house.admin.execute("ANALYZE")
+    wrapped = [key["wrapped"] for key in await house.rows("data_keys")]
+    assert await wrapped_in_file(house, wrapped)
+    async with connected(admin_url) as reader, reader.transaction(isolation="repeatable_read"):
+        await reader.fetch("SELECT 1 FROM secrets")
+        assert (await shred(house)).keys_erased
+        assert not await wrapped_in_file(house, wrapped)
+    sampled = "SELECT count(*) FROM pg_stats WHERE (tablename, attname) = ('data_keys', 'wrapped')"
+    assert await house.admin.fetchval(sampled) == 0
+
+
+async def test_where_that_may_not_be_done_it_is_said_and_tried_again(
+    house: House, log: Callable[[], list[Any]]
+) -> None:
+    await house.write("own/x", {"k": "1"})
+    wrapped = [key["wrapped"] for key in await house.rows("data_keys")]
+    owner = await house.admin.fetchval(
+        "SELECT tableowner FROM pg_tables WHERE tablename = 'data_keys'"
+    )
+    await house.admin.execute("ALTER TABLE data_keys OWNER TO CURRENT_USER")
+    await house.admin.execute(f"GRANT ALL ON data_keys TO {owner}")
+    done = await shred(house)
+    assert (done.keys_erased, done.secrets) == (False, 1)
+    assert "shredded_keys_not_erased" in [line["event"] for line in log()]
+    assert await wrapped_in_file(house, wrapped)
+    await house.admin.execute(f"ALTER TABLE data_keys OWNER TO {owner}")
+    await house.app.tenants.clear_all()
+    assert not await wrapped_in_file(house, wrapped)
+    assert (await shred(house)).keys_erased
 
 
 async def test_its_own_event_is_the_one_that_stays(house: House) -> None:

@@ -116,6 +116,7 @@ def _told(slug: str, done: "Shredded") -> dict[str, object]:
         "status": SHREDDED,
         "shredded_before": done.before,
         "keys_destroyed": done.keys,
+        "keys_erased": done.keys_erased,
         "backends_paused": done.backends,
         "runs_withdrawn": done.runs,
         "pushes_withdrawn": done.pushes,
@@ -137,4 +138,12 @@ def _tell(out: Output, slug: str, done: "Shredded") -> None:
             ("secrets cleared away", done.secrets),
         ]
     )
-    out.line("Backups of before still hold its keys, wrapped: let them expire.")
+    if not done.keys_erased:
+        out.line(
+            "The files of the database hold its keys still, wrapped: the table `data_keys` is in"
+            " use, or svsync's role does not own it; the service tries again, or run this again."
+        )
+    out.line(
+        "Backups and WAL of before hold its keys, wrapped: let them expire. Those of after may hold"
+        " what the keys sealed, until vacuumed: nothing opens it."
+    )

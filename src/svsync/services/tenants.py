@@ -7,9 +7,10 @@ that wait and marks the tenant for good. It takes the locks in the order of ever
 backends, keys, the tenant. What was under way is committed before it, or refused after it: a
 run by its fence, a write by its keys, for the rows that it seals name them.
 
-After it come pushes that are given up, and the rows, a page at a time: ciphertexts that
-nothing opens, and the names, tags and settings beside them. Whoever dies there leaves nothing
-that can be read; the same command goes on, and the service does so once an hour.
+After it come pushes that are given up; the table of keys, which is written anew so that its
+file loses what they were; and the rows, a page at a time: ciphertexts that nothing opens, and
+the names, tags and settings beside them. Whoever dies there leaves nothing that svsync opens;
+the same command goes on, and the service does so once an hour.
 
 Keys that a process has in memory are refused at every use, by the state of the tenant that
 each read and write looks at, and are put away within some seconds (`keep_forgetting`).
@@ -66,6 +67,7 @@ class Shredded:
         pushes: writes to backends that were given up.
         secrets: that are gone, with all their versions.
         rows: of anything else.
+        keys_erased: the files of the database do not hold them, wrapped, any more.
     """
 
     before: bool
@@ -75,6 +77,7 @@ class Shredded:
     pushes: int = 0
     secrets: int = 0
     rows: int = 0
+    keys_erased: bool = False
 
 
 class _BackendMadeError(Exception):
@@ -151,6 +154,7 @@ class Tenants:
         self._sealing.forget(tenant)
         async with self._db.transaction(tenant) as tx:
             done.pushes = await store.withdraw_pushes(tx)
+        done.keys_erased = await self._erase(tenant)
         await self._clear(tenant, done, tell)
         return done
 
@@ -159,7 +163,10 @@ class Tenants:
 
         Raises StoreError.
         """
-        for tenant in await store.shredded(self._db):
+        gone = await store.shredded(self._db)
+        for tenant in list(gone)[:1]:  # it erases those of all
+            await self._erase(tenant)
+        for tenant in gone:
             await self._clear(tenant, Shredded(before=True), lambda done, total: None)
 
     async def _destroy(self, tenant: TenantId, slug: str) -> Shredded:
@@ -196,6 +203,20 @@ class Tenants:
             payload = json.dumps({"tenant": slug, "sequence": 1})
             await store.tell(tx, self._ids("evt"), SHREDDED_EVENT, payload)
         return done
+
+    async def _erase(self, tenant: TenantId) -> bool:
+        """Have the database's files lose what the keys were. False: they have it still."""
+        if not await store.keys_left(self._db):
+            return True
+        try:
+            async with self._db.transaction(tenant) as tx:
+                await store.erase_keys(tx)
+        except StoreUnavailableError:
+            raise
+        except StoreError as problem:
+            get_logger().warning("shredded_keys_not_erased", error_code=problem.code)
+            return False
+        return True
 
     async def _clear(self, tenant: TenantId, done: Shredded, tell: Tell) -> None:
         async with self._db.transaction(tenant, read_only=True) as tx:

@@ -85,6 +85,20 @@ async def destroy_keys(tx: Transaction) -> int:
     return await tx.execute("tenants.destroy_keys", tx.tenant)
 
 
+async def keys_left(db: Database) -> bool:
+    """May the database's files hold keys that were destroyed, as they were wrapped?"""
+    rows = await db.fetch_global("tenants.keys_left")
+    return bool(rows[0]["exists"])
+
+
+async def erase_keys(tx: Transaction) -> None:
+    """Write the table of keys anew, of every tenant. Raises StoreError: it is in use, or our role
+    does not own it."""
+    await tx.fetch("tenants.wait_briefly")
+    await tx.execute("tenants.write_keys_anew")
+    await tx.execute("tenants.mark_erased")
+
+
 async def tell(tx: Transaction, event: str, type_: str, payload: str) -> None:
     """The event that stays. It is delivered to nobody."""
     await tx.execute("tenants.tell", tx.tenant, event, type_, payload)

@@ -423,6 +423,11 @@ CREATE TRIGGER not_once_shredded AFTER INSERT ON pushes FOR EACH STATEMENT EXECU
 CREATE TRIGGER not_sent_once_shredded AFTER UPDATE ON pushes FOR EACH ROW WHEN (NEW.state = 'sent' AND OLD.state <> 'sent')
   EXECUTE FUNCTION svsync_refuse_shredded();
 
+-- Whether no page of `data_keys` holds what the keys of one that was shredded were, as dead rows do.
+ALTER TABLE tenants ADD COLUMN keys_erased boolean NOT NULL DEFAULT false;
+-- Nor do the planner's samples.
+ALTER TABLE data_keys ALTER COLUMN wrapped SET STATISTICS 0;
+
 -- Data keys that go ------------------------------------------------------------------
 
 -- Since when no row names it any more.

@@ -38,6 +38,21 @@ SELECT key_id FROM data_keys WHERE tenant_id = $1 ORDER BY key_id FOR UPDATE;
 -- name: destroy_keys
 UPDATE data_keys SET state = 'destroyed', wrapped = NULL, emptied_at = NULL WHERE tenant_id = $1 AND state <> 'destroyed';
 
+-- name: keys_left
+SELECT EXISTS (SELECT FROM tenants WHERE status = 'shredded' AND NOT keys_erased);
+
+-- name: wait_briefly
+-- Whoever seals, or reserves sealings, queues behind the lock that is waited for.
+SELECT set_config('lock_timeout', '2s', true);
+
+-- name: write_keys_anew
+-- A new file with the rows that stand now, and no dead one. VACUUM FULL would take along those that an older snapshot may see.
+ALTER TABLE data_keys ALTER COLUMN wrapped TYPE bytea USING wrapped || ''::bytea;
+
+-- name: mark_erased
+-- Nobody destroyed keys since that file was written: the table is locked.
+UPDATE tenants SET keys_erased = true WHERE status = 'shredded' AND NOT keys_erased;
+
 -- name: tell
 INSERT INTO outbox (tenant_id, event_id, backend_id, sequence, type, payload, pending) VALUES ($1, $2, '', 1, $3, $4, false);
 
