@@ -249,6 +249,25 @@ async def test_what_is_read_through_is_not_asked_for_any_more(front: Front, othe
     assert house.there.calls["read"] == asked
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_a_backend_says_after_it_is_not_answered(
+    front: Front, other: House, known: bool
+) -> None:
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    if known:
+        for _ in range(3):
+            assert (await front.client.get(f"{SECRETS}ext/a")).status == 200
+    pause = Pause(house.there, "read")
+    reading = asyncio.create_task(front.client.get(f"{SECRETS}ext/a"))
+    await pause.reached.wait()
+    await shred(other)
+    pause.let_go()
+    assert (await reading).told == (410, "tenant_shredded")
+    assert len(await house.rows("audit", action="secret.read")) == (3 if known else 0)
+
+
 # --- what was under way -----------------------------------------------------------------
 
 

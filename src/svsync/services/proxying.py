@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from svsync.domain.access import Call
+from svsync.domain.access import Call, shut
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.changes import (
     PairStatus,
@@ -60,10 +60,10 @@ from svsync.services.proxied_folders import (
 )
 from svsync.services.proxied_paths import Owners, ProxiedPaths, Through
 from svsync.services.proxied_walk import ProxiedWalk
-from svsync.services.recording import Recorder
+from svsync.services.recording import Access, Recorder
 from svsync.services.runs import Backends
 from svsync.store import schedule
-from svsync.store.database import Database
+from svsync.store.database import Database, Row
 
 READ: Final = "secret.read"
 PATIENCE_S: Final = 10.0
@@ -74,6 +74,21 @@ AWAY_S: Final = 5.0
 which no second probe is asked for."""
 SWEEP_S: Final = 30.0
 """Seconds between two looks at backends that nobody uses any more."""
+
+
+class _Passing(Access):
+    """A read that was decided on before a backend was asked, which may have taken long."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.tenant)
+        self._entry = entry
+
+    def settle(self, row: Row) -> Entry:
+        if row["tenant_status"] != "active":
+            raise shut(row["tenant_status"])
+        return self._entry
 
 
 class Proxying:
@@ -148,6 +163,7 @@ class Proxying:
                 `call_budget_spent`, `backend_unusable`.
             ConfigError: `backend_paused`.
             StoreUnavailableError: it could not be recorded, or svsync is stopping.
+            TenantShreddedError, ForbiddenError: its tenant was shut meanwhile.
         """
         try:
             if version is not None:
@@ -193,7 +209,7 @@ class Proxying:
         self, call: Call, path: LocalPath, way: Through, version: int | None, failed: str | None
     ) -> None:
         detail = None if failed is None else json.dumps({"failed": failed})
-        await self._recorder.record(passing(call, path, way, version, detail))
+        await self._recorder.submit(_Passing(passing(call, path, way, version, detail)))
 
     # --- one backend, or what stands by for it --------------------------------------
 
