@@ -13,6 +13,7 @@ import pytest
 from tests.api import Front
 from tests.house import BACKEND, EVERYTHING, TENANT, House, Pause, backend, open_house
 from tests.postgres import connected
+from tests.receivers import Hanging, Receiver, webhook_desk
 from tests.sealed import seal_everywhere
 from tests.waiting import ask, scheduling, somebody_waits_for_a_lock, until
 
@@ -25,6 +26,7 @@ from svsync.domain.ids import KeyId, LocalPath, PushId, SecretId, TenantId
 from svsync.domain.values import Payload
 from svsync.observe.logs import configure
 from svsync.services import write_through as writing_through
+from svsync.services.delivering import LANES
 from svsync.services.pushes import Made, Sender
 from svsync.services.sealing import Sealed
 from svsync.services.sending import deliver
@@ -389,6 +391,36 @@ async def test_a_push_under_way_is_given_up(house: House, other: House) -> None:
     with pytest.raises(SvsyncError):
         await writing
     assert (await house.rows("pushes"), await house.rows("secrets")) == ([], [])
+
+
+async def test_no_webhook_is_sent_that_its_secret_would_sign(
+    house: House, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the command died before it cleared endpoints and events away."""
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    async with webhook_desk(house) as desk, Receiver(hanging := Hanging()) as receiver:
+        await desk.endpoint(receiver.url)
+        await house.admin.execute(
+            "INSERT INTO outbox (tenant_id, event_id, backend_id, sequence, type, payload, pending)"
+            " SELECT 1, 'evt_' || n, 'fed_' || n, 1, 'federation.sync.completed',"
+            """ '{"sequence": 1, "backend_id": "b"}', true FROM generate_series(1, $1) n""",
+            LANES + 1,
+        )
+        delivering = asyncio.create_task(desk.deliveries.deliver_due())
+        await receiver.received(LANES)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "withdraw_pushes", dies)
+            with pytest.raises(RuntimeError):
+                await shred(other)
+        hanging.let_go()
+        await delivering
+        assert len(receiver.got) == LANES
+        with pytest.raises(TenantShreddedError):  # by whoever was asked before
+            async with house.app.db.transaction(TENANT) as tx:
+                await tx._connection.execute("UPDATE endpoints SET state = 'active'")
 
 
 # --- nothing comes in again -------------------------------------------------------------

@@ -3,9 +3,10 @@
 Shredding is one transaction and what is cleared away after it. The transaction destroys the
 wrapped form of every key of the tenant, so that nothing that was sealed opens again; and, so
 that nothing comes in again, it pauses its backends, raises their fences, withdraws the runs
-that wait and marks the tenant for good. It takes the locks in the order of everybody: leases,
-backends, keys, the tenant. What was under way is committed before it, or refused after it: a
-run by its fence, a write by its keys, for the rows that it seals name them.
+that wait, shuts its webhooks and marks the tenant for good. It takes the locks in the order of
+everybody: leases, backends, endpoints, keys, the tenant. What was under way is committed before
+it, or refused after it: a run by its fence, a write by its keys, for the rows that it seals name
+them.
 
 After it come pushes that are given up; the table of keys, which is written anew so that its
 file loses what they were; and the rows, a page at a time: ciphertexts that nothing opens, and
@@ -80,8 +81,8 @@ class Shredded:
     keys_erased: bool = False
 
 
-class _BackendMadeError(Exception):
-    """One was made while the others were paused."""
+class _MadeMeanwhileError(Exception):
+    """A backend, or an endpoint of webhooks, was made while the others were shut."""
 
 
 class Tenants:
@@ -173,14 +174,14 @@ class Tenants:
         for left in reversed(range(_TRIES)):
             try:
                 return await self._destroy_once(tenant, slug)
-            except _BackendMadeError:
+            except _MadeMeanwhileError:
                 continue
             except StoreUnavailableError:
                 raise
             except StoreError:  # whoever locked in another order was preferred
                 if not left:
                     raise
-        raise StoreError("backends are being made all the time: run it again")
+        raise StoreError("backends or webhooks are being made all the time: run it again")
 
     async def _destroy_once(self, tenant: TenantId, slug: str) -> Shredded:
         done = Shredded(before=False)
@@ -193,13 +194,14 @@ class Tenants:
                 await queue.raise_fence(tx, backend)
                 done.runs += await store.end_queued(tx, backend)
             done.backends = await store.pause_backends(tx)
+            await store.disable_endpoints(tx)
             await keys.lock_tenant(tx)
             done.keys = await store.destroy_keys(tx)
             await store.shred(tx)
             # One that was made meanwhile is seen behind the lock on the tenant, which its own
             # transaction takes last.
-            if await store.any_active_backend(tx):
-                raise _BackendMadeError
+            if await store.anything_active(tx):
+                raise _MadeMeanwhileError
             payload = json.dumps({"tenant": slug, "sequence": 1})
             await store.tell(tx, self._ids("evt"), SHREDDED_EVENT, payload)
         return done

@@ -79,6 +79,10 @@ async def pause_backends(tx: Transaction) -> int:
     return await tx.execute("tenants.pause_backends", tx.tenant)
 
 
+async def disable_endpoints(tx: Transaction) -> None:
+    await tx.execute("tenants.disable_endpoints", tx.tenant)
+
+
 async def destroy_keys(tx: Transaction) -> int:
     """Nothing that they sealed is ever opened again; how many there were."""
     await tx.fetch("tenants.lock_keys", tx.tenant)
@@ -109,8 +113,9 @@ async def shred(tx: Transaction) -> None:
     await tx.execute("tenants.shred", tx.tenant)
 
 
-async def any_active_backend(tx: Transaction) -> bool:
-    return bool(await tx.fetchval("tenants.any_active_backend", tx.tenant))
+async def anything_active(tx: Transaction) -> bool:
+    """Is there a backend or an endpoint of webhooks that is not shut?"""
+    return bool(await tx.fetchval("tenants.anything_active", tx.tenant))
 
 
 async def withdraw_pushes(tx: Transaction) -> int:

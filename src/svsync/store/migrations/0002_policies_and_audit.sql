@@ -419,6 +419,8 @@ CREATE TRIGGER not_once_shredded AFTER INSERT ON versions FOR EACH STATEMENT EXE
 CREATE TRIGGER not_once_shredded AFTER INSERT ON conflicts FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
 CREATE TRIGGER not_once_shredded AFTER INSERT ON endpoints FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
 CREATE TRIGGER not_once_shredded AFTER INSERT ON pushes FOR EACH STATEMENT EXECUTE FUNCTION svsync_refuse_shredded();
+CREATE TRIGGER not_active_once_shredded AFTER UPDATE ON endpoints FOR EACH ROW WHEN (NEW.state = 'active' AND OLD.state <> 'active')
+  EXECUTE FUNCTION svsync_refuse_shredded();
 -- The transaction that sends a push is committed before its call.
 CREATE TRIGGER not_sent_once_shredded AFTER UPDATE ON pushes FOR EACH ROW WHEN (NEW.state = 'sent' AND OLD.state <> 'sent')
   EXECUTE FUNCTION svsync_refuse_shredded();

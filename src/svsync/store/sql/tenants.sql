@@ -30,6 +30,12 @@ SELECT backend_id FROM backends WHERE tenant_id = $1 ORDER BY backend_id FOR UPD
 -- One that was being removed, too: nothing is left that its removal could settle.
 UPDATE backends SET state = 'paused', rev = rev + 1 WHERE tenant_id = $1 AND state <> 'paused';
 
+-- name: disable_endpoints
+-- Whoever has one in hand loses it: what is sent would be signed with a secret that is destroyed. Before the keys are locked, as
+-- whoever replaces a secret does.
+UPDATE endpoints SET state = 'disabled', reason = 'tenant_shredded', rev = rev + 1, claim = claim + 1, claimed_until = NULL
+WHERE tenant_id = $1 AND state = 'active';
+
 -- name: lock_keys
 -- Every sealed row names its key, and so holds it until it is committed: this waits for those under way, and those that come
 -- later wait for the end of this transaction.
@@ -61,8 +67,9 @@ INSERT INTO outbox (tenant_id, event_id, backend_id, sequence, type, payload, pe
 UPDATE tenants SET status = 'shredded', auth_epoch = auth_epoch + 1, federation_epoch = federation_epoch + 1
 WHERE tenant_id = $1;
 
--- name: any_active_backend
-SELECT EXISTS (SELECT FROM backends WHERE tenant_id = $1 AND state <> 'paused');
+-- name: anything_active
+SELECT EXISTS (SELECT FROM backends WHERE tenant_id = $1 AND state <> 'paused')
+    OR EXISTS (SELECT FROM endpoints WHERE tenant_id = $1 AND state = 'active');
 
 -- name: withdraw_pushes
 -- Whoever has one in hand can say nothing about it any more, and one that is planned is not sent.
