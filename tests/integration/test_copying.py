@@ -1,6 +1,7 @@
 """Is a copy made of what is there, recorded before, and never in place of somebody's value?"""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ async def test_a_value_written_at_the_same_moment_is_not_overwritten(
     assert await house.data("new/a") == {"k": "theirs"}
 
 
-async def test_source_in_conflict_is_not_copied(house: House, copied: Copied) -> None:
+async def in_conflict(house: House) -> None:
+    """`ext/a` was changed on both sides, and a person has to decide; `ext/b` was not."""
     await house.configure(conflict_resolution=ConflictPolicy.MANUAL)
     house.there.put("kv/a", {"k": "1"})
     house.there.put("kv/b", {"k": "1"})
@@ -111,9 +113,25 @@ async def test_source_in_conflict_is_not_copied(house: House, copied: Copied) ->
     house.there.put("kv/a", {"k": "2"})
     await house.write("ext/a", {"k": "3"})
     await house.run()
+
+
+async def test_source_in_conflict_is_not_copied(house: House, copied: Copied) -> None:
+    await in_conflict(house)
     report = await copied()
     assert reasons(report) == {"ext/a": "source_in_conflict"}
     assert await house.paths() == ["ext/a", "ext/b", "new/b"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_place_in_conflict_is_left_whatever_is_there(
+    house: House, copied: Copied, overwrite: bool
+) -> None:
+    await in_conflict(house)
+    for value in ("3", "4"):
+        await house.write("apps/a", {"k": value})
+        report = await copied("apps/a: ext/a", overwrite=overwrite)
+        assert reasons(report) == {"apps/a": "target_in_conflict"}
+    assert await house.data("ext/a") == {"k": "3"}
 
 
 async def test_copy_into_a_backend_goes_the_way_of_any_write(house: House, copied: Copied) -> None:
@@ -322,6 +340,55 @@ async def test_copy_that_lacks_its_source_is_missing_there(house: House, tmp_pat
     )
     [one] = comparison.differences
     assert (one.path, one.there, str(one.what)) == ("new/a", "apps/a", "missing_there")
+
+
+@pytest.fixture
+def compared_copies(house: House, tmp_path: Path) -> Callable[..., Awaitable[Comparison]]:
+    """Copies by these lines, compared with their sources."""
+
+    async def run(
+        *lines: str, access: Operating | None = None, only: str | None = None
+    ) -> Comparison:
+        comparison = Comparison()
+        await compare_copies(
+            access or operating(house),
+            mapping(tmp_path, *lines),
+            comparison,
+            only=None if only is None else Glob(only),
+            tell=lambda done, total: None,
+        )
+        return comparison
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("ext/a: new/a", "source_in_conflict"), ("apps/a: ext/a", "target_in_conflict")],
+)
+async def test_side_in_conflict_is_not_equal(
+    house: House, compared_copies: Callable[..., Awaitable[Comparison]], line: str, reason: str
+) -> None:
+    await in_conflict(house)
+    for path in ("new/a", "apps/a"):
+        await house.write(path, {"k": "3"})
+    [one] = (await compared_copies(line)).differences
+    assert (str(one.what), one.reason) == ("not_compared", reason)
+
+
+@pytest.mark.parametrize("behind", ["apps/a", "new/a"])
+async def test_side_read_from_a_standby_is_not_equal(
+    house: House, compared_copies: Callable[..., Awaitable[Comparison]], behind: str
+) -> None:
+    class Behind(Operating):
+        async def read(self, path: LocalPath) -> Held:
+            held = await super().read(path)
+            return replace(held, from_standby=path == behind)
+
+    for path in ("new/a", "apps/a"):
+        await house.write(path, {"k": "1"})
+    [one] = (await compared_copies("apps/a: new/a", access=operating(house, Behind))).differences
+    assert (str(one.what), one.reason) == ("not_compared", "read_from_standby")
 
 
 async def test_an_error_of_the_store_ends_the_comparison(house: House, tmp_path: Path) -> None:

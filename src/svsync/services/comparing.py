@@ -13,8 +13,17 @@ from svsync.domain.comparison import Verdict
 from svsync.domain.comparison import compare as compare_members
 from svsync.domain.errors import SvsyncError
 from svsync.domain.globs import Glob
-from svsync.services.copying import FROM_STANDBY, Copy, find_copies, tags_of
-from svsync.services.transfer import Access, Held, each, ends_all, is_absent
+from svsync.services.copying import Copy, find_copies, tags_of
+from svsync.services.transfer import (
+    SOURCE_IN_CONFLICT,
+    TARGET_IN_CONFLICT,
+    Access,
+    Held,
+    each,
+    ends_all,
+    is_absent,
+    unsure,
+)
 
 
 class What(StrEnum):
@@ -154,8 +163,9 @@ async def _compare_copy(access: Access, one: Copy) -> list[Difference]:
                 raise
             return [Difference(one.path, one.source, What.NOT_COMPARED, reason=error.code)]
     here, there = sides
-    if there is not None and there.from_standby:
-        return [Difference(one.path, one.source, What.NOT_COMPARED, reason=FROM_STANDBY)]
+    for held, conflict in ((there, SOURCE_IN_CONFLICT), (here, TARGET_IN_CONFLICT)):
+        if held is not None and (reason := unsure(held, conflict)):
+            return [Difference(one.path, one.source, What.NOT_COMPARED, reason=reason)]
     if there is None:
         return [Difference(one.path, one.source, What.MISSING_THERE)]
     if here is None:

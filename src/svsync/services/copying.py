@@ -8,7 +8,6 @@ a run that was stopped is gone on with by the next one.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from svsync.config.copy_mapping import CopyMapping, Labels
 from svsync.domain.errors import SvsyncError
@@ -16,6 +15,7 @@ from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
 from svsync.services.nameless import NOT_MEANT
 from svsync.services.transfer import (
+    SOURCE_IN_CONFLICT,
     Access,
     Given,
     Held,
@@ -25,10 +25,10 @@ from svsync.services.transfer import (
     each,
     failed,
     is_absent,
+    not_sure,
     place,
+    unsure,
 )
-
-FROM_STANDBY: Final = "read_from_standby"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,8 @@ async def _copy(access: Access, one: Copy, *, overwrite: bool, dry: bool) -> Pla
             said = f"there is no secret at {one.source}, or it may not be read"
             return Placed(one.path, one.source, Outcome.FAILED, error.code, said)
         return failed(one.path, one.source, error)
-    if held.in_conflict:
-        said = f"{one.source} is in conflict with its backend: resolve that first"
-        return Placed(one.path, one.source, Outcome.FAILED, "source_in_conflict", said)
-    if held.from_standby:
-        said = f"the backend of {one.source} is away, and what stands by for it may be behind"
-        return Placed(one.path, one.source, Outcome.FAILED, FROM_STANDBY, said)
+    if reason := unsure(held, SOURCE_IN_CONFLICT):
+        return not_sure(one.path, one.source, one.source, reason)
     detail = json.dumps({"copied_from": one.source})
     return await place(
         access,

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 WORKERS: Final = 6
 """Secrets that are worked on at once."""
+SOURCE_IN_CONFLICT: Final = "source_in_conflict"
+TARGET_IN_CONFLICT: Final = "target_in_conflict"
+FROM_STANDBY: Final = "read_from_standby"
 _ENDS: Final = (StoreError, BackendUnreachableError, KeyServiceAwayError)
 _ENDING_CODES: Final = frozenset(
     {
@@ -211,6 +214,23 @@ def is_absent(error: SvsyncError) -> bool:
     return error.code == "secret_not_found"
 
 
+def unsure(held: Held, conflict: str) -> str | None:
+    """Why what was read may not be what counts there, a code; None: it is. `conflict` is that
+    of a secret whose two sides wait for a person."""
+    if held.in_conflict:
+        return conflict
+    return FROM_STANDBY if held.from_standby else None
+
+
+def not_sure(path: str, source: str, read: str, reason: str) -> Placed:
+    """What became of a value where that which was read at `read` is `unsure`."""
+    if reason == FROM_STANDBY:
+        said = f"the backend of {read} is away, and what stands by for it may be behind"
+    else:
+        said = f"{read} is in conflict with its backend: resolve that first"
+    return Placed(path, source, Outcome.FAILED, reason, said)
+
+
 async def place(
     access: Access,
     path: LocalPath,
@@ -231,6 +251,8 @@ async def place(
     except SvsyncError as error:
         if not is_absent(error):
             return failed(path, source, error)
+    if held is not None and (reason := unsure(held, TARGET_IN_CONFLICT)):
+        return not_sure(path, source, path, reason)
     try:
         if held is None and not overwrite and await access.was_deleted(path):
             return _left(path, source, "deleted_here", "it was deleted there")
