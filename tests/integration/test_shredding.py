@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -18,20 +19,30 @@ from tests.sealed import seal_everywhere
 from tests.waiting import ask, scheduling, somebody_waits_for_a_lock, until
 
 from svsync.config.model import LogFormat, LogLevel
+from svsync.daemon.service import _Service
 from svsync.domain.access import TenantShreddedError
+from svsync.domain.audit import Decision, Entry
 from svsync.domain.envelope import KeyPurpose, Purpose
-from svsync.domain.errors import FenceLostError, KeyServiceError, NotFoundError, SvsyncError
+from svsync.domain.errors import (
+    FenceLostError,
+    KeyServiceError,
+    NotFoundError,
+    StoreError,
+    SvsyncError,
+)
 from svsync.domain.federation import ConflictPolicy, Mode, Writes
-from svsync.domain.ids import KeyId, LocalPath, PushId, SecretId, TenantId
+from svsync.domain.ids import KeyId, LocalPath, PushId, RemotePath, SecretId, TenantId
 from svsync.domain.values import Payload
 from svsync.observe.logs import configure
 from svsync.services import write_through as writing_through
 from svsync.services.delivering import LANES
 from svsync.services.pushes import Made, Sender
+from svsync.services.retention import Retention
 from svsync.services.sealing import Sealed
 from svsync.services.sending import deliver
 from svsync.services.tenants import Shredded, forget_shredded
 from svsync.services.write_rows import Put
+from svsync.store import checkpoints
 from svsync.store import tenants as store
 
 SECRETS = "/v1/secrets/"
@@ -60,6 +71,11 @@ async def other(
 
 async def shred(house: House) -> Shredded:
     return await house.app.tenants.shred(TENANT, "default")
+
+
+def done_to(tenant: TenantId, action: str) -> Entry:
+    """What a command records."""
+    return Entry(tenant, "operator", "cli:a", action, Decision.ALLOW)
 
 
 async def status(house: House) -> str:
@@ -270,6 +286,26 @@ async def test_what_a_backend_says_after_it_is_not_answered(
     assert len(await house.rows("audit", action="secret.read")) == (3 if known else 0)
 
 
+async def test_one_backend_that_does_not_close_keeps_the_service_from_nothing(
+    front: Front, other: House, log: Callable[[], list[Any]]
+) -> None:
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    assert (await front.client.get(f"{SECRETS}ext/a")).status == 200
+    [held] = house.app.proxying.open._held.values()
+
+    async def breaks() -> None:
+        raise OSError("reset while closing")
+
+    held.stack.push_async_callback(breaks)
+    await shred(other)
+    await forget_shredded(house.app.db, house.app.forget)
+    assert house.app.proxying.open.many == 0
+    [line] = [line for line in log() if line["event"] == "backend_not_closed"]
+    assert "reset while closing" not in json.dumps(line)
+
+
 # --- what was under way -----------------------------------------------------------------
 
 
@@ -445,6 +481,12 @@ async def test_nothing_is_pulled_again(house: House) -> None:
     assert await house.rows("secrets") == []
 
 
+async def test_what_a_feed_tells_of_it_is_not_written_down(house: House) -> None:
+    await shred(house)
+    await scheduling(house).notice(TENANT, BACKEND, [RemotePath("kv/named")], "vault-events")
+    assert await house.rows("dirty_paths") == []
+
+
 async def test_its_backends_are_never_active_again(house: House) -> None:
     await shred(house)
     with pytest.raises(TenantShreddedError):
@@ -546,10 +588,38 @@ async def test_the_service_clears_away_what_was_left(
     assert await house.rows("secrets") == []
 
 
+async def test_the_service_does_so_also_where_retention_fails(
+    house: House, monkeypatch: pytest.MonkeyPatch, log: Callable[[], list[Any]]
+) -> None:
+    await house.write("own/x", {"k": "1"})
+
+    async def dies(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "clear_secrets", dies)
+        with pytest.raises(RuntimeError):
+            await shred(house)
+
+    async def fails(*_: object) -> None:
+        raise StoreError("there is no room")
+
+    monkeypatch.setattr(Retention, "run_all", fails)
+    service: Any = SimpleNamespace(_app=house.app, _name="a")
+    tidying = asyncio.create_task(_Service._keep_tidy(service))
+
+    async def cleared() -> bool:
+        return await house.rows("secrets") == []
+
+    await until(cleared)
+    tidying.cancel()
+    assert "retention_waits" in [line["event"] for line in log()]
+
+
 async def test_only_a_shredded_tenant_is_cleared(house: House) -> None:
     await house.write("own/x", {"k": "1"})
     await house.app.tenants.clear_all()
-    with pytest.raises(AssertionError):
+    with pytest.raises(StoreError, match="not shredded"):
         await house.app.tenants._clear(TENANT, Shredded(before=True), lambda done, total: None)
     assert await house.data("own/x") == {"k": "1"}
 
@@ -569,6 +639,18 @@ async def test_a_tenant_whose_making_was_broken_off_is_gone_on_with(house: House
     assert taken.value.code == "tenant_exists"
 
 
+async def test_a_checkpoint_that_came_between_does_not_take_its_slug(house: House) -> None:
+    """It signs that the tenant is being made, with the tenant's first key."""
+    made = await house.app.tenants.begin("acme")
+    await house.app.recorder.record(done_to(made, "tenant.create"))
+    await house.app.checkpoints.run()
+    [key] = await house.rows("data_keys", tenant_id=made)
+    assert key["purpose"] == "audit_sign"
+    assert await house.app.tenants.begin("acme") == made
+    await house.app.tenants.open(made, "acme")
+    assert (await house.row("tenants", slug="acme"))["status"] == "active"
+
+
 async def test_the_slug_of_a_shredded_tenant_is_taken_for_good(house: House) -> None:
     await shred(house)
     with pytest.raises(SvsyncError) as taken:
@@ -584,6 +666,27 @@ async def test_a_file_that_names_it_is_told_so(house: House, log: Callable[[], l
     await house.app.federation.apply([backend(EVERYTHING)])
     [line] = [line for line in log() if line["event"] == "backend_passed_over"]
     assert line["detail"] == "its tenant was shredded: take it out of the file"
+
+
+async def test_of_two_at_once_each_is_signed_that_still_has_a_key(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for slug in ("bbb", "ccc"):
+        tenant = await house.app.tenants.begin(slug)
+        await house.app.tenants.open(tenant, slug)
+        await house.app.recorder.record(done_to(tenant, "tenant.shred"))
+        made.append(tenant)
+    usual = checkpoints.went_on
+
+    async def late(tx: Any, tenants: Sequence[TenantId]) -> Any:
+        due = await usual(tx, tenants)
+        await house.app.tenants.shred(made[0], "bbb")
+        return due
+
+    monkeypatch.setattr(checkpoints, "went_on", late)
+    assert await house.app.checkpoints.run() == 1
+    assert [row["tenant_id"] for row in await house.rows("audit_checkpoints")] == [made[1]]
 
 
 async def test_beside_runs_and_writes_it_loses_to_nobody(house: House, other: House) -> None:

@@ -8,9 +8,11 @@ FROM tenants t WHERE t.tenant_id = ANY ($1::int[]) ORDER BY t.slug;
 INSERT INTO tenants (slug, status) VALUES ($1, 'suspended') ON CONFLICT (slug) DO NOTHING RETURNING tenant_id;
 
 -- name: open
--- The one that was begun; its first key comes afterwards, so one that has any was open before.
+-- The one that was begun; its first key comes afterwards, so one that has any was open before. But for the key that signs its
+-- log: that is recorded that it is made, and a checkpoint may come.
 UPDATE tenants SET status = 'active'
-WHERE tenant_id = $1 AND status = 'suspended' AND NOT EXISTS (SELECT FROM data_keys WHERE tenant_id = $1);
+WHERE tenant_id = $1 AND status = 'suspended'
+  AND NOT EXISTS (SELECT FROM data_keys WHERE tenant_id = $1 AND purpose <> 'audit_sign');
 
 -- name: shredded
 SELECT tenant_id, slug FROM tenants WHERE status = 'shredded' ORDER BY tenant_id;
