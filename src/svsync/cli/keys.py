@@ -2,10 +2,12 @@
 
 import argparse
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command, add_group
 from svsync.cli.output import Output, span
+from svsync.domain.access import TenantShreddedError
 
 if TYPE_CHECKING:
     from svsync.app import App
@@ -91,9 +93,10 @@ async def rotate(args: argparse.Namespace) -> int:
         rotated = []
         for one, slug in (await _tenants(app, tenant, args)).items():
             await record(app, one, "keys.rotate", about={"root": False})
-            for made in await app.keys.rotate(one):
-                told = {"tenant": slug, "purpose": made.purpose, "old": made.old, "new": made.new}
-                rotated.append(told)
+            with _passing_over(args):
+                for made in await app.keys.rotate(one):
+                    told = {"tenant": slug, "purpose": made.purpose, "old": made.old}
+                    rotated.append({**told, "new": made.new})
     if out.json:
         out.document({"rotated": rotated})
         return 0
@@ -136,7 +139,7 @@ async def rewrap(args: argparse.Namespace) -> int:
         if await app.keys.has_old_roots():  # a rotation that was stopped
             roots = await _wrap_anew(app, out)
         for one, slug in tenants.items():
-            with out.counting(f"{slug}: sealed anew") as tell:
+            with _passing_over(args), out.counting(f"{slug}: sealed anew") as tell:
                 found[slug] = await app.keys.rewrap(one, tell)
     if out.json:
         told: dict[str, object] = {} if roots is None else _told_of_roots(roots)
@@ -148,6 +151,11 @@ async def rewrap(args: argparse.Namespace) -> int:
             _tell(out, slug, done)
     unfinished = any(done.left for done in found.values())
     return 1 if unfinished or (roots is not None and roots.closed) else 0
+
+
+def _passing_over(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Of all tenants one may be shredded meanwhile, which is no matter of the others."""
+    return suppress(TenantShreddedError) if args.all_tenants else nullcontext()
 
 
 async def _tenants(

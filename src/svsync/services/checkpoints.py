@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from svsync.domain.access import TenantShreddedError
 from svsync.domain.audit import FIRST, Checkpoint, anchor_text, heads_text, root_of
 from svsync.domain.errors import AnchorError, KeyServiceError, SvsyncError
 from svsync.domain.ids import TenantId
@@ -77,6 +78,8 @@ class Checkpoints:
         for tenant in due:
             try:
                 signer = await self._signing.signer(tenant)
+            except TenantShreddedError:  # just now
+                continue
             except KeyServiceError as problem:  # the others' are written all the same
                 get_logger().error(
                     "audit_checkpoint_failed", tenant=tenants[tenant], error_code=problem.code
