@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -345,8 +345,8 @@ class _Service:
                     self._app.db, "retention", self._name, every_s=RETENTION_S
                 ) as ours:
                     if ours:
-                        await self._app.retention.run_all()
-                        await self._app.tenants.clear_all()
+                        await _tidied(self._app.retention.run_all(), "retention_waits")
+                        await _tidied(self._app.tenants.clear_all(), "shredding_waits")
             except SvsyncError as problem:
                 get_logger().warning("retention_waits", error_code=problem.code)
             await asyncio.sleep(_LOOK_S)
@@ -410,6 +410,14 @@ class _Service:
             )
         with suppress(SvsyncError):  # they are looked up again within a minute
             self._feeds.follow(await self._app.federation.listening())
+
+
+async def _tidied(work: Awaitable[object], waits: str) -> None:
+    """What does not come to its end is told, and keeps nothing else from being done."""
+    try:
+        await work
+    except SvsyncError as problem:
+        get_logger().warning(waits, error_code=problem.code)
 
 
 def _changed_otherwise(now: Settings, wanted: Settings) -> list[str]:

@@ -152,3 +152,5 @@ async def _close(held: _Held) -> None:
         await held.stack.aclose()
     except SvsyncError as problem:
         get_logger().warning("backend_not_closed", backend_id=held.spec.id, error_code=problem.code)
+    except Exception as bug:  # noqa: BLE001 - one backend that does not close ends nothing else
+        get_logger().error("backend_not_closed", backend_id=held.spec.id, exc_info=bug)
