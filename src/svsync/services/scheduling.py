@@ -130,7 +130,7 @@ class Scheduling:
         """
         async with self._db.transaction(tenant) as tx:
             found = await federation.find(tx, backend)
-            if found is None:
+            if found is None or found.state != "active":  # once it is, everything is looked at
                 return
             apart = found.spec.extra.get("feed_min_interval", FEEDS_APART_S)
             if paths:
