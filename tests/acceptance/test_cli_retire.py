@@ -116,6 +116,7 @@ async def test_a_backend_that_is_away_is_exit_3(desk: Desk) -> None:
         (("a/**", "--idle", "soon"), 2, "--idle"),
         (("a/**", "--idle", "1s"), 2, "--idle"),
         (("a/***", "--idle", "1h"), 2, "PATTERN 'a/***'"),
+        (("a/**", "--idle", "1h", "--ours", " "), 2, "--ours"),
         (("a/**", "--idle", "1h", "--audit-log", "missing"), 2, "missing cannot be read"),
         (("a/**", "--idle", "1h", "--backend", "nobody"), 1, "nobody"),
     ],

@@ -227,6 +227,48 @@ async def test_reads_in_another_namespace_are_of_another_secret(
         assert ready(told) == ["ext/a"]
 
 
+async def test_a_namespace_may_stand_in_the_path(
+    audited_bao: AuditedBao, database: Database, logs: Logs
+) -> None:
+    """The log tells of a read by the namespace, whatever the reader and svsync call it."""
+    await audited_bao.request("POST", "sys/namespaces/team")
+    inner = await new_mount(audited_bao, namespace="team")
+    await inner.put("a", {"k": "1"})
+    outer = Bao(audited_bao, f"team/{inner.mount}", 2)
+    async with house_of(outer, database) as house:
+        await house.run()
+        await read_here(house, "ext/a")
+        assert ready(await plan(house, logs.open())) == ["ext/a"]
+        await inner.request("GET", f"{inner.mount}/data/a")
+        assert reasons(await plan(house, logs.open())) == {"ext/a": ["read_at_source"]}
+
+
+async def test_the_namespace_root_is_none(kv: Bao, database: Database, logs: Logs) -> None:
+    await kv.put("a", {"k": "1"})
+    async with house_of(kv, database, config={"namespace": "root"}) as house:
+        await house.run()
+        await read_here(house, "ext/a")
+        assert ready(await plan(house, logs.open())) == ["ext/a"]
+        await kv.request("GET", f"{kv.mount}/data/a")
+        assert reasons(await plan(house, logs.open())) == {"ext/a": ["read_at_source"]}
+
+
+async def test_what_all_roles_of_a_method_share_names_none_of_them(
+    kv: Bao, database: Database, logs: Logs
+) -> None:
+    await kv.put("a", {"k": "1"})
+    of_a_role = logs.more("role.log", entry(logs.now, f"{kv.mount}/data/a"))
+    plain = {"display_name": "token", "entity_id": "", "metadata": None}
+    of_a_token = logs.more("token.log", entry(logs.now, f"{kv.mount}/data/a", auth=plain))
+    async with house_of(kv, database) as house:
+        await house.run()
+        await read_here(house, "ext/a")
+        for ours in (["approle"], [""]):
+            found = await plan(house, logs.open(of_a_role), ours=ours)
+            assert reasons(found) == {"ext/a": ["read_at_source"]}
+        assert ready(await plan(house, logs.open(of_a_token), ours=["token"])) == ["ext/a"]
+
+
 async def test_what_kv_v1_deletes_is_said_to_be_gone_for_good(
     audited_bao: AuditedBao, database: Database, logs: Logs
 ) -> None:

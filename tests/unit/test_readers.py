@@ -17,7 +17,7 @@ from tests.canary import Canary
 
 from svsync.domain.errors import UsageError
 from svsync.domain.ids import RemotePath
-from svsync.domain.readers import SLOTS, Coverage, LogBlock, Logged, Login, Readers
+from svsync.domain.readers import SLOTS, Coverage, LogBlock, Logged, Login, Readers, whole_path
 from svsync.feeds.vault_audit.reads import AuditFiles, logged_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -276,6 +276,16 @@ def test_only_who_can_be_told_from_others_is_the_same(one: Login, other: Login, 
     assert other.is_same(one) is same
 
 
+def test_a_path_is_asked_about_by_its_name_from_the_root() -> None:
+    assert whole_path("team/", "kv/data/a") == whole_path("", "team/kv/data/a") == "team/kv/data/a"
+    assert whole_path("root", "kv/data/a") == "kv/data/a"
+    counted = Readers(lambda path: path.startswith("team/kv/"))
+    counted.take(LogBlock("f", 2, 0, [said(request={"namespace": {"path": "team/"}}), said()]))
+    assert [(namespace, path) for namespace, path, *_ in counted.found()] == [
+        ("team", "kv/data/a/b")
+    ]
+
+
 # --- coverage ---------------------------------------------------------------------------
 
 
@@ -287,12 +297,17 @@ def gap(*tenths: float) -> tuple[float, float] | None:
     return told and tuple(round((at - NOW + DAY) / DAY * SLOTS, 3) for at in told)  # type: ignore[return-value]
 
 
-def test_a_log_is_whole_where_each_part_of_the_time_holds_an_entry() -> None:
+def test_a_log_is_whole_where_no_silence_is_longer_than_a_tenth() -> None:
     whole = [n + 0.5 for n in range(SLOTS)]
     assert gap(*whole) is None
-    assert gap(*whole[:-1], 10.0) is None  # just now
-    assert gap(*whole[:-1], 12.0) == (9, 10)  # a clock that is ahead tells nothing of today
-    assert gap(*whole[3:]) == (0, 3)
-    assert gap(*whole[:4], *whole[6:]) == (4, 6)
-    assert gap(*whole[:8]) == (8, 10)
+    assert gap(*whole, 10.4) is None  # just now
+    assert gap(*whole[:-1], 12.0) == (8.5, 10)  # a clock that is ahead tells nothing of today
+    assert gap(*whole[3:]) == (0, 3.5)
+    assert gap(*whole[:4], *whole[6:]) == (3.5, 6.5)
+    assert gap(*whole[:8]) == (7.5, 10)
     assert gap(-1.0) == (0, 10)
+
+
+def test_a_hole_is_told_whole_though_each_tenth_holds_an_entry() -> None:
+    holed = [0.5, 1.5, 2.5, 3.5, 4.0, 5.9, 6.5, 7.5, 8.5, 9.5]
+    assert gap(*holed) == gap(*reversed(holed)) == (4.0, 5.9)

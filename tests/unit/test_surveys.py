@@ -98,8 +98,23 @@ def test_a_secret_of_vault_is_deleted_by_its_mount_and_name(
 ) -> None:
     config = {"endpoint": "https://v", "namespace": namespace}
     found = vault.deletion(spec("hashicorp-vault", **config), mount, RemotePath(path))
+    assert found is not None
     assert shlex.join(found.words) == f"vault kv delete {words}"
     assert found.recoverable is recoverable
+
+
+@pytest.mark.parametrize(
+    ("mount", "path"),
+    [
+        (Mount("kv", 2), "kv/data/db "),
+        (Mount("kv", 2), "kv/data/ db"),
+        (Mount("kv", 2), "kv/data/db\u00a0"),
+        (Mount("kv ", 2), "kv /data/db"),
+    ],
+)
+def test_a_name_that_the_tool_would_trim_has_no_command(mount: Mount, path: str) -> None:
+    config = {"endpoint": "https://v"}
+    assert vault.deletion(spec("hashicorp-vault", **config), mount, RemotePath(path)) is None
 
 
 def test_a_secret_of_aws_is_deleted_so_that_it_can_be_restored() -> None:

@@ -28,8 +28,8 @@ def add_commands(subparsers: Any) -> None:
     audit_log_option(planned)
     planned.add_argument(
         "--ours", metavar="NAME", action="append", default=[],
-        help="a display name or role by which the log names svsync itself, where the backend does"
-        " not tell it; may be given several times",
+        help="the role by which the log names svsync itself, or the display name of a login without"
+        " role and entity, where the backend does not tell it; may be given several times",
     )  # fmt: skip
     planned.add_argument(
         "--trust-broken-lines", action="store_true",
@@ -48,6 +48,8 @@ async def plan(args: argparse.Namespace) -> int:
         pattern = Glob(args.pattern)
     except UsageError as error:
         raise UsageError(error.message.replace("--path", "PATTERN", 1)) from None
+    if not all(name.strip() for name in args.ours):
+        raise UsageError("--ours is a display name or role as the log names svsync: it is empty")
     asked = Asked(
         pattern, _idle(args.idle), args.backend, args.ours, trusts_broken=args.trust_broken_lines
     )

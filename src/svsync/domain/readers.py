@@ -14,7 +14,14 @@ from svsync.domain.ids import RemotePath
 MOST_READERS: Final = 200_000
 """Pairs of a path and who reads it that are kept; further ones are counted."""
 SLOTS: Final = 10
-"""Parts of a time in which a log has to hold something, to be taken for a whole one."""
+"""A silence that is longer than one of so many parts of a time leaves something out."""
+
+
+def whole_path(namespace: str, path: str) -> str:
+    """A path as it is named from the root: what one caller gives as the namespace, another
+    writes as the beginning of the path. `root` is a name of the outermost one."""
+    outer = namespace.strip("/")
+    return path if outer in ("", "root") else f"{outer}/{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +115,7 @@ class Readers:
     ) -> None:
         """
         Args:
-            wanted: is this remote path asked about?
+            wanted: is this path, as it is named from the root, asked about?
             since: reads before this moment do not count; None: all do.
             doubtful: what may be a secret's name counts as one.
             most: pairs of a path and a reader that are kept.
@@ -134,7 +141,7 @@ class Readers:
             if self._since is not None and logged.at < self._since:
                 continue
             for path in logged.paths + (logged.maybe if self._doubtful else ()):
-                if self._wanted(path):
+                if self._wanted(whole_path(logged.namespace, path)):
                     self._saw((logged.namespace, path, logged.who), logged)
 
     def found(self) -> list[tuple[str, str, Login, Reader]]:
@@ -153,33 +160,37 @@ class Readers:
 
 
 class Coverage:
-    """Does a log tell of the whole of a time? Each part of it has to hold some entry.
+    """Does a log tell of the whole of a time? No silence in it may be longer than a tenth.
 
-    A log that begins too late, ends too early or lacks a rotated file in the middle leaves a
-    part empty. A store that svsync syncs is called in each of its cycles, so that one that
+    A log that begins too late, ends too early or lacks a rotated file in the middle has a
+    longer one. A store that svsync syncs is called in each of its cycles, so that one that
     nobody calls for so long is none that is synced.
+
+    Of each tenth the first and the last entry are kept, in whatever order they come: a silence
+    that is longer than a tenth lies between two of these.
     """
 
     def __init__(self, begin: datetime, end: datetime) -> None:
-        self._begin = begin
+        self._begin, self._end = begin, end
         self._part = (end - begin) / SLOTS
-        self._held = [False] * SLOTS
+        self._held: list[tuple[datetime, datetime] | None] = [None] * SLOTS
 
     def saw(self, at: datetime) -> None:
         number = (at - self._begin) // self._part
         if 0 <= number < SLOTS:
-            self._held[number] = True
-        elif number == SLOTS:  # written while the plan is made
-            self._held[-1] = True
+            first, last = self._held[number] or (at, at)
+            self._held[number] = min(first, at), max(last, at)
 
     def gap(self) -> tuple[datetime, datetime] | None:
-        """The first time of which the log says nothing."""
-        for number, held in enumerate(self._held):
-            if not held:
-                begin = self._begin + number * self._part
-                ends = next((n for n in range(number, SLOTS) if self._held[n]), SLOTS)
-                return begin, self._begin + ends * self._part
-        return None
+        """The longest time of which the log says nothing, where it is too long."""
+        gaps = []
+        silent = self._begin
+        for held in self._held:
+            if held is not None:
+                gaps.append((silent, held[0]))
+                silent = held[1]
+        begin, end = max((*gaps, (silent, self._end)), key=lambda gap: gap[1] - gap[0])
+        return (begin, end) if end - begin > self._part else None
 
 
 def _moment(at: datetime | None) -> float:

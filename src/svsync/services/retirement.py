@@ -18,7 +18,7 @@ from svsync.domain.federation import BackendSpec, Mode, PathSettings
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, TenantId
 from svsync.domain.inventory import Trait
-from svsync.domain.readers import Coverage, Login, Readers
+from svsync.domain.readers import Coverage, Login, Readers, whole_path
 from svsync.domain.retirement import WHY, Deletion, Facts, Held, Source, held_by
 from svsync.ports import AccessLog, SurveyableBackend
 from svsync.services.counted_calls import open_counted
@@ -45,7 +45,8 @@ class Asked:
         pattern: of local paths.
         idle: so long nobody may have read it at its source.
         backend: id or name; None: every one.
-        ours: display names or roles by which a log names svsync itself.
+        ours: roles, or display names of logins without role and entity, by which a log names
+            svsync itself.
         trusts_broken: a line of the log that cannot be read is taken for no read.
     """
 
@@ -54,6 +55,13 @@ class Asked:
     backend: str | None = None
     ours: Sequence[str] = ()
     trusts_broken: bool = False
+
+    def is_ours(self, who: Login, own: Login | None) -> bool:
+        """Is it svsync itself? A display name counts only where the log has nothing better, for
+        all roles of a login method share it."""
+        if own is not None and own.is_same(who):
+            return True
+        return who.role in self.ours if who.can_be_told else who.name in self.ours
 
 
 @dataclass(slots=True)
@@ -253,7 +261,12 @@ async def _read(
 ) -> _Log:
     """The whole log: a read may stand anywhere in it."""
     spec = pairs.backends[backend].spec
-    wanted = {row["remote_path"] for row in pairs.rows if row["backend_id"] == backend}
+    place = _place(spec)
+    wanted = {
+        whole_path(place, row["remote_path"]): row["remote_path"]
+        for row in pairs.rows
+        if row["backend_id"] == backend
+    }
     since = pairs.now - asked.idle
     readers = Readers(wanted.__contains__, since, doubtful=True)
     coverage = Coverage(since, pairs.now)
@@ -265,11 +278,10 @@ async def _read(
             seen = seen or (logged.at >= since and own is not None and own.is_same(logged.who))
         await asyncio.sleep(0)  # a signal ends it between two blocks
     last: dict[str, tuple[Login, datetime]] = {}
-    place = str(spec.config.get("namespace") or "").strip("/")
-    for namespace, path, who, reader in readers.found():
-        ours = (own is not None and own.is_same(who)) or {who.name, who.role} & set(asked.ours)
-        if namespace != place or ours or reader.last is None:
+    for namespace, name, who, reader in readers.found():
+        if asked.is_ours(who, own) or reader.last is None:
             continue
+        path = wanted[whole_path(namespace, name)]
         if path not in last or reader.last > last[path][1]:
             last[path] = who, reader.last
     return _Log(
@@ -313,6 +325,11 @@ def _source(row: Row, there: _There, log: _Log | None, since: datetime) -> Sourc
         return Source()
     who, at = log.reads.get(row["remote_path"], (None, None))
     return Source(told=True, reader=str(who or ""), at=at, problem=log.problem, foreign=log.foreign)
+
+
+def _place(spec: BackendSpec) -> str:
+    """The namespace in which a backend's paths lie."""
+    return str(spec.config.get("namespace") or "")
 
 
 def _settings(spec: BackendSpec, rule: int) -> PathSettings | None:

@@ -60,10 +60,15 @@ class VaultSurvey:
         return _mapping(_mapping(answer.json().get("data")).get("secret"))
 
 
-def deletion(spec: BackendSpec, mount: Mount, path: RemotePath) -> Deletion:
-    """On KV v2 the current version is deleted and can be undeleted; KV v1 keeps nothing."""
+def deletion(spec: BackendSpec, mount: Mount, path: RemotePath) -> Deletion | None:
+    """On KV v2 the current version is deleted and can be undeleted; KV v1 keeps nothing.
+
+    None: the command would trim the name, and delete another secret.
+    """
     namespace = str(spec.config.get("namespace") or "")
     name = path[len(mount.root) :]
+    if (name, mount.path) != (name.strip(), mount.path.strip()):
+        return None
     words = (
         "vault",
         "kv",
