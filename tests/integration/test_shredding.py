@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,13 +34,14 @@ from svsync.domain.federation import ConflictPolicy, Mode, Writes
 from svsync.domain.ids import KeyId, LocalPath, PushId, RemotePath, SecretId, TenantId
 from svsync.domain.values import Payload
 from svsync.observe.logs import configure
+from svsync.services import tenants
 from svsync.services import write_through as writing_through
 from svsync.services.delivering import LANES
 from svsync.services.pushes import Made, Sender
 from svsync.services.retention import Retention
 from svsync.services.sealing import Sealed
 from svsync.services.sending import deliver
-from svsync.services.tenants import Shredded, forget_shredded
+from svsync.services.tenants import Shredded, forget_shredded, keep_forgetting
 from svsync.services.write_rows import Put
 from svsync.store import checkpoints
 from svsync.store import tenants as store
@@ -183,6 +184,8 @@ async def test_a_copy_of_a_ciphertext_does_not_open_by_what_a_process_still_has(
         await held.open(*opened)
     assert refused.value.code == "key_destroyed"
     with pytest.raises(TenantShreddedError):
+        held.fingerprint(Payload.from_fields({"k": "mine"}))
+    with pytest.raises(TenantShreddedError):
         await house.app.sealing.for_tenant(TENANT)
 
 
@@ -284,6 +287,60 @@ async def test_what_a_backend_says_after_it_is_not_answered(
     pause.let_go()
     assert (await reading).told == (410, "tenant_shredded")
     assert len(await house.rows("audit", action="secret.read")) == (3 if known else 0)
+
+
+async def test_no_way_to_a_backend_stays_open_that_was_being_opened_or_configured_anew(
+    front: Front, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = front.house
+    await house.configure(mode=Mode.PROXY)
+    house.there.put("kv/a", {"k": "1"})
+    opened = house.app.proxying.open
+    usual = opened._backends.open
+    entered, go_on, seen = asyncio.Event(), asyncio.Event(), []
+
+    @asynccontextmanager
+    async def slow(*given: Any, **more: Any) -> AsyncIterator[Any]:
+        async with usual(*given, **more) as backend:
+            entered.set()
+            await go_on.wait()
+            seen.append("open")
+            yield backend
+        seen.append("closed")
+
+    monkeypatch.setattr(opened._backends, "open", slow)
+    reading = asyncio.create_task(front.client.get(f"{SECRETS}ext/a"))
+    await entered.wait()
+    await shred(other)
+    await forget_shredded(house.app.db, house.app.forget)
+    go_on.set()
+    assert (await reading).told == (410, "tenant_shredded")
+    await forget_shredded(house.app.db, house.app.forget)
+    assert (seen, opened.many) == (["open", "closed"], 0)
+
+
+async def test_what_listens_for_its_backends_is_told_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenants, "LOOK_S", 0.01)
+    told = asyncio.Event()
+
+    async def once() -> None:
+        told.set()
+
+    async def forget(_: TenantId) -> None:
+        looked.set()
+
+    looked = asyncio.Event()
+    made = await house.app.tenants.begin("acme")
+    await house.app.tenants.shred(made, "acme")
+    forgetting = asyncio.create_task(keep_forgetting(house.app.db, forget, once))
+    await looked.wait()
+    assert not told.is_set(), "that one was known when the process began"
+    await shred(house)
+    async with asyncio.timeout(20):
+        await told.wait()
+    forgetting.cancel()
 
 
 async def test_one_backend_that_does_not_close_keeps_the_service_from_nothing(

@@ -271,7 +271,7 @@ class _Service:
         )
         works = [beating, watch_loop(self._meter, time.monotonic), self._keep_reloading()]
         works.append(keep_looking(self._key_grace))
-        works.append(keep_forgetting(self._app.db, self._app.forget))
+        works.append(keep_forgetting(self._app.db, self._app.forget, self._follow))
         # Whoever records may be the one to sign, so that no role has to be up for it.
         works.append(
             keep_checkpoints(self._app.db, self._app.checkpoints, self._app.recorder, self._name)
@@ -335,8 +335,11 @@ class _Service:
         """Listen for the backends that there are; those that are made later, within a minute."""
         while True:
             with suppress(SvsyncError):  # those that are followed stay so
-                self._feeds.follow(await self._app.federation.listening())
+                await self._follow()
             await asyncio.sleep(_LOOK_S)
+
+    async def _follow(self) -> None:
+        self._feeds.follow(await self._app.federation.listening())
 
     async def _keep_tidy(self) -> None:
         while True:
@@ -409,7 +412,7 @@ class _Service:
                 "restart_needed", detail=f"changed, and taken at the next start: {', '.join(rest)}"
             )
         with suppress(SvsyncError):  # they are looked up again within a minute
-            self._feeds.follow(await self._app.federation.listening())
+            await self._follow()
 
 
 async def _tidied(work: Awaitable[object], waits: str) -> None:

@@ -37,6 +37,7 @@ told that a backend asks for fewer calls, not that it was late."""
 class _Held:
     """One backend, open or about to be; `users` have it in hand."""
 
+    tenant: TenantId
     spec: BackendSpec
     rev: int
     used_at: float
@@ -97,7 +98,7 @@ class OpenBackends:
             return held
         if held is not None:
             self._retired.append(held)
-        made = self._held[key] = _Held(stored.spec, stored.rev, self._clock())
+        made = self._held[key] = _Held(tenant, stored.spec, stored.rev, self._clock())
         return made
 
     async def _opened(self, tenant: TenantId, held: _Held) -> Backend:
@@ -134,10 +135,11 @@ class OpenBackends:
 
     async def close_of(self, tenant: TenantId) -> None:
         """Close those of a tenant that was shredded, whoever has them in hand: they are signed in
-        with a credential that it gave."""
-        await asyncio.gather(
-            *(_close(self._held.pop(k)) for k in list(self._held) if k[0] == tenant)
-        )
+        with a credential that it gave. One in hand may be opening: the next look closes it."""
+        self._retired += [self._held.pop(key) for key in list(self._held) if key[0] == tenant]
+        closing = [held for held in self._retired if held.tenant == tenant]
+        self._retired = [h for h in self._retired if h.users or h.tenant != tenant]
+        await asyncio.gather(*map(_close, closing))
 
     async def close(self) -> None:
         """Close all, whoever has them in hand."""

@@ -18,6 +18,7 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from svsync.domain import envelope
+from svsync.domain.access import TenantShreddedError
 from svsync.domain.envelope import Binding, KeyPurpose, Purpose
 from svsync.domain.errors import KeyServiceError
 from svsync.domain.ids import KeyId, LocalPath, SecretId, TenantId
@@ -179,18 +180,22 @@ class TenantKeys:
         """Neither seal nor open by what is at hand; what is wanted is asked for anew."""
         self._active = None
         self._openers.clear()
+        self._fingerprinter = None
 
     def fingerprint(self, payload: Payload) -> bytes:
-        """32 bytes, equal for equal values of this tenant."""
-        assert self._fingerprinter is not None
+        """32 bytes, equal for equal values of this tenant. Raises TenantShreddedError."""
         self.used_at = self._clock()
-        return self._fingerprinter.fingerprint(payload)
+        return self._prepared().fingerprint(payload)
 
     def digest_of_request(self, request: bytes) -> bytes:
-        """32 bytes, equal for equal requests of this tenant."""
-        assert self._fingerprinter is not None
+        """32 bytes, equal for equal requests of this tenant. Raises TenantShreddedError."""
         self.used_at = self._clock()
-        return self._fingerprinter.digest_of_request(request)
+        return self._prepared().digest_of_request(request)
+
+    def _prepared(self) -> Fingerprinter:
+        if self._fingerprinter is None:
+            raise TenantShreddedError
+        return self._fingerprinter
 
     async def reserve(self, sealings: int) -> "Sealer":
         """The right to seal so many times; what is not used of it is lost.

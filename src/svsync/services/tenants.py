@@ -240,14 +240,19 @@ class Tenants:
             tell(done.secrets, total)
 
 
-async def keep_forgetting(db: Database, forget: Forget) -> None:
+async def keep_forgetting(
+    db: Database, forget: Forget, once: Callable[[], Awaitable[None]] | None = None
+) -> None:
     """Have what this process knows of tenants that were shredded put away, until cancelled. It
-    is told once of each that was shredded since."""
+    is told once of each that was shredded since, and `once` is called then."""
     known: set[TenantId] | None = None
     while True:
         with suppress(SvsyncError):  # the database is away: nothing can be read either
             gone = await forget_shredded(db, forget)
-            for tenant in gone.keys() - (gone.keys() if known is None else known):
+            new = gone.keys() - (gone.keys() if known is None else known)
+            if new and once is not None:
+                await once()
+            for tenant in new:
                 get_logger().info("shredded_tenant_put_away", tenant=gone[tenant])
             known = set(gone)
         await asyncio.sleep(LOOK_S)
