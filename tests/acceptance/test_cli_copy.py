@@ -273,6 +273,33 @@ async def test_backend_that_is_away_ends_the_copy_with_3(desk: Desk) -> None:
     assert (said.code, said.json["compared"]) == (3, 0)
 
 
+async def test_folder_of_a_backend_that_is_away_ends_with_3_and_the_rest_is_done(
+    desk: Desk,
+) -> None:
+    name, file = desk.backend(mode="proxy", config={"endpoint": "http://127.0.0.1:9"})
+    mapping = mapping_file(desk, {f"{name}/*": "new/away/*", "apps/away/*": "new/near/*"})
+    at, config = ("--mapping", mapping), ("--config", str(file))
+    assert (await desk.program("secrets", "write", "apps/away/a", "k=1", *config)).code == 0
+    said = await desk.program("copy", *at, *config)
+    assert (said.code, said.out.splitlines()[-1]) == (3, "1 copied.")
+    said = await desk.program("copy", *at, *config, "--json")
+    assert (said.code, said.json["counts"]["unchanged"]) == (3, 1)
+    assert said.json["not_listed"] == [f"{name}/"]
+    assert said.json["error"]["code"] == "backend_unreachable"
+    said = await desk.program("verify", *at, *config, "--json")
+    assert (said.code, said.json["compared"]) == (3, 1)
+    assert said.json["error"]["code"] == "backend_unreachable"
+
+
+async def test_paused_source_is_not_nothing_to_do(proxied: Estate) -> None:
+    await proxied.put("one", {"k": "1"})
+    file = mapping_file(proxied.desk, {f"{proxied.source}/*": "new/paused/*"})
+    assert (await proxied("backends", "pause", proxied.name)).code == 0
+    said = await proxied("copy", "--mapping", file)
+    assert (said.code, said.out) == (1, "")
+    assert "there may be more" in said.sentence
+
+
 @pytest.mark.parametrize("command", ["copy", "verify"])
 async def test_a_mapping_that_cannot_be_used_is_one_sentence_with_its_line(
     desk: Desk, command: str
@@ -396,3 +423,27 @@ async def test_a_name_that_no_path_can_be_is_not_silently_left_behind(proxied: E
     assert (odd["source"], odd["path"], odd["reason"]) == (name, None, "illegal_path")
     compared = await proxied("verify", "--mapping", file)
     assert (compared.code, compared.out) == (1, f"{name}: not compared: illegal_path\n")
+
+
+async def test_a_slip_in_a_mapping_or_a_path_does_not_look_like_done(proxied: Estate) -> None:
+    await proxied.put("one", {"k": "1"})
+    good = mapping_file(proxied.desk, {f"{proxied.source}/*": "new/slip/*"})
+    assert (await proxied("copy", "--mapping", good)).code == 0
+    slip = f"{proxied.source}-typo/*"
+    file = mapping_file(proxied.desk, {slip: "new/slipped/*"})
+    told = f"svsync: paths: {slip} matches no secret that can be listed"
+    said = await proxied("copy", "--mapping", file)
+    assert (said.code, said.out, said.sentence.startswith(told)) == (1, "", True)
+    said = await proxied("copy", "--mapping", file, "--json")
+    assert (said.code, said.json["unmatched"]) == (1, [slip])
+    said = await proxied("verify", "--mapping", file)
+    assert (said.code, said.out, said.sentences[0].startswith(told)) == (1, "", True)
+    said = await proxied("verify", "--mapping", good, "--path", "new/typo/*")
+    assert (said.code, said.out) == (1, "")
+    why = "--path new/typo/* matches no secret that could be seen"
+    assert said.sentence == f"svsync: nothing was compared: {why}"
+
+
+async def test_a_backend_of_which_nothing_was_seen_is_not_clean(synced: Estate) -> None:
+    said = await synced("verify", "--backend", synced.name, "--path", "nowhere/**")
+    assert (said.code, said.out, "nothing was compared" in said.sentence) == (1, "", True)

@@ -362,6 +362,35 @@ def compared_copies(house: House, tmp_path: Path) -> Callable[..., Awaitable[Com
     return run
 
 
+SLIP = ('"ext/**": "new/**"', '"etx/*": "newer/*"', '"ext-old/**": null')
+"""Of these lines the second matches nothing; the third need not."""
+
+
+async def test_line_that_matches_nothing_is_told_and_is_not_well(
+    house: House, copied: Copied, compared_copies: Callable[..., Awaitable[Comparison]]
+) -> None:
+    house.there.put("kv/a", {"k": "1"})
+    await house.run()
+    report = await copied(*SLIP)
+    assert (report.unmatched, report.well) == (["etx/*"], False)
+    comparison = await compared_copies(*SLIP)
+    assert (comparison.compared, comparison.differences) == (1, [])
+    assert (comparison.unmatched, comparison.clean) == (["etx/*"], False)
+    # Of what was named, nothing was left to a slip.
+    assert (await compared_copies(*SLIP, only="new/*")).clean
+    assert (await copied(SLIP[0], SLIP[2])).well
+    assert (await compared_copies(SLIP[0], SLIP[2])).clean
+
+
+async def test_comparing_nothing_is_not_clean(
+    house: House, compared_copies: Callable[..., Awaitable[Comparison]]
+) -> None:
+    await house.write("ext/a", {"k": "1"})
+    comparison = await compared_copies('"ext/**": "new/**"', only="new/typo/**")
+    assert (comparison.compared, comparison.differences) == (0, [])
+    assert not comparison.clean
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [("ext/a: new/a", "source_in_conflict"), ("apps/a: ext/a", "target_in_conflict")],

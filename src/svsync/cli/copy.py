@@ -104,7 +104,7 @@ async def placed(
             await work(tell)
     except BaseException:
         args.failure = report.as_json()
-        if report.placed and not out.json:
+        if (report.placed or report.not_listed) and not out.json:
             tell_placed(out, report, done)
         raise
     if out.json:
@@ -139,9 +139,17 @@ def tell_placed(out: Output, report: "Report", done: str) -> None:
         out.table(("source", "path", "outcome", "because"), rows)
     counts = report.counts()
     said = [f"{many:,} {named[Outcome(name)]}" for name, many in counts.items() if many]
-    out.line(f"{', '.join(said)}." if said else "There is nothing to do.")
+    if said or report.well:
+        out.line(f"{', '.join(said)}." if said else "There is nothing to do.")
+    tell_unmatched(report.unmatched)
     for prefix in report.not_listed:
         say(f"a backend did not list all below {prefix!r}, so there may be more: run it again")
+
+
+def tell_unmatched(lines: list[str]) -> None:
+    """Lines of a mapping that nothing came of, so that a slip in one does not look like done."""
+    for line in lines:
+        say(f"paths: {line} matches no secret that can be listed: correct or remove that line")
 
 
 def _word(outcome: str, done: str, *, dry: bool) -> str:

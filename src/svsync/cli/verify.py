@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command
-from svsync.cli.copy import Tell, counting, operating
-from svsync.cli.output import Output
+from svsync.cli.copy import Tell, counting, operating, tell_unmatched
+from svsync.cli.output import Output, say
 
 if TYPE_CHECKING:
     from svsync.domain.globs import Glob
@@ -90,12 +90,23 @@ async def compared(
         out.document(comparison.as_json())
     else:
         _tell(out, comparison)
-    return 1 if comparison.differences else 0
+        tell_unmatched(comparison.unmatched)
+        if not comparison.compared:
+            say(_nothing(args))
+    return 0 if comparison.clean else 1
 
 
 def _tell(out: Output, comparison: "Comparison") -> None:
     for one in sorted(comparison.differences, key=lambda one: (one.path, one.what)):
         out.line(f"{one.path}: {sentence(one)}")
+
+
+def _nothing(args: argparse.Namespace) -> str:
+    """Why nothing was compared, which is not the same as clean."""
+    if args.path is not None:
+        return f"nothing was compared: --path {args.path} matches no secret that could be seen"
+    what = f"of {args.backend}" if args.mapping is None else f"that {args.mapping} leads to"
+    return f"nothing was compared: there is no secret {what} that could be seen"
 
 
 def sentence(one: "Difference") -> str:

@@ -69,14 +69,28 @@ class Difference:
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared so far, and what differs."""
+    """What was compared so far, and what differs.
+
+    Attributes:
+        unmatched: lines of the mapping that match nothing that is there.
+    """
 
     compared: int = 0
     differences: list[Difference] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Is all equal? Of nothing at all that cannot be said."""
+        return bool(self.compared) and not self.differences and not self.unmatched
 
     def as_json(self) -> dict[str, object]:
         told = sorted(self.differences, key=lambda one: (one.path, one.what))
-        return {"compared": self.compared, "differences": [one.as_json() for one in told]}
+        return {
+            "compared": self.compared,
+            "differences": [one.as_json() for one in told],
+            "unmatched": self.unmatched,
+        }
 
 
 _SIDES: Final = {
@@ -140,6 +154,7 @@ async def compare_copies(
             Difference(one.source, one.source, What.NOT_COMPARED, reason=one.reason)
             for one in found.unusable
         ]
+        comparison.unmatched.extend(found.unmatched)
     copies = [one for one in found.copies if only is None or only(one.path)]
 
     async def work(one: Copy) -> None:
@@ -148,6 +163,8 @@ async def compare_copies(
         tell(comparison.compared, len(copies))
 
     await each(copies, work)
+    if found.away is not None:  # what could be compared was
+        raise found.away
 
 
 async def _compare_copy(access: Access, one: Copy) -> list[Difference]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from svsync.config.copy_mapping import CopyMapping, Labels
-from svsync.domain.errors import SvsyncError
+from svsync.domain.errors import BackendUnreachableError, SvsyncError
 from svsync.domain.ids import LocalPath, RemotePath
 from svsync.domain.mapping import Mapped
 from svsync.services.nameless import NOT_MEANT
@@ -47,11 +47,15 @@ class Copies:
     Attributes:
         unusable: sources that have no place, each with the reason.
         not_listed: prefixes below which there may be more.
+        unmatched: lines, by their sources, that match nothing: most likely a slip.
+        away: a backend of these could not be reached.
     """
 
     copies: tuple[Copy, ...]
     unusable: tuple[Placed, ...]
     not_listed: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    away: BackendUnreachableError | None
 
 
 async def find_copies(access: Access, mapping: CopyMapping) -> Copies:
@@ -66,24 +70,35 @@ async def find_copies(access: Access, mapping: CopyMapping) -> Copies:
         else:
             sources[LocalPath(rule.remote.text)] = None
     unusable: list[Placed] = []
-    not_listed = []
+    not_listed: list[str] = []
+    away = None
     for prefix in sorted(prefixes):
         if any(prefix != other and prefix.startswith(other) for other in prefixes):
             continue
         names = await access.names(prefix)
         sources.update(dict.fromkeys(names.paths))
         unusable += [_unusable(one.name, one.reason, one.detail) for one in names.nameless]
+        away = away or names.away
         if names.incomplete:
             not_listed.append(prefix)
     copies = []
+    matched: set[int | None] = set()
     for source in sorted(sources):
         mapped = mapping.rules.to_local(RemotePath(source))
+        matched.add(mapped.rule)
         if isinstance(mapped, Mapped):
             copies.append(Copy(source, mapped.local, mapping.labels[mapped.rule]))
         elif mapped.reason not in NOT_MEANT:
             message = mapped.detail.replace("path_mapping[", "paths[")
             unusable.append(_unusable(source, mapped.reason, message))
-    return Copies(tuple(copies), tuple(unusable), tuple(not_listed))
+    unmatched = tuple(
+        rule.remote.text
+        for rule in mapping.rules.rules
+        # What is left out need not be there.
+        if rule.remote is not None and not rule.spec.exclude and rule.index not in matched
+        if not rule.remote.literal.startswith(tuple(not_listed))
+    )
+    return Copies(tuple(copies), tuple(unusable), tuple(not_listed), unmatched, away)
 
 
 def _unusable(source: str, reason: str, message: str) -> Placed:
@@ -107,6 +122,7 @@ async def copy(
     found = await find_copies(access, mapping)
     report.placed.extend(found.unusable)
     report.not_listed.extend(found.not_listed)
+    report.unmatched.extend(found.unmatched)
     done = 0
 
     async def work(one: Copy) -> None:
@@ -116,6 +132,8 @@ async def copy(
         tell(done, len(found.copies))
 
     await each(found.copies, work)
+    if found.away is not None:  # what could be copied was
+        raise found.away
 
 
 async def _copy(access: Access, one: Copy, *, overwrite: bool, dry: bool) -> Placed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from svsync.domain.changes import ScopeOutcome
-from svsync.domain.errors import StoreError, SvsyncError
+from svsync.domain.errors import BackendUnreachableError, StoreError, SvsyncError
 from svsync.domain.ids import TenantId
 from svsync.domain.mapping import Mapped, RuleSet
 from svsync.domain.rules import Rule
@@ -26,10 +26,12 @@ NOT_MEANT: Final = (SkipReason.UNMAPPED, SkipReason.EXCLUDED)
 
 @dataclass(frozen=True, slots=True)
 class Below:
-    """What has no path below a prefix. `whole`: every backend could be asked, and told all."""
+    """What has no path below a prefix. `whole`: every backend could be asked, and told all;
+    `away`: why one could not."""
 
     names: tuple[Nameless, ...]
     whole: bool
+    away: BackendUnreachableError | None = None
 
 
 class NamelessSecrets:
@@ -46,7 +48,7 @@ class NamelessSecrets:
         async with self._db.transaction(tenant, read_only=True) as tx:
             every = await federation.list_backends(tx)
         names: list[Nameless] = []
-        whole = True
+        whole, away = True, None
         for stored in every:
             rules = self._backends.mapping(stored.spec)
             roots = _roots(rules, prefix)
@@ -56,9 +58,11 @@ class NamelessSecrets:
                 whole &= await self._ask(tenant, stored, rules, roots, names)
             except StoreError:
                 raise
+            except BackendUnreachableError as error:
+                whole, away = False, away or error
             except SvsyncError:  # whoever reads through it is told why
                 whole = False
-        return Below(tuple(sorted(names, key=lambda one: one.name)), whole)
+        return Below(tuple(sorted(names, key=lambda one: one.name)), whole, away)
 
     async def _ask(
         self,

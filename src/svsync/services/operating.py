@@ -82,7 +82,7 @@ class Operating:
             if (cursor := page["next_cursor"]) is None:
                 break
         below = await self._nameless.below(self._call.tenant, prefix)
-        return Names(tuple(found), incomplete or not below.whole, below.names)
+        return Names(tuple(found), incomplete or not below.whole, below.names, below.away)
 
     async def read(self, path: LocalPath) -> Held:
         secret = await self._reading.read(self._call, self._rights, path, None, fresh=True)

@@ -108,11 +108,13 @@ class Names:
     Attributes:
         incomplete: a backend did not list all.
         nameless: what backends have there that has no path; a service does not tell.
+        away: a backend cannot be reached; a service does not tell that either.
     """
 
     paths: tuple[LocalPath, ...]
     incomplete: bool
     nameless: tuple[Nameless, ...] = ()
+    away: BackendUnreachableError | None = None
 
 
 class Outcome(StrEnum):
@@ -166,11 +168,13 @@ class Report:
     Attributes:
         dry: nothing was written, and it says what would be.
         not_listed: prefixes below which a backend did not list all.
+        unmatched: lines of the mapping that match nothing that is there.
     """
 
     dry: bool = False
     placed: list[Placed] = field(default_factory=list)
     not_listed: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
     def add(self, one: Placed) -> None:
         self.placed.append(one)
@@ -178,7 +182,8 @@ class Report:
     @property
     def well(self) -> bool:
         """Is every value where it belongs, or would be?"""
-        return not self.not_listed and all(one.outcome in WELL for one in self.placed)
+        missing = self.not_listed or self.unmatched
+        return not missing and all(one.outcome in WELL for one in self.placed)
 
     def counts(self) -> dict[str, int]:
         many = Counter(one.outcome for one in self.placed)
@@ -196,6 +201,7 @@ class Report:
             "counts": self.counts(),
             "reasons": self.reasons(),
             "not_listed": self.not_listed,
+            "unmatched": self.unmatched,
             "secrets": [one.as_json() for one in told if one.outcome is not Outcome.UNCHANGED],
         }
 
