@@ -104,8 +104,8 @@ async def test_a_second_run_does_only_what_is_missing(proxied: Estate) -> None:
     await proxied.put("sub/c", {"k": "3"})
     said = await proxied("copy", "--mapping", file, "--json")
     assert said.code == 0
-    counts = {"created": 1, "unchanged": 2, "overwritten": 0, "differs": 0, "failed": 0}
-    assert said.json["counts"] == counts
+    counts = {"created": 1, "unchanged": 2}
+    assert {name: many for name, many in said.json["counts"].items() if many} == counts
     [one] = said.json["secrets"]
     assert (one["path"], one["version"]) == ("new/again/sub/c", 1)
     history = await proxied("secrets", "history", "new/again/a", "--json")
@@ -203,7 +203,7 @@ async def test_a_value_that_changed_meanwhile_is_told_and_never_overwritten_sile
     assert (said.code, one["outcome"], one["version"]) == (0, "overwritten", 3)
     assert one["replaced_version"] == 2
     got = await proxied.got("new/changed/rotated")
-    assert (got["data"], got["metadata"]["tags"]) == ({"k": "old"}, ["mine"])
+    assert (got["data"], got["metadata"]["tags"]) == ({"k": "old"}, ["mine", "moved"])
     back = await proxied(
         "secrets", "get", "new/changed/rotated", "--version", "2", "--json", reveals=True
     )

@@ -38,7 +38,7 @@ class Files:
         self.map = desk.folder / f"{name}.yaml"
         self.map.write_text(MAP.format(under=self.under))
         self._program = program
-        self._words = words
+        self._words = self.config = words
 
     async def run(self, *words: str, **options: Any) -> Any:
         return await self._program(
@@ -106,6 +106,34 @@ async def test_again_it_leaves_what_is_equal_and_tells_what_differs(
     done = await files.run("--overwrite", "--json")
     assert (done.code, done.json["secrets"][0]["version"]) == (0, 2)
     assert (await files.run("--overwrite", "--json")).json["counts"]["unchanged"] == 2
+
+
+async def test_fields_that_the_map_does_not_name_are_named_where_they_are_dropped(
+    desk: Desk, files: Files
+) -> None:
+    files.env.write_text(f"STRIPE_SECRET_KEY={desk.program.canary.marker}\n")
+    path, config = f"{files.under}/stripe", files.config
+    words = ("secrets", "write", path, "secret_key=old", "webhook=w", "id=1")
+    assert (await desk.program(*words, *config)).code == 0
+    for dry in (("--dry-run",), ()):
+        said = await files.run("--overwrite", *dry)
+        assert said.code == 0
+        assert "id, webhook dropped; version 1 stays in its history" in " ".join(said.out.split())
+    assert (await desk.program(*words, *config)).code == 0
+    said = await files.run("--overwrite", "--json")
+    assert said.json["secrets"][0]["dropped_fields"] == ["id", "webhook"]
+
+
+async def test_tag_that_the_map_got_later_is_told_and_added_by_word(files: Files) -> None:
+    files.env.write_text("STRIPE_SECRET_KEY=k\n")
+    assert (await files.run()).code == 0
+    files.map.write_text(files.map.read_text().replace("[billing,", "[later, billing,"))
+    said = await files.run("--json")
+    assert (said.code, said.json["reasons"]) == (1, {"labels_differ": 1})
+    said = await files.run("--overwrite")
+    assert (said.code, said.out.splitlines()[2]) == (0, "1 labelled.")
+    assert "later" in (await files.got("stripe"))["metadata"]["tags"]
+    assert (await files.run()).code == 0
 
 
 @pytest.mark.parametrize(

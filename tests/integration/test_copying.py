@@ -391,6 +391,44 @@ async def test_comparing_nothing_is_not_clean(
     assert not comparison.clean
 
 
+async def test_label_that_a_copy_lacks_is_told_and_added_by_word_without_a_new_version(
+    house: House, copied: Copied, compared_copies: Callable[..., Awaitable[Comparison]]
+) -> None:
+    await house.write("apps/a", {"k": "1"})
+    assert (await copied("apps/a: new/a")).well
+    await house.write("new/a", {"k": "1"}, tags=("mine",))
+    before = (await house.row("secrets", path="new/a"))["current_version"]
+    line = "apps/a: {to: new/a, tags: [moved], owner: team:b, type: api_key, max_versions: 7}"
+    report = await copied(line)
+    assert (reasons(report), report.well) == ({"apps/a": "labels_differ"}, False)
+    found = {str(one.what): one for one in (await compared_copies(line)).differences}
+    assert found["tags_differ"].tags == (("moved", "only_there"),)
+    assert found["labels_differ"].fields == (("type", "different"), ("owner", "different"))
+    report = await copied(line, overwrite=True)
+    assert (report.counts()["labelled"], report.well) == (1, True)
+    row = await house.row("secrets", path="new/a")
+    assert (row["tags"], row["owner"], row["secret_type"]) == (
+        ["mine", "moved"],
+        "team:b",
+        "api_key",
+    )
+    assert (row["current_version"], row["max_versions"]) == (before, 7)
+    assert (await copied(line)).counts()["unchanged"] == 1
+    assert (await compared_copies(line)).clean
+
+
+async def test_numbers_that_one_double_stands_for_are_two(
+    house: House, copied: Copied, compared_copies: Callable[..., Awaitable[Comparison]]
+) -> None:
+    await house.write("apps/a", {"id": 9007199254740993})
+    await house.write("new/a", {"id": 9007199254740992})
+    assert reasons(await copied("apps/a: new/a")) == {"apps/a": "value_differs"}
+    [one] = (await compared_copies("apps/a: new/a")).differences
+    assert one.fields == (("id", "different"),)
+    assert (await copied("apps/a: new/a", overwrite=True)).well
+    assert (await compared_copies("apps/a: new/a")).clean
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [("ext/a: new/a", "source_in_conflict"), ("apps/a: ext/a", "target_in_conflict")],

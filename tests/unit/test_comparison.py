@@ -55,3 +55,29 @@ def test_nothing_is_known_to_be_on_one_side_only_where_the_other_cannot_be_read(
 
 def test_two_sides_without_a_value_have_no_members() -> None:
     assert compare(None, None) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("9007199254740993", "9007199254740992", False),
+        ("-0.50e1", "-5", True),
+        ("0.1", "0.1000000000000000000001", False),
+        ("1e-999", "0", False),
+        ("-0", "0.000e7", True),
+        ("100", "1E2", True),
+        ("12", "21", False),
+        ("1", '"1"', False),
+        ("1", "true", False),
+        (f"1e-{'9' * 5000}", f"1e-{'9' * 5000}", True),
+        (f"1e-{'9' * 5000}", "0", False),
+        ('{"a":[1,2.0],"b":null}', '{"b":null,"a":[1.0,2]}', True),
+        ('{"a":[1,9007199254740993]}', '{"a":[1,9007199254740992]}', False),
+    ],
+)
+def test_numbers_are_compared_by_what_they_are_where_that_is_asked(
+    one: str, other: str, same: bool
+) -> None:
+    sides = (f'{{"v":{one}}}'.encode(), f'{{ "v":{other}}}'.encode())
+    [told] = compare(*sides, exact=True)
+    assert (told.verdict is Verdict.SAME) == same

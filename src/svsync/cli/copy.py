@@ -20,6 +20,7 @@ Tell = Callable[[int, int | None], None]
 _DONE: Final = {
     "unchanged": "there already",
     "overwritten": "overwritten",
+    "labelled": "labelled",
     "differs": "left as it is",
     "failed": "failed",
 }
@@ -154,10 +155,13 @@ def tell_unmatched(lines: list[str]) -> None:
 
 def _word(outcome: str, done: str, *, dry: bool) -> str:
     word = _DONE.get(outcome, done)
-    return f"would be {word}" if dry and outcome in ("created", "overwritten") else word
+    return f"would be {word}" if dry and outcome in ("created", "overwritten", "labelled") else word
 
 
 def _because(one: Any) -> str:
     if one.message is not None:
         return str(one.message)
-    return f"version {one.before} stays in its history" if one.before else ""
+    if one.before is None:
+        return f"{', '.join(one.labels)} set" if one.labels else ""
+    dropped = f"{', '.join(one.dropped)} dropped; " if one.dropped else ""
+    return f"{dropped}version {one.before} stays in its history"

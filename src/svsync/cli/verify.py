@@ -121,6 +121,8 @@ def sentence(one: "Difference") -> str:
             return f"missing there{beside}"
         case What.VALUE:
             return f"value differs{beside}: {_named(one.fields)}"
+        case What.LABELS:
+            return f"labels differ{beside}: {_named(one.fields)}"
         case What.TAGS:
             return f"tags differ{beside}: {_named(one.tags)}"
         case _:

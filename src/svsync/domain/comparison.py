@@ -1,7 +1,7 @@
 """Two values side by side without showing either: what is equal, and how large it is.
 
 Values are compared member by member of their top-level object, equal as fingerprints
-are: numbers as doubles, whatever the spelling.
+are: numbers as doubles, whatever the spelling; or exactly, where both sides keep the text.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from svsync.domain.json_text import canonical_json, slice_members
+from svsync.domain.json_text import canonical_json, same_json, slice_members
 
 
 class Verdict(StrEnum):
@@ -44,19 +44,22 @@ _TYPES: Final = {
 }  # fmt: skip
 
 
-def compare(local: bytes | None, remote: bytes | None, *, readable: bool = True) -> list[Compared]:
+def compare(
+    local: bytes | None, remote: bytes | None, *, readable: bool = True, exact: bool = False
+) -> list[Compared]:
     """The members of two `data` objects, those of the local side first.
 
     Args:
         local, remote: exact JSON text; None where the side is gone or cannot be read.
         readable: neither side is one that cannot be read, so what one of them has
             alone it has alone.
+        exact: numbers that only doubles make one are different.
     """
     ours, theirs = _members(local), _members(remote)
     return [
         Compared(
             name,
-            _verdict(ours.get(name), theirs.get(name), readable=readable),
+            _verdict(ours.get(name), theirs.get(name), readable=readable, exact=exact),
             _shape(ours.get(name)),
             _shape(theirs.get(name)),
         )
@@ -71,9 +74,10 @@ def _members(data: bytes | None) -> dict[str, str]:
     return {name: text[start:end] for name, (start, end) in slice_members(text).items()}
 
 
-def _verdict(local: str | None, remote: str | None, *, readable: bool) -> Verdict:
+def _verdict(local: str | None, remote: str | None, *, readable: bool, exact: bool) -> Verdict:
     if local is not None and remote is not None:
-        same = canonical_json(f'{{"v":{local}}}') == canonical_json(f'{{"v":{remote}}}')
+        one, other = f'{{"v":{local}}}', f'{{"v":{remote}}}'
+        same = same_json(one, other) if exact else canonical_json(one) == canonical_json(other)
         return Verdict.SAME if same else Verdict.DIFFERENT
     if not readable:
         return Verdict.UNKNOWN

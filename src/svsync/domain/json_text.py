@@ -227,6 +227,41 @@ def canonical_json(text: str) -> bytes:
     return rfc8785.dumps(_decode_doubles(text))
 
 
+_MOST_DIGITS: Final = 1_000
+"""Of an exponent that is read as a number; a longer one is compared as text."""
+
+
+def _digits(number: str) -> tuple[str, int]:
+    """A number's digits without zeros around them, with its sign, and its power of ten."""
+    mantissa, _, exponent = number.lower().partition("e")
+    whole, _, fraction = mantissa.removeprefix("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    if not digits:
+        return "0", 0
+    if len(exponent) > _MOST_DIGITS:
+        return number, 0
+    kept = digits.rstrip("0")
+    power = int(exponent or 0) - len(fraction) + len(digits) - len(kept)
+    return ("-" if mantissa.startswith("-") else "") + kept, power
+
+
+# A number is a tuple, which nothing else in JSON is.
+_decode_exact = json.JSONDecoder(parse_int=_digits, parse_float=_digits).decode
+
+
+def same_json(one: str, other: str) -> bool:
+    """Are two plain objects equal, numbers compared by what they are and not as doubles?
+
+    9007199254740993 and 9007199254740992 are one double, and two numbers; 1.50 and 1.5 are one.
+    """
+    if one == other:
+        return True
+    if canonical_json(one) != canonical_json(other):
+        return False
+    equal: bool = _decode_exact(one) == _decode_exact(other)
+    return equal
+
+
 # --- numbers that a backend would alter -------------------------------------------
 
 

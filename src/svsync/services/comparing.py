@@ -13,7 +13,7 @@ from svsync.domain.comparison import Verdict
 from svsync.domain.comparison import compare as compare_members
 from svsync.domain.errors import SvsyncError
 from svsync.domain.globs import Glob
-from svsync.services.copying import Copy, find_copies, tags_of
+from svsync.services.copying import Copy, find_copies, wanted
 from svsync.services.transfer import (
     SOURCE_IN_CONFLICT,
     TARGET_IN_CONFLICT,
@@ -33,6 +33,7 @@ class What(StrEnum):
     MISSING_THERE = "missing_there"
     VALUE = "value_differs"
     TAGS = "tags_differ"
+    LABELS = "labels_differ"
     NOT_COMPARED = "not_compared"
 
 
@@ -44,7 +45,7 @@ class Difference:
         path: the local path; of what has none, its name there.
         there: the other side's name.
         fields: names of members of the value, each with `different`, `only_here` or
-            `only_there`.
+            `only_there`; of labels, their names with `different`.
         tags: tags, each with `only_here` or `only_there`.
         reason: a code, of what could not be compared.
     """
@@ -112,7 +113,7 @@ def differences(
     here, other = values
     members = [
         (one.name, _SIDES[one.verdict])
-        for one in compare_members(here.encode(), other.encode())
+        for one in compare_members(here.encode(), other.encode(), exact=True)
         if one.verdict in _SIDES
     ]
     if members:
@@ -187,6 +188,9 @@ async def _compare_copy(access: Access, one: Copy) -> list[Difference]:
         return [Difference(one.path, one.source, What.MISSING_THERE)]
     if here is None:
         return [Difference(one.path, one.source, What.MISSING_HERE)]
-    wanted = set(tags_of(there, one.labels))
-    tags = (tuple(wanted & set(here.tags)), tuple(wanted))
-    return differences(one.path, one.source, (here.text, there.text), tags)
+    want = wanted(one.labels, there)
+    tags = (tuple(set(want.tags) & set(here.tags)), want.tags)
+    found = differences(one.path, one.source, (here.text, there.text), tags)
+    if labels := [(name, "different") for name in want.lacking(here) if name != "tags"]:
+        found.append(Difference(one.path, one.source, What.LABELS, fields=tuple(labels)))
+    return found

@@ -22,6 +22,7 @@ from svsync.services.transfer import (
     Outcome,
     Placed,
     Report,
+    Wanted,
     each,
     failed,
     is_absent,
@@ -152,6 +153,7 @@ async def _copy(access: Access, one: Copy, *, overwrite: bool, dry: bool) -> Pla
         one.path,
         one.source,
         _given(one, held),
+        wanted(one.labels, held),
         overwrite=overwrite,
         dry=dry,
         detail=detail,
@@ -164,7 +166,7 @@ def _given(one: Copy, held: Held) -> Given:
     return Given(
         held.text,
         secret_type=labels.secret_type or held.secret_type,
-        tags=tags_of(held, labels),
+        tags=wanted(labels, held).tags,
         owner=labels.owner or held.owner,
         description=labels.description or held.description or f"Copied from {one.source}",
         custom=held.custom,
@@ -172,6 +174,12 @@ def _given(one: Copy, held: Held) -> Given:
     )
 
 
-def tags_of(held: Held, labels: Labels) -> tuple[str, ...]:
-    """The tags that a copy gets."""
-    return tuple(sorted({*held.tags, *labels.tags}))
+def wanted(labels: Labels, held: Held) -> Wanted:
+    """What a copy of this source is to have: its tags, and what the mapping says."""
+    return Wanted(
+        tuple(sorted({*held.tags, *labels.tags})),
+        secret_type=labels.secret_type,
+        owner=labels.owner,
+        description=labels.description,
+        max_versions=labels.max_versions,
+    )

@@ -14,9 +14,9 @@ from typing import Final
 
 from dotenv.parser import parse_stream
 
-from svsync.config.env_map import EnvMap, Grouped
+from svsync.config.env_map import DEFAULT_TYPE, EnvMap, Grouped
 from svsync.domain.errors import UsageError
-from svsync.services.transfer import Access, Given, Outcome, Placed, Report, each, place
+from svsync.services.transfer import Access, Given, Outcome, Placed, Report, Wanted, each, place
 
 _REFERENCE: Final = re.compile(r"\$\{[^}]*\}")
 _DETAIL: Final = json.dumps({"imported_from": "env"})
@@ -118,6 +118,7 @@ async def import_env(
                 one.path,
                 _source(one),
                 _given(one, variables),
+                _wanted(one),
                 overwrite=overwrite,
                 dry=report.dry,
                 detail=_DETAIL,
@@ -167,6 +168,17 @@ def _given(one: Grouped, variables: Mapping[str, Variable]) -> Given:
         json.dumps(fields, ensure_ascii=False),
         secret_type=one.secret_type,
         tags=one.tags,
+        owner=one.owner,
+        description=one.description,
+        max_versions=one.max_versions,
+    )
+
+
+def _wanted(one: Grouped) -> Wanted:
+    return Wanted(
+        one.tags,
+        # A type that the map does not name is no wish.
+        secret_type=None if one.secret_type == DEFAULT_TYPE else one.secret_type,
         owner=one.owner,
         description=one.description,
         max_versions=one.max_versions,

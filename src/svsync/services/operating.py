@@ -122,6 +122,7 @@ class Operating:
             custom=given.custom,
             max_versions=given.max_versions,
             cas=cas,
+            skip_if_equal=given.skip_if_equal,
         )
         by = self._call.caller.identity.id
         return (await self._writes.write(self._call.tenant, path, put, by=by)).version

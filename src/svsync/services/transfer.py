@@ -20,7 +20,7 @@ from svsync.domain.errors import (
     SvsyncError,
 )
 from svsync.domain.ids import LocalPath
-from svsync.domain.json_text import canonical_json
+from svsync.domain.json_text import same_json, slice_members
 
 T = TypeVar("T")
 
@@ -57,7 +57,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is to be written. None keeps what a secret that is there has."""
+    """What is to be written. None keeps what a secret that is there has.
+
+    Attributes:
+        skip_if_equal: no new version where the value is the same; the rest is written.
+    """
 
     text: str = field(repr=False)
     secret_type: str | None = None
@@ -66,6 +70,42 @@ class Given:
     description: str | None = None
     custom: Mapping[str, str] | None = None
     max_versions: int | None = None
+    skip_if_equal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Labels that a secret is to have at its place, whoever wrote it there: tags beside others,
+    and what a file gives by itself. None: whatever is there."""
+
+    tags: tuple[str, ...] = ()
+    secret_type: str | None = None
+    owner: str | None = None
+    description: str | None = None
+    max_versions: int | None = None
+
+    def lacking(self, held: Held) -> tuple[str, ...]:
+        """Names of those that a secret has not; `max_versions` is not told by a read."""
+        found = [] if set(self.tags) <= set(held.tags) else ["tags"]
+        pairs = {
+            "type": (self.secret_type, held.secret_type),
+            "owner": (self.owner, held.owner),
+            "description": (self.description, held.description),
+        }
+        found += [name for name, (one, has) in pairs.items() if one is not None and one != has]
+        return tuple(found)
+
+    def added(self, held: Held, text: str) -> Given:
+        """What is written to a secret that is there: what else it has stays."""
+        return Given(
+            text,
+            secret_type=self.secret_type,
+            tags=tuple(sorted({*held.tags, *self.tags})),
+            owner=self.owner,
+            description=self.description,
+            max_versions=self.max_versions,
+            skip_if_equal=True,
+        )
 
 
 class Access(Protocol):
@@ -87,7 +127,8 @@ class Access(Protocol):
         ...
 
     async def write(self, path: LocalPath, given: Given, *, cas: int, detail: str) -> int:
-        """A new version, where it is at version `cas` (0: where nothing is); its number.
+        """A new version, where it is at version `cas` (0: where nothing is); its number, or that
+        of the version which has the value already (`skip_if_equal`).
         `detail` says in the audit log where the value is from, as JSON text."""
         ...
 
@@ -121,11 +162,12 @@ class Outcome(StrEnum):
     CREATED = "created"
     UNCHANGED = "unchanged"
     OVERWRITTEN = "overwritten"
+    LABELLED = "labelled"
     DIFFERS = "differs"
     FAILED = "failed"
 
 
-WELL: Final = (Outcome.CREATED, Outcome.UNCHANGED, Outcome.OVERWRITTEN)
+WELL: Final = (Outcome.CREATED, Outcome.UNCHANGED, Outcome.OVERWRITTEN, Outcome.LABELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +181,8 @@ class Placed:
         message: the same in a sentence.
         version: the one that was written.
         before: the version that was replaced.
+        dropped: names of members that only that version has.
+        labels: names of labels that it lacked, and got or would get.
     """
 
     path: str
@@ -148,6 +192,8 @@ class Placed:
     message: str | None = None
     version: int | None = None
     before: int | None = None
+    dropped: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -158,6 +204,8 @@ class Placed:
             "message": self.message,
             "version": self.version,
             "replaced_version": self.before,
+            "dropped_fields": list(self.dropped),
+            "labels": list(self.labels),
         }
 
 
@@ -206,11 +254,6 @@ class Report:
         }
 
 
-def same_value(one: str, other: str) -> bool:
-    """Equal as fingerprints are: members in any order, numbers as doubles."""
-    return canonical_json(one) == canonical_json(other)
-
-
 def ends_all(error: SvsyncError) -> bool:
     """Is it about more than one secret, so that the rest would fail as well?"""
     return isinstance(error, _ENDS) or error.code in _ENDING_CODES
@@ -242,12 +285,14 @@ async def place(
     path: LocalPath,
     source: str,
     given: Given,
+    wanted: Wanted,
     *,
     overwrite: bool,
     dry: bool,
     detail: str,
 ) -> Placed:
-    """Bring a value to its place.
+    """Bring a value to its place. `given` is what it gets where nothing is there, `wanted`
+    what it gets in any case.
 
     Raises SvsyncError: what is not about this secret alone (`ends_all`).
     """
@@ -257,26 +302,57 @@ async def place(
     except SvsyncError as error:
         if not is_absent(error):
             return failed(path, source, error)
-    if held is not None and (reason := unsure(held, TARGET_IN_CONFLICT)):
-        return not_sure(path, source, path, reason)
+    if held is not None:
+        return await _renew(
+            access, path, source, held, given, wanted, overwrite=overwrite, dry=dry, detail=detail
+        )
     try:
-        if held is None and not overwrite and await access.was_deleted(path):
+        if not overwrite and await access.was_deleted(path):
             return _left(path, source, "deleted_here", "it was deleted there")
-        if held is not None and same_value(held.text, given.text):
-            return Placed(path, source, Outcome.UNCHANGED)
-        if held is not None and not overwrite:
-            return _left(path, source, "value_differs", "another value is there")
-        before = None if held is None else held.version
-        outcome = Outcome.CREATED if held is None else Outcome.OVERWRITTEN
-        if dry:
-            return Placed(path, source, outcome, before=before)
-        if held is not None:
-            # What else it has was given to it here, and stays.
-            given = replace(given, tags=None, owner=None, description=None, custom=None)
-        version = await access.write(path, given, cas=before or 0, detail=detail)
+        version = None if dry else await access.write(path, given, cas=0, detail=detail)
     except SvsyncError as error:
         return failed(path, source, error)
-    return Placed(path, source, outcome, version=version, before=before)
+    return Placed(path, source, Outcome.CREATED, version=version)
+
+
+async def _renew(
+    access: Access,
+    path: LocalPath,
+    source: str,
+    held: Held,
+    given: Given,
+    wanted: Wanted,
+    *,
+    overwrite: bool,
+    dry: bool,
+    detail: str,
+) -> Placed:
+    """Bring a value to a place where there is one."""
+    if reason := unsure(held, TARGET_IN_CONFLICT):
+        return not_sure(path, source, path, reason)
+    same, labels = same_json(held.text, given.text), wanted.lacking(held)
+    if same and not labels:
+        return Placed(path, source, Outcome.UNCHANGED)
+    if not overwrite:
+        if same:
+            return _left(path, source, "labels_differ", f"it lacks {', '.join(labels)} there")
+        return _left(path, source, "value_differs", "another value is there")
+    version = None
+    if not dry:
+        added = wanted.added(held, given.text)
+        if not same:  # its type says what the value is
+            added = replace(added, secret_type=given.secret_type, skip_if_equal=False)
+        try:
+            version = await access.write(path, added, cas=held.version, detail=detail)
+        except SvsyncError as error:
+            return failed(path, source, error)
+    if same:
+        return Placed(path, source, Outcome.LABELLED, labels=labels)
+    dropped = sorted(slice_members(held.text).keys() - slice_members(given.text).keys())
+    return Placed(
+        path, source, Outcome.OVERWRITTEN,
+        version=version, before=held.version, dropped=tuple(dropped), labels=labels,
+    )  # fmt: skip
 
 
 def failed(path: str, source: str, error: SvsyncError) -> Placed:

@@ -69,6 +69,7 @@ class ByService:
                 metadata=metadata or None,
                 max_versions=given.max_versions,
                 cas=cas,
+                skip_if_equal=given.skip_if_equal,
             )
         except Answered as error:
             raise told(error) from None
