@@ -1,6 +1,7 @@
 """Tenants by commands: made, listed, and shredded while a process serves."""
 
 import asyncio
+import json
 import os
 import pty
 import secrets
@@ -127,6 +128,25 @@ async def test_commands_on_it_are_told_so(house: House, program: Program) -> Non
     assert (await program("tenants", "shred", "nobody", "--confirm", "nobody")).code == 1
     logs = (await program("audit", "query", "--action", "tenant.shred", "--json")).json["logs"]
     assert [row["decision"] for row in logs] == ["allow"]
+
+
+async def test_its_log_is_checked_by_a_key_that_was_kept(
+    house: House, program: Program, tmp_path: Path
+) -> None:
+    kept = tmp_path / "key.json"
+    kept.write_text((await program("audit", "key", "--json")).out)
+    assert (await program("tenants", "shred", "default", "--confirm", "default")).code == 0
+    without = await program("audit", "verify")
+    assert (without.code, "--key FILE" in without.sentence) == (2, True)
+    said = await program("audit", "verify", "--key", str(kept), "--json")
+    assert (said.code, said.json["misfits"]) == (0, [])
+    other = json.loads(kept.read_text())
+    other["keys"][0]["public_key"] = "00" * 32
+    kept.write_text(json.dumps(other))
+    assert (await program("audit", "verify", "--key", str(kept))).code == 1
+    kept.write_text("{}")
+    assert (await program("audit", "verify", "--key", str(kept))).code == 2
+    assert (await program("audit", "key", "--json")).json["error"]["code"] == "tenant_shredded"
 
 
 async def typed(program: Program, text: bytes) -> tuple[int, str]:

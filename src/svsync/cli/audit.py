@@ -2,6 +2,7 @@
 are signed with."""
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from svsync.cli.arguments import acting_user, add_command, add_group
 from svsync.cli.output import Output, say
 from svsync.domain.errors import UsageError
+from svsync.domain.ids import KeyId
+from svsync.domain.tenants import SHREDDED
 
 if TYPE_CHECKING:
     from svsync.ports import ReadableAnchor
+    from svsync.services.signing import PublicKey
 
 _LIMIT: Final = 100
 _MOST: Final = 10_000
@@ -49,6 +53,11 @@ def add_commands(subparsers: Any) -> None:
     checked.add_argument(
         "--since", metavar="TIME", help="believe what is older: a time as for --start"
     )
+    checked.add_argument(
+        "--key", metavar="FILE", action="append", default=[], dest="keys",
+        help="what `svsync audit key --json` printed before: of a tenant that was shredded nothing"
+        " else checks signatures",
+    )  # fmt: skip
     add_command(audit, "key", "the public key that checkpoints are signed with", key)
 
 
@@ -124,21 +133,46 @@ def tell_logs(args: argparse.Namespace, page: Mapping[str, Any]) -> None:
 
 
 async def verify(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened
+    from svsync.cli.opening import opened_log
 
     out: Output = args.out
     since = _moment("--since", args.since)
+    keys = {one.id: one for name in args.keys for one in _keys(name)}
     with ExitStack() as stack:
         lines = [_lines(stack, name) for name in args.anchor if not name.startswith(_S3)]
-        async with opened(args) as (app, tenant):
+        async with opened_log(args) as (app, tenant):
+            _, status = await app.tenants.find(args.tenant)
+            if status == SHREDDED and not keys:
+                raise UsageError(
+                    "the key that signed was destroyed with the tenant: name what `svsync audit key"
+                    " --json` printed before by --key FILE"
+                )
             readable = app.checkpoints.readable
             places = [_place(readable, name) for name in args.anchor if name.startswith(_S3)]
-            report = await app.verification.verify(tenant, lines, places=places, since=since)
+            report = await app.verification.verify(
+                tenant, lines, places=places, since=since, keys=keys
+            )
     if out.json:
         out.document(report.as_json())
         return 0 if report.fits else 1
     _show(out, report.as_json())
     return 0 if report.fits else 1
+
+
+def _keys(name: str) -> "Iterator[PublicKey]":
+    """The public keys of a file. Raises UsageError."""
+    from svsync.services.signing import PublicKey
+
+    try:
+        for one in json.loads(Path(name).read_text("utf-8"))["keys"]:
+            public = bytes.fromhex(one["public_key"])
+            if len(public) != 32:
+                raise ValueError
+            yield PublicKey(KeyId(int(one["key_id"])), public, one["state"], one["created_at"])
+    except OSError:
+        raise UsageError(f"--key {name} cannot be read") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"--key {name} is not what `svsync audit key --json` prints") from None
 
 
 async def key(args: argparse.Namespace) -> int:

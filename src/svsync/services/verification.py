@@ -83,6 +83,7 @@ class Verification:
         *,
         places: Sequence[ReadableAnchor] = (),
         since: datetime | None = None,
+        keys: Mapping[KeyId, PublicKey] | None = None,
     ) -> Report:
         """Look through the whole log of a tenant.
 
@@ -90,12 +91,14 @@ class Verification:
             anchors: lines of what places outside have; lines about anything else are passed by.
             places: those that are read from here.
             since: rows before, and checkpoints before the last one until then, are believed.
+            keys: those that signed, as somebody kept them; they are believed before ours.
 
         Raises:
             StoreError: it cannot be looked at now.
             AnchorError: a place cannot be read.
         """
-        looked = _Look(self._db, tenant, await self._signing.public_keys(tenant), since)
+        believed = {**await self._signing.public_keys(tenant), **(keys or {})}
+        looked = _Look(self._db, tenant, believed, since)
         await looked.learn()
         await looked.follow_checkpoints()
         await looked.follow_rows()
