@@ -18,7 +18,7 @@ from tests.openbao import Bao, credential_json, guide_policy, new_mount
 
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.errors import UsageError
-from svsync.domain.federation import OnRemoteDelete, RuleSpec, Writes
+from svsync.domain.federation import Mode, OnRemoteDelete, RuleSpec, Writes
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId
 from svsync.ports import AccessLog
@@ -178,6 +178,59 @@ async def test_what_is_not_known_to_be_equal_is_held_back(
         other = RuleSpec("other/**", f"{kv.mount}/data/other/**")
         await house.configure(rules=(*house.spec.rules, other))
         assert reasons(await plan(house, logs.open()))["ext/a"] == ["not_looked_at"]
+
+
+async def test_what_was_changed_there_since_the_last_run_is_not_equal(
+    kv: Bao, database: Database, logs: Logs
+) -> None:
+    for name in ("a", "b", "c"):
+        await kv.put(name, {"k": "1"})
+    async with house_of(kv, database) as house:
+        await house.run()
+        await kv.put("a", {"k": "2"})
+        await kv.request("DELETE", f"{kv.mount}/metadata/b")
+        for path in ("ext/a", "ext/b", "ext/c"):
+            await read_here(house, path)
+        found = await plan(house, logs.open())
+        assert ready(found) == ["ext/c"]
+        assert reasons(found) == {"ext/a": ["not_equal"], "ext/b": ["not_equal"]}
+        assert "changed there since" in found["held"][0]["reasons"][0]["why"]
+        await house.run()
+        assert ready(await plan(house, logs.open())) == ["ext/a", "ext/c"]
+        # One that another worker went on with may have been listed before it began there.
+        await house.admin.execute(
+            "UPDATE runs SET handed_over = true, queued_at = now() - interval '1 hour'"
+        )
+        assert reasons(await plan(house, logs.open()))["ext/c"] == ["not_equal"]
+
+
+async def test_what_another_backend_maps_as_well_is_not_deleted_under_it(
+    kv: Bao, database: Database, logs: Logs
+) -> None:
+    for name in ("one/a", "two/a"):
+        await kv.put(name, {"k": "1"})
+    async with house_of(kv, database) as house:
+        proxied = dataclasses.replace(
+            house.spec,
+            id=BackendId("fed_live"),
+            name="live",
+            mode=Mode.PROXY,
+            rules=(RuleSpec("live/**", f"{kv.mount}/data/one/**"),),
+        )
+        await house.app.federation.apply([house.spec, proxied])
+        await house.run()
+        for path in ("ext/one/a", "ext/two/a"):
+            await read_here(house, path)
+        found = await plan(house, logs.open())
+        assert reasons(found) == {"ext/one/a": ["used_elsewhere"]}
+        assert ready(found) == ["ext/two/a"]
+        # One that is known to be another store has another secret of that name.
+        change = "UPDATE backends SET identity = $1 WHERE backend_id = 'fed_live'"
+        await house.admin.execute(change, "another")
+        assert ready(await plan(house, logs.open())) == ["ext/one/a", "ext/two/a"]
+        known = "SELECT identity FROM backends WHERE backend_id = $1"
+        await house.admin.execute(change, await house.admin.fetchval(known, house.spec.id))
+        assert reasons(await plan(house, logs.open())) == {"ext/one/a": ["used_elsewhere"]}
 
 
 async def test_a_log_that_leaves_something_out_proves_nothing(

@@ -72,6 +72,23 @@ def test_what_gave_nobody_a_value_is_no_read(changes: dict[str, Any]) -> None:
     assert (found.at, found.paths, found.maybe) == (NOW, (), ())
 
 
+@pytest.mark.parametrize(
+    ("operation", "path", "names"),
+    [
+        ("update", "kv/data/a", ("kv/data/a",)),
+        ("patch", "kv/data/a", ("kv/data/a",)),
+        ("create", "kv/undelete/a", ("kv/undelete/a", "kv/data/a")),
+        ("delete", "kv/metadata/a", ("kv/metadata/a", "kv/data/a")),
+        ("list", "kv/metadata/a", ()),
+    ],
+)
+def test_a_change_is_told(operation: str, path: str, names: tuple[str, ...]) -> None:
+    found = said(path=path, request={"operation": operation})
+    assert (found.changed, found.paths) == (names, ())
+    failed = said(path=path, request={"operation": operation}, error="permission denied")
+    assert failed.changed == ()
+
+
 def test_a_namespace_is_told_whatever_the_mount_point_includes() -> None:
     for mount in ("acme/kv/", "kv/"):
         about = {"namespace": {"path": "acme/"}, "mount_point": mount}

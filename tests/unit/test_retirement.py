@@ -61,6 +61,8 @@ def test_without_a_doubt_it_is_ready() -> None:
             Held.DELETED_WITH_IT,
         ),
         ({"settings": settings(writes=Writes.WRITE_THROUGH)}, Held.WRITTEN_THROUGH),
+        ({"elsewhere": "fed_b"}, Held.USED_ELSEWHERE),
+        ({"source": Source(told=True, changed=True)}, Held.NOT_EQUAL),
         ({"read_here": False}, Held.NOT_READ_HERE),
         ({"source": Source()}, Held.SOURCE_UNKNOWN),
         ({"source": Source(told=True, reader="a", at=AT)}, Held.READ_AT_SOURCE),

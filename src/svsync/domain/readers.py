@@ -60,6 +60,7 @@ class Logged:
     Attributes:
         paths: the secrets that were read, in remote path form; empty: none was.
         maybe: names that were read, and may be those of secrets or of something else.
+        changed: the secrets that were written, deleted or brought back, or may have been.
     """
 
     at: datetime
@@ -68,6 +69,7 @@ class Logged:
     address: str = ""
     paths: tuple[RemotePath, ...] = ()
     maybe: tuple[RemotePath, ...] = ()
+    changed: tuple[RemotePath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ class Held(StrEnum):
     NOT_LOOKED_AT = "not_looked_at"
     DELETED_WITH_IT = "deleted_with_it"
     WRITTEN_THROUGH = "written_through"
+    USED_ELSEWHERE = "used_elsewhere"
     ROTATED = "rotated"
     NOT_READ_HERE = "not_read_here"
     READ_AT_SOURCE = "read_at_source"
@@ -33,6 +34,8 @@ WHY: Final = {
     " soft_delete): set retain first",
     Held.WRITTEN_THROUGH: "a write here would make it there again (writes: write_through): set"
     " local first",
+    Held.USED_ELSEWHERE: "the backend {elsewhere} maps the same secret there, and would lose it as"
+    " well: take it out of that mapping first",
     Held.ROTATED: "it is rotated there, and would be while applications still have the old value:"
     " turn the rotation off first",
     Held.NOT_READ_HERE: "nobody has read it here since {since}",
@@ -66,6 +69,7 @@ class Source:
         problem: what the log leaves out; empty: nothing.
         foreign: the log tells nothing of svsync's own calls.
         rotates: the store makes new values of it by itself.
+        changed: it was changed there since the last full run.
     """
 
     told: bool = False
@@ -74,6 +78,7 @@ class Source:
     problem: str = ""
     foreign: bool = False
     rotates: bool = False
+    changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Facts:
         looked_at: its backend was listed whole of late, under the mapping of now.
         settings: of its rule; None where it has none any more.
         read_here: somebody read it, or a copy of it, here within the idle time.
+        elsewhere: another backend that maps the same secret of the same store; empty: none.
     """
 
     equal: bool
@@ -93,20 +99,19 @@ class Facts:
     read_here: bool
     source: Source
     command: Deletion | None
+    elsewhere: str = ""
 
 
 def held_by(facts: Facts) -> Iterator[Held]:
     """Every reason for which it is not ready; none: it is."""
-    if not facts.equal:
+    if not facts.equal or facts.source.changed:
         yield Held.NOT_EQUAL
     if not facts.looked_at or facts.settings is None:
         yield Held.NOT_LOOKED_AT
     if facts.settings is not None:
-        takes = facts.settings.remote_changes is not RemoteChanges.HOLD
-        if takes and facts.settings.on_remote_delete is OnRemoteDelete.SOFT_DELETE:
-            yield Held.DELETED_WITH_IT
-        if facts.settings.writes is Writes.WRITE_THROUGH:
-            yield Held.WRITTEN_THROUGH
+        yield from _held_by_settings(facts.settings)
+    if facts.elsewhere:
+        yield Held.USED_ELSEWHERE
     if facts.source.rotates:
         yield Held.ROTATED
     if not facts.read_here:
@@ -122,3 +127,11 @@ def held_by(facts: Facts) -> Iterator[Held]:
         yield Held.LOG_INCOMPLETE
     if facts.command is None:
         yield Held.NO_COMMAND
+
+
+def _held_by_settings(settings: PathSettings) -> Iterator[Held]:
+    takes = settings.remote_changes is not RemoteChanges.HOLD
+    if takes and settings.on_remote_delete is OnRemoteDelete.SOFT_DELETE:
+        yield Held.DELETED_WITH_IT
+    if settings.writes is Writes.WRITE_THROUGH:
+        yield Held.WRITTEN_THROUGH

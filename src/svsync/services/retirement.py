@@ -5,9 +5,8 @@ secret at its source is told by the source: by the log of its audit device, or b
 itself. What nobody tells of is no proof that nobody reads it.
 """
 
-import asyncio
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -18,12 +17,14 @@ from svsync.domain.federation import BackendSpec, Mode, PathSettings
 from svsync.domain.globs import Glob
 from svsync.domain.ids import BackendId, LocalPath, RemotePath, TenantId
 from svsync.domain.inventory import Trait
-from svsync.domain.readers import Coverage, Login, Readers, whole_path
+from svsync.domain.mapping import Mapped
+from svsync.domain.readers import Login, whole_path
 from svsync.domain.retirement import WHY, Deletion, Facts, Held, Source, held_by
 from svsync.ports import AccessLog, SurveyableBackend
 from svsync.services.counted_calls import open_counted
 from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
+from svsync.services.source_logs import LookedFor, Read, read_log
 from svsync.store import audit, federation
 from svsync.store import retirement as store
 from svsync.store.database import Database, Row, Transaction
@@ -56,13 +57,6 @@ class Asked:
     ours: Sequence[str] = ()
     trusts_broken: bool = False
 
-    def is_ours(self, who: Login, own: Login | None) -> bool:
-        """Is it svsync itself? A display name counts only where the log has nothing better, for
-        all roles of a login method share it."""
-        if own is not None and own.is_same(who):
-            return True
-        return who.role in self.ours if who.can_be_told else who.name in self.ours
-
 
 @dataclass(slots=True)
 class _Pairs:
@@ -70,7 +64,7 @@ class _Pairs:
 
     now: datetime
     backends: dict[BackendId, StoredBackend]
-    looked_at: dict[BackendId, float | None]
+    looked_at: dict[BackendId, Row]
     rows: list[Row] = field(default_factory=list)
     copies: dict[LocalPath, list[LocalPath]] = field(default_factory=dict)
     reads: dict[LocalPath, Row] = field(default_factory=dict)
@@ -91,17 +85,6 @@ class _There:
     days: dict[tuple[BackendId, RemotePath], date] = field(default_factory=dict)
     rotated: set[tuple[BackendId, RemotePath]] = field(default_factory=set)
     logins: dict[BackendId, Login] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Log:
-    """What a log tells of the one backend whose it is."""
-
-    backend: BackendId
-    reads: Mapping[str, tuple[Login, datetime]]
-    problem: str
-    foreign: bool
-    told: dict[str, object]
 
 
 class Retirement:
@@ -126,7 +109,7 @@ class Retirement:
         since = pairs.now - asked.idle
         read = None
         if log is not None and logged is not None:
-            read = await _read(log, pairs, logged, there.logins.get(logged), asked)
+            read = await read_log(log, _looked_for(pairs, logged, there, asked))
         ready: list[dict[str, object]] = []
         held: list[dict[str, object]] = []
         for row in pairs.rows:
@@ -140,13 +123,14 @@ class Retirement:
                 read_here=here is not None,
                 source=source,
                 command=command,
+                elsewhere=self._elsewhere(pairs, row),
             )
             about = _described(row, here)
             reasons = list(held_by(facts))
             if not reasons and command is not None:
                 ready.append(about | _command(command))
             else:
-                told = [_reason(one, row, source, since) for one in reasons]
+                told = [_reason(one, row, facts, since) for one in reasons]
                 held.append(about | {"reasons": told})
         return {
             "pattern": asked.pattern.text,
@@ -200,12 +184,25 @@ class Retirement:
         """Did a full run of late see it, under the mapping and in the store of now?"""
         spec = pairs.backends[row["backend_id"]].spec
         _, mapping = self._backends.rules(spec)
-        ago = pairs.looked_at.get(spec.id)
+        ago = pairs.looked_at[spec.id]["seconds_ago"]
         return (
             ago is not None
             and ago <= _LATE * spec.sync_interval
             and (row["mapping_hash"], row["base_pair"]) == (mapping.hash, mapping.base_pair)
         )
+
+    def _elsewhere(self, pairs: _Pairs, row: Row) -> str:
+        """Another backend of the tenant whose mapping has the same secret of the same store."""
+        this = pairs.backends[row["backend_id"]]
+        path = whole_path(_place(this.spec), row["remote_path"])
+        for other in pairs.backends.values():
+            outer = whole_path(_place(other.spec), "")
+            if other is this or not path.startswith(outer) or not _may_be_one(this, other):
+                continue
+            rules = self._backends.mapping(other.spec)
+            if isinstance(rules.to_local(RemotePath(path.removeprefix(outer))), Mapped):
+                return str(other.spec.id)
+        return ""
 
     async def _ask(self, tenant: TenantId, pairs: _Pairs) -> _There:
         """Ask each backend about those of its secrets that may be ready."""
@@ -234,6 +231,21 @@ async def _look(tx: Transaction, found: _Pairs, rows: Sequence[Row], since: date
     found.reads |= await store.last_reads(tx, sorted(paths), since)
 
 
+def _looked_for(pairs: _Pairs, backend: BackendId, there: _There, asked: Asked) -> LookedFor:
+    own = there.logins.get(backend)
+    return LookedFor(
+        backend,
+        _place(pairs.backends[backend].spec),
+        frozenset(row["remote_path"] for row in pairs.rows if row["backend_id"] == backend),
+        pairs.now - asked.idle,
+        pairs.now,
+        pairs.looked_at[backend]["began_at"],
+        own,
+        asked.ours,
+        trusts_broken=asked.trusts_broken,
+    )
+
+
 async def _survey(
     there: _There, name: BackendId, backend: SurveyableBackend, paths: set[RemotePath]
 ) -> None:
@@ -256,64 +268,7 @@ async def _survey(
                     there.rotated.add((name, secret.path))
 
 
-async def _read(
-    log: AccessLog, pairs: _Pairs, backend: BackendId, own: Login | None, asked: Asked
-) -> _Log:
-    """The whole log: a read may stand anywhere in it."""
-    spec = pairs.backends[backend].spec
-    place = _place(spec)
-    wanted = {
-        whole_path(place, row["remote_path"]): row["remote_path"]
-        for row in pairs.rows
-        if row["backend_id"] == backend
-    }
-    since = pairs.now - asked.idle
-    readers = Readers(wanted.__contains__, since, doubtful=True)
-    coverage = Coverage(since, pairs.now)
-    seen = False
-    for block in log.blocks():
-        readers.take(block)
-        for logged in block.entries:
-            coverage.saw(logged.at)
-            seen = seen or (logged.at >= since and own is not None and own.is_same(logged.who))
-        await asyncio.sleep(0)  # a signal ends it between two blocks
-    last: dict[str, tuple[Login, datetime]] = {}
-    for namespace, name, who, reader in readers.found():
-        if asked.is_ours(who, own) or reader.last is None:
-            continue
-        path = wanted[whole_path(namespace, name)]
-        if path not in last or reader.last > last[path][1]:
-            last[path] = who, reader.last
-    return _Log(
-        backend,
-        last,
-        _problem(readers, coverage, trusts_broken=asked.trusts_broken),
-        foreign=own is not None and own.can_be_told and not seen,
-        told={
-            "begin": time_of(readers.begin),
-            "end": time_of(readers.end),
-            "entries": readers.entries,
-            "broken_lines": readers.broken,
-        },
-    )
-
-
-def _problem(readers: Readers, coverage: Coverage, *, trusts_broken: bool) -> str:
-    if readers.left_off:
-        return "it names more readers than are kept: narrow the pattern"
-    if readers.broken and not trusts_broken:
-        return (
-            f"{readers.broken:,} of its lines cannot be read, and each may be a read"
-            " (--trust-broken-lines takes them for none)"
-        )
-    gap = coverage.gap()
-    if gap is None:
-        return ""
-    begin, end = (moment.strftime("%Y-%m-%d %H:%M") for moment in gap)
-    return f"it holds nothing of {begin} to {end} UTC: give the rotated files too"
-
-
-def _source(row: Row, there: _There, log: _Log | None, since: datetime) -> Source:
+def _source(row: Row, there: _There, log: Read | None, since: datetime) -> Source:
     """What is known of reads of one secret at its source."""
     place = (row["backend_id"], row["remote_path"])
     day = there.days.get(place)
@@ -324,12 +279,27 @@ def _source(row: Row, there: _There, log: _Log | None, since: datetime) -> Sourc
     if log is None or log.backend != row["backend_id"]:
         return Source()
     who, at = log.reads.get(row["remote_path"], (None, None))
-    return Source(told=True, reader=str(who or ""), at=at, problem=log.problem, foreign=log.foreign)
+    return Source(
+        told=True,
+        reader=str(who or ""),
+        at=at,
+        problem=log.problem,
+        foreign=log.foreign,
+        changed=row["remote_path"] in log.changed,
+    )
 
 
 def _place(spec: BackendSpec) -> str:
     """The namespace in which a backend's paths lie."""
     return str(spec.config.get("namespace") or "")
+
+
+def _may_be_one(this: StoredBackend, other: StoredBackend) -> bool:
+    """May both be the same store? An address proves nothing, for one server may have several;
+    what was never connected to has told no identity yet."""
+    kinds = [(one.spec.type, one.spec.config.get("region")) for one in (this, other)]
+    identities = {this.identity, other.identity}
+    return kinds[0] == kinds[1] and (None in identities or len(identities) == 1)
 
 
 def _settings(spec: BackendSpec, rule: int) -> PathSettings | None:
@@ -376,10 +346,12 @@ def _command(command: Deletion) -> dict[str, object]:
     }
 
 
-def _reason(held: Held, row: Row, source: Source, since: datetime) -> dict[str, str]:
+def _reason(held: Held, row: Row, facts: Facts, since: datetime) -> dict[str, str]:
+    source = facts.source
     about = {
-        "status": row["status"],
+        "status": row["status"] + (", and it was changed there since" if source.changed else ""),
         "backend": row["backend_id"],
+        "elsewhere": facts.elsewhere,
         "since": f"{since:%Y-%m-%d %H:%M} UTC",
         "reader": source.reader,
         "at": "" if source.at is None else f"{source.at:%Y-%m-%d %H:%M} UTC",

@@ -34,7 +34,8 @@ async def last_reads(
     return {LocalPath(row["path"]): row for row in rows}
 
 
-async def looked_at(tx: Transaction) -> dict[BackendId, float | None]:
-    """Seconds since each backend's last full run that succeeded; None: there was none."""
+async def looked_at(tx: Transaction) -> dict[BackendId, Row]:
+    """Of each backend's last full run that succeeded: `seconds_ago` since it ended, and when it
+    `began_at`; both None where there was none."""
     rows = await tx.fetch("retirement.looked_at", tx.tenant)
-    return {BackendId(row["backend_id"]): row["seconds_ago"] for row in rows}
+    return {BackendId(row["backend_id"]): row for row in rows}

@@ -20,7 +20,7 @@ from svsync.ports import Notice
 
 MAX_PATH: Final = 4096  # bytes, as of a name from a listing
 
-_CHANGES: Final = frozenset({"create", "update", "patch", "delete"})
+CHANGES: Final = frozenset({"create", "update", "patch", "delete"})
 KV: Final = frozenset({"kv", "generic"})
 _VERBS_OF_V2: Final = frozenset({"metadata", "delete", "undelete", "destroy"})
 # Reads are most of what a server does: they are told without parsing. Within a text
@@ -45,13 +45,13 @@ def notices_of(line: bytes) -> tuple[Notice, ...]:
     # A request is told twice, before and after; only the second says that it was done.
     if entry.get("type") != "response" or entry.get("error"):
         return ()
-    if request.get("operation") not in _CHANGES or request.get("mount_type") not in KV:
+    if request.get("operation") not in CHANGES or request.get("mount_type") not in KV:
         return ()
     namespace = request.get("namespace")
     place = namespace.get("path", "") if isinstance(namespace, dict) else ""
     match place, request.get("mount_point"), request.get("path"):
         case str(), str() as mount, str() as path:
-            return tuple(_notices(place, mount, path))
+            return tuple(names_of(place, mount, path))
     raise ValueError("not an audit entry")
 
 
@@ -65,7 +65,8 @@ def parsed(line: bytes) -> dict[str, Any]:
     return entry
 
 
-def _notices(place: str, mount: str, path: str) -> Iterator[Notice]:
+def names_of(place: str, mount: str, path: str) -> Iterator[Notice]:
+    """The secrets that a change at a path may be of, in the namespace of the request."""
     # The path is relative to the namespace; OpenBao's mount point is not.
     relative = mount.removeprefix(place)
     if not relative or not path.startswith(relative):

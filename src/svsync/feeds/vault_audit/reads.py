@@ -1,8 +1,8 @@
 """The files of an audit device, read to their end: who read which secret, and when.
 
 A file's rotated kin beside it (`audit.log.1`, `audit.log-20261101.gz`) are read with it. Of
-an entry the moment, who asked, and what of a KV mount was read are looked at; the rest is
-dropped, for with `log_raw` it holds values. Lines are bounded, and one block of them is in
+an entry the moment, who asked, and what of a KV mount was read or changed are looked at; the rest
+is dropped, for with `log_raw` it holds values. Lines are bounded, and one block of them is in
 memory at a time.
 """
 
@@ -20,7 +20,7 @@ from svsync.domain.errors import UsageError
 from svsync.domain.ids import RemotePath
 from svsync.domain.paths import remote_problem
 from svsync.domain.readers import LogBlock, Logged, Login
-from svsync.feeds.vault_audit.entries import KV, MAX_PATH, parsed
+from svsync.feeds.vault_audit.entries import CHANGES, KV, MAX_PATH, names_of, parsed
 from svsync.feeds.vault_audit.lines import LONGEST_LINE
 
 _LINES: Final = 1_000  # of one block
@@ -95,12 +95,17 @@ def logged_of(line: bytes) -> Logged:
     at = _moment(entry.get("time"))
     who = _login(auth) if isinstance(auth, dict) else Login()
     # A request is told twice, before and after; only the second says that it was answered.
-    if kind != "response" or entry.get("error") or request.get("operation") != "read":
+    operation = request.get("operation")
+    if kind != "response" or entry.get("error") or operation not in (CHANGES | {"read"}):
         return Logged(at, who)
     if request.get("mount_type", "kv") not in KV:  # older servers do not tell it
         return Logged(at, who)
     namespace = request.get("namespace")
     place = _text(namespace, "path") if isinstance(namespace, dict) else ""
+    if operation != "read":
+        names = names_of(place, _text(request, "mount_point"), _text(request, "path"))
+        changed = tuple(one.path for one in names if one.path is not None)
+        return Logged(at, who, place.strip("/"), changed=changed)
     paths, maybe = _read(_text(request, "path"), request, place)
     return Logged(
         at, who, place.strip("/"), _text(request, "remote_address"), _usable(paths), _usable(maybe)

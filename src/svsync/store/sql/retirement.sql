@@ -31,7 +31,10 @@ FROM unnest($2::text[]) AS x(path),
            AND action = 'secret.read' AND decision = 'allow' AND identity_type <> 'operator' ORDER BY at DESC LIMIT 1) a;
 
 -- name: looked_at
--- When each backend was last listed whole, as seconds ago.
-SELECT b.backend_id, extract(epoch FROM clock_timestamp() - h.last_success_at)::float8 AS seconds_ago
+-- When each backend was last listed whole, as seconds ago, and when that run began: what was changed there after that may
+-- not have been seen by it. One that was handed over may have gone on with a listing from before it started again.
+SELECT b.backend_id, extract(epoch FROM clock_timestamp() - h.last_success_at)::float8 AS seconds_ago,
+  (SELECT CASE WHEN r.handed_over THEN r.queued_at ELSE r.started_at END FROM runs r
+   WHERE r.tenant_id = b.tenant_id AND r.backend_id = b.backend_id AND r.kind = 'full' AND r.state = 'completed' ORDER BY r.run_no DESC LIMIT 1) AS began_at
 FROM backends b LEFT JOIN backend_health h ON h.tenant_id = b.tenant_id AND h.backend_id = b.backend_id
 WHERE b.tenant_id = $1;
