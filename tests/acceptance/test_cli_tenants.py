@@ -107,7 +107,7 @@ async def test_it_says_what_it_did_and_is_recorded_under_a_signature(
     }
     assert (told["backends_paused"], told["secrets_removed"]) == (1, 1)
     assert told["keys_destroyed"] >= 2
-    assert told["keys_erased"] is True
+    assert (told["keys_erased"], told["last_checkpoint_signed"]) == (True, True)
     row = await house.row("audit", action="tenant.shred")
     assert row["identity_id"].startswith("cli:")
     chain = await house.row("audit_chains", chain_id=row["chain_id"])
@@ -128,6 +128,27 @@ async def test_commands_on_it_are_told_so(house: House, program: Program) -> Non
     assert (await program("tenants", "shred", "nobody", "--confirm", "nobody")).code == 1
     logs = (await program("audit", "query", "--action", "tenant.shred", "--json")).json["logs"]
     assert [row["decision"] for row in logs] == ["allow"]
+
+
+async def test_it_says_where_no_last_checkpoint_was_signed(house: House, program: Program) -> None:
+    assert (await program("audit", "key")).code == 0
+    await house.admin.execute("UPDATE data_keys SET wrapped = '\\x00' WHERE purpose = 'audit_sign'")
+    said = await program("tenants", "shred", "default", "--confirm", "default")
+    assert (said.code, "No last checkpoint was signed" in said.out) == (0, True)
+
+
+async def test_keys_of_the_other_tenants_are_replaced_all_the_same(
+    house: House, program: Program
+) -> None:
+    assert (await program("tenants", "create", "acme")).code == 0
+    assert (await program("tenants", "shred", "default", "--confirm", "default")).code == 0
+    root = await program("keys", "rotate", "--root", "--json")
+    assert (root.code, root.json["root"]) == (0, {"old": 1, "new": 2})
+    [rotated] = (await program("keys", "rotate", "--all-tenants", "--json")).json["rotated"]
+    assert rotated["tenant"] == "acme"
+    [done] = (await program("keys", "rewrap", "--all-tenants", "--json")).json["tenants"]
+    assert done["tenant"] == "acme"
+    assert (await program("keys", "rotate", "--json")).json["error"]["code"] == "tenant_shredded"
 
 
 async def test_its_log_is_checked_by_a_key_that_was_kept(

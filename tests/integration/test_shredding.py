@@ -24,6 +24,7 @@ from svsync.domain.access import TenantShreddedError
 from svsync.domain.audit import Decision, Entry
 from svsync.domain.envelope import KeyPurpose, Purpose
 from svsync.domain.errors import (
+    AnchorError,
     FenceLostError,
     KeyServiceError,
     NotFoundError,
@@ -36,6 +37,7 @@ from svsync.domain.values import Payload
 from svsync.observe.logs import configure
 from svsync.services import tenants
 from svsync.services import write_through as writing_through
+from svsync.services.checkpoints import Checkpoints
 from svsync.services.delivering import LANES
 from svsync.services.pushes import Made, Sender
 from svsync.services.retention import Retention
@@ -49,6 +51,21 @@ from svsync.store import tenants as store
 SECRETS = "/v1/secrets/"
 KEPT = frozenset({"audit", "audit_chains", "backends", "backend_health", "runs", "leases"})
 """Tables that still name the tenant's backends, runs and accesses; none holds a value."""
+
+
+class Late:
+    """A place outside that is away for a while."""
+
+    place = "file:/late"
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.away = False
+
+    async def keep(self, lines: Sequence[str]) -> None:
+        if self.away:
+            raise AnchorError("it is away")
+        self.lines += lines
 
 
 @pytest.fixture
@@ -744,6 +761,22 @@ async def test_of_two_at_once_each_is_signed_that_still_has_a_key(
     monkeypatch.setattr(checkpoints, "went_on", late)
     assert await house.app.checkpoints.run() == 1
     assert [row["tenant_id"] for row in await house.rows("audit_checkpoints")] == [made[1]]
+
+
+async def test_its_last_checkpoint_is_anchored_where_a_place_was_away_meanwhile(
+    house: House,
+) -> None:
+    place = Late()
+    points = Checkpoints(house.app.db, house.app.signing, [place])
+    for action in ("tenant.look", "tenant.shred"):
+        await house.app.recorder.record(done_to(TENANT, action))
+        await points.run()
+        place.away = True
+    await shred(house)
+    assert len(place.lines) == 1
+    place.away = False
+    await points.run()
+    assert len(place.lines) == len(await house.rows("audit_checkpoints")) == 2
 
 
 async def test_beside_runs_and_writes_it_loses_to_nobody(house: House, other: House) -> None:

@@ -84,14 +84,14 @@ async def status(args: argparse.Namespace) -> int:
 
 
 async def rotate(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened, record
+    from svsync.cli.opening import opened_store, record
 
     out: Output = args.out
-    async with opened(args) as (app, tenant):
+    async with opened_store(args) as app:
         if args.root:
             return await _rotate_root(app, out)
         rotated = []
-        for one, slug in (await _tenants(app, tenant, args)).items():
+        for one, slug in (await _tenants(app, args)).items():
             await record(app, one, "keys.rotate", about={"root": False})
             with _passing_over(args):
                 for made in await app.keys.rotate(one):
@@ -127,13 +127,13 @@ async def _rotate_root(app: "App", out: Output) -> int:
 
 
 async def rewrap(args: argparse.Namespace) -> int:
-    from svsync.cli.opening import opened, record
+    from svsync.cli.opening import opened_store, record
 
     out: Output = args.out
     found: dict[str, Rewrapped] = {}
     roots: Rewound | None = None
-    async with opened(args) as (app, tenant):
-        tenants = await _tenants(app, tenant, args)
+    async with opened_store(args) as app:
+        tenants = await _tenants(app, args)
         for one in tenants:
             await record(app, one, "keys.rewrap")
         if await app.keys.has_old_roots():  # a rotation that was stopped
@@ -158,10 +158,10 @@ def _passing_over(args: argparse.Namespace) -> AbstractContextManager[None]:
     return suppress(TenantShreddedError) if args.all_tenants else nullcontext()
 
 
-async def _tenants(
-    app: "App", tenant: "TenantId", args: argparse.Namespace
-) -> Mapping["TenantId", str]:
-    return await app.keys.tenants() if args.all_tenants else {tenant: args.tenant}
+async def _tenants(app: "App", args: argparse.Namespace) -> Mapping["TenantId", str]:
+    if args.all_tenants:  # whatever became of the one that is meant where none is named
+        return await app.keys.tenants()
+    return {await app.tenant(args.tenant): args.tenant}
 
 
 async def _wrap_anew(app: "App", out: Output) -> "Rewound":

@@ -77,15 +77,19 @@ async def shred(args: argparse.Namespace) -> int:
         if args.confirm is None and status != SHREDDED:
             await _ask(slug)
         await record(app, tenant, "tenant.shred")
+        signed: bool | None = None
         if status != SHREDDED:
             # The last that its key signs covers that it is done, and by whom.
+            signed = await app.checkpoints.cover(tenant)
             await app.checkpoints.run()
         with out.counting(f"{slug}: {_CLEARED}") as tell:
             done = await app.tenants.shred(tenant, slug, tell)
     if out.json:
-        out.document(_told(slug, done))
-    else:
-        _tell(out, slug, done)
+        out.document({**_told(slug, done), "last_checkpoint_signed": signed})
+        return 0
+    _tell(out, slug, done)
+    if signed is False:
+        out.line("No last checkpoint was signed: the end of its log rests on its chains alone.")
     return 0
 
 

@@ -24,6 +24,7 @@ from svsync.services.signing import Signer, Signing
 from svsync.services.singletons import turn_at
 from svsync.store import checkpoints as store
 from svsync.store.database import Database, Row
+from svsync.store.tenants import shredded
 
 EVERY_S: Final = 10.0
 """Seconds between two checkpoints of chains that go on."""
@@ -86,9 +87,24 @@ class Checkpoints:
                 )
                 continue
             made += await self._write(tenant, signer)
+        # The last of one that was shredded is to be outside as well.
+        tenants |= await shredded(self._db)
         for anchor in self._anchors:
             await self._bring_up_to_date(anchor, tenants)
         return made
+
+    async def cover(self, tenant: TenantId) -> bool:
+        """Have all that was recorded of a tenant under a checkpoint now; False: nothing signs it.
+
+        Raises StoreError.
+        """
+        try:
+            signer = await self._signing.signer(tenant)
+        except KeyServiceError as problem:
+            get_logger().error("audit_checkpoint_failed", error_code=problem.code)
+            return False
+        await self._write(tenant, signer)
+        return True
 
     async def wake(self) -> None:
         """Have chains at rest that went on all the same covered by the next checkpoint.
