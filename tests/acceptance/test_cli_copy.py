@@ -156,7 +156,7 @@ async def test_a_killed_copy_is_gone_on_with_by_the_next(proxied: Estate) -> Non
     counts = again.json["counts"]
     assert (counts["created"], counts["unchanged"]) == (MANY - DONE, DONE)
     clean = await proxied("verify", "--mapping", file)
-    assert (clean.code, clean.out, clean.sentences) == (0, "", [])
+    assert (clean.code, clean.out, clean.sentences) == (0, "", [f"svsync: compared {MANY} secrets"])
 
 
 async def test_interrupted_copy_tells_what_it_did(proxied: Estate) -> None:
@@ -335,7 +335,7 @@ async def test_verify_tells_what_differs_between_copies_and_their_sources_and_no
     )
     assert (await proxied("copy", "--mapping", file)).code == 0
     clean = await proxied("verify", "--mapping", file)
-    assert (clean.code, clean.out, clean.sentences) == (0, "", [])
+    assert (clean.code, clean.out, clean.sentences) == (0, "", ["svsync: compared 3 secrets"])
     await proxied.put("value", {"password": f"{marker}2", "port": 1})
     equal = json.dumps({"host": "h", "password": marker}).encode()
     words = ("secrets", "write", "new/verified/tags", "--tag", "", "--json-file", "-")
@@ -373,7 +373,7 @@ async def test_verify_compares_what_was_pulled_with_what_the_backend_has_now(
     at = ("--backend", synced.name, "--path", f"{synced.source}/**")
     assert (await synced("run-once", "--backend", synced.name)).code == 0
     clean = await synced("verify", *at)
-    assert (clean.code, clean.out, clean.sentences) == (0, "", [])
+    assert (clean.code, clean.out, clean.sentences) == (0, "", ["svsync: compared 5 secrets"])
     await synced.put("value", {"k": f"{marker}2"})
     await synced.tag("tags", {"a": "b"})
     await synced.desk.bao.delete(f"{synced.folder}/gone")

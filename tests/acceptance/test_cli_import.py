@@ -223,7 +223,7 @@ async def test_import_copy_and_verify_by_a_service(desk: Desk, far: Any) -> None
     assert (await asking("copy", *at)).out.splitlines()[-1] == "1 copied."
     assert (await asking("copy", *at)).out == "1 there already.\n"
     clean = await asking("verify", *at)
-    assert (clean.code, clean.out, clean.sentences) == (0, "", [])
+    assert (clean.code, clean.out, clean.sentences) == (0, "", ["svsync: compared 1 secret"])
     assert (await asking("secrets", "delete", "new/far/a")).code == 0
     deleted = await asking("copy", *at, "--json")
     assert (deleted.code, deleted.json["reasons"]) == (1, {"deleted_here": 1})

@@ -14,6 +14,7 @@ from svsync.domain.errors import BackendUnreachableError, SvsyncError
 from svsync.domain.federation import ConflictPolicy, Mode, Writes
 from svsync.domain.globs import Glob
 from svsync.domain.ids import LocalPath
+from svsync.domain.values import Payload
 from svsync.services.comparing import Comparison, compare_copies
 from svsync.services.comparing_backends import Comparing
 from svsync.services.copying import copy
@@ -420,8 +421,8 @@ async def test_label_that_a_copy_lacks_is_told_and_added_by_word_without_a_new_v
 async def test_numbers_that_one_double_stands_for_are_two(
     house: House, copied: Copied, compared_copies: Callable[..., Awaitable[Comparison]]
 ) -> None:
-    await house.write("apps/a", {"id": 9007199254740993})
-    await house.write("new/a", {"id": 9007199254740992})
+    for path, number in (("apps/a", b"9007199254740993"), ("new/a", b"9007199254740992")):
+        await house.write(path, Payload.from_json_text(b'{"id":' + number + b"}"))
     assert reasons(await copied("apps/a: new/a")) == {"apps/a": "value_differs"}
     [one] = (await compared_copies("apps/a: new/a")).differences
     assert one.fields == (("id", "different"),)

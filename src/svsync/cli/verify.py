@@ -91,8 +91,9 @@ async def compared(
     else:
         _tell(out, comparison)
         tell_unmatched(comparison.unmatched)
-        if not comparison.compared:
-            say(_nothing(args))
+        # Who sees less compares less, and what is printed looks alike.
+        many = comparison.compared
+        say(f"compared {many:,} {'secret' if many == 1 else 'secrets'}" if many else _nothing(args))
     return 0 if comparison.clean else 1
 
 
