@@ -85,13 +85,22 @@ async def test_only_what_a_narrow_token_reaches_is_told(
     said = await bare(*of(bare, "--vault-addr", audited_bao.url, "--json"))
     assert [e["path"] for e in said.json["engines"]] == ["mine/"]
     assert said.json["simple"]
+    await mine.put("a ", {"k": "1"})
     table = await bare(*of(bare, "--vault-addr", audited_bao.url))
-    assert "Secrets: 1; federate 1, copy 0, re-create 0, leave 0." in table.out
+    assert "Secrets: 2; federate 1, copy 1, re-create 0, leave 0." in table.out
+    assert "'mine/data/a '" in table.out  # another than `a`, though nobody would see it
     nothing = await bare(
         *of(bare, "--vault-addr", audited_bao.url, "--json"),
         VAULT_TOKEN=await mine.token('path "mine/metadata/x/y" { capabilities = ["list"] }'),
     )
     assert (nothing.code, nothing.json["error"]["code"]) == (1, "backend_denied")
+
+
+async def test_a_token_of_two_lines_is_told_by_its_name(bare: Program) -> None:
+    asked = of(bare, "--vault-addr", "http://127.0.0.1:1", "--json")
+    said = await bare(*asked, VAULT_TOKEN=f"{bare.canary.marker}\nX")
+    assert (said.code, said.out) == (2, "")
+    assert "VAULT_TOKEN holds a character that no token has" in said.sentence
 
 
 async def test_a_configured_backend_is_looked_at_beyond_its_rules(desk: Desk) -> None:

@@ -12,10 +12,12 @@ import pytest_asyncio
 from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import Served, new_token, serving
 from tests.docs.cli_page import commands
+from tests.postgres import connected
 from tests.program import Program, Said
 
 from svsync.cli.main import build_parser
 from svsync.cli.remote import of
+from svsync.domain.audit import LOOK
 
 EXACT = '{"n": 1.10, "big": 12345678901234567890123, "s": "\\u00e4"}'
 RULE = "apps/**=read,list"
@@ -95,6 +97,25 @@ async def test_secret_goes_in_and_comes_out_as_on_the_store(far: Far) -> None:
     assert (await far("secrets", "restore", "far/a", "--version", "1", "--json")).json[
         "version"
     ] == 4
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_what_is_copied_and_compared_is_marked_as_a_persons_look(
+    far: Far, desk: Desk
+) -> None:
+    await far("secrets", "write", "looked/a", "k=@-", stdin=b"1")
+    file = desk.folder / "looked.yaml"
+    file.write_text("paths: {looked/a: new/looked}\n")
+    for command in ("copy", "verify"):
+        assert (await far(command, "--mapping", str(file))).code == 0
+    assert (await far("secrets", "get", "looked/a")).code == 0
+    async with connected(desk.database) as admin:
+        rows = await admin.fetch(
+            "SELECT request_id FROM audit WHERE action = 'secret.read' AND secret_path = 'looked/a'"
+        )
+    marked = [row["request_id"].startswith(LOOK) for row in rows]
+    assert marked.count(False) == 1
+    assert marked.count(True) >= 2
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -16,7 +16,7 @@ from tests.aws_house import house_of as aws_house_of
 from tests.house import TENANT, House, backend, open_house
 from tests.openbao import Bao, credential_json, guide_policy, new_mount
 
-from svsync.domain.audit import Decision, Entry
+from svsync.domain.audit import LOOK, Decision, Entry
 from svsync.domain.errors import UsageError
 from svsync.domain.federation import Mode, OnRemoteDelete, RuleSpec, Writes
 from svsync.domain.globs import Glob
@@ -53,8 +53,12 @@ async def house_of(bao: Bao, database: Database, **settings: Any) -> AsyncIterat
         yield house
 
 
-async def read_here(house: House, path: str, who: str = "service_account") -> None:
-    row = Entry(TENANT, who, "sa:billing", "secret.read", Decision.ALLOW, path)
+async def read_here(
+    house: House, path: str, who: str = "service_account", request_id: str | None = None
+) -> None:
+    row = Entry(
+        TENANT, who, "sa:billing", "secret.read", Decision.ALLOW, path, request_id=request_id
+    )
     await house.app.recorder.record(row)
 
 
@@ -124,6 +128,18 @@ async def test_what_is_equal_read_here_and_idle_there_is_ready(
     assert held["ext/apps/read-there"].startswith("root read it at its source, last at 20")
     # Nothing was run: all is still there.
     assert await kv.request("GET", f"{kv.mount}/data/apps/db")
+
+
+async def test_what_our_own_commands_read_is_no_application(
+    kv: Bao, database: Database, logs: Logs
+) -> None:
+    await kv.put("a", {"k": "1"})
+    async with house_of(kv, database) as house:
+        await house.run()
+        await read_here(house, "ext/a", request_id=f"{LOOK}1")
+        assert reasons(await plan(house, logs.open())) == {"ext/a": ["not_read_here"]}
+        await read_here(house, "ext/a", request_id="req_1")
+        assert ready(await plan(house, logs.open())) == ["ext/a"]
 
 
 async def test_a_copy_that_is_read_counts_as_read_here(

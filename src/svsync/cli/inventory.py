@@ -125,6 +125,7 @@ def _vault(address: str, environ: Mapping[str, str]) -> "BackendSpec":
     """A Vault as its own tools find it. Raises ConfigError: there is no token."""
     kept = Path(environ.get("HOME", "/"), ".vault-token")
     if environ.get("VAULT_TOKEN"):
+        _refuse_unprintable(environ["VAULT_TOKEN"])
         credential = "env:VAULT_TOKEN"
     elif kept.is_file():
         credential = f"file:{kept.absolute()}"
@@ -140,6 +141,14 @@ def _vault(address: str, environ: Mapping[str, str]) -> "BackendSpec":
     if environ.get("VAULT_CACERT"):
         config["tls_verify"] = environ["VAULT_CACERT"]
     return _source("hashicorp-vault", config)
+
+
+def _refuse_unprintable(token: str) -> None:
+    """What no header can carry is no token. Nothing of it is in the error."""
+    if not (token.strip().isascii() and token.strip().isprintable()):
+        raise UsageError(
+            "VAULT_TOKEN holds a character that no token has, as a line break: export it anew"
+        )
 
 
 def _aws(region: str, environ: Mapping[str, str]) -> "BackendSpec":
@@ -165,7 +174,10 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
     if found["engines"]:
         out.table(
             ("mount", "engine", "do", "because"),
-            [(e["path"], e["kind"], _SENTENCES[e["advice"]], e["why"]) for e in found["engines"]],
+            [
+                (quoted(e["path"]), e["kind"], _SENTENCES[e["advice"]], e["why"])
+                for e in found["engines"]
+            ],
         )
         out.line()
     if found["folders"]:
@@ -173,7 +185,7 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
             ("below", "secrets", "federated", *_SENTENCES.values()),
             [
                 (
-                    folder["prefix"] or "/",
+                    quoted(folder["prefix"]) or "/",
                     folder["secrets"],
                     folder["federated"],
                     *(folder["advice"][advice] for advice in _SENTENCES),
@@ -187,7 +199,7 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         out.line()
         out.table(
             ("path", "do", "because"),
-            [(n["path"], _SENTENCES[n["advice"]], n["why"]) for n in found["notable"]],
+            [(quoted(n["path"]), _SENTENCES[n["advice"]], n["why"]) for n in found["notable"]],
         )
         if found["notable_more"]:
             out.line(f"And {found['notable_more']:,} more.")
@@ -195,7 +207,7 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
         out.line()
         out.table(
             ("not listed below", "outcome", "because"),
-            [(s["prefix"] or "/", s["outcome"], s["reason"]) for s in found["not_listed"]],
+            [(quoted(s["prefix"]) or "/", s["outcome"], s["reason"]) for s in found["not_listed"]],
         )
         if found["not_listed_more"]:
             out.line(f"And {found['not_listed_more']:,} more.")
@@ -288,7 +300,13 @@ def _reader_row(row: Mapping[str, Any]) -> Sequence[object]:
     where = f"{row['namespace']}/" if row["namespace"] else ""
     who = row["reader"] + (f" ({row['role']})" if row["role"] else "")
     last = _minute(row["last_read_at"])
-    return where + row["path"], who, row["reads"], last, row["last_address"] or ""
+    return quoted(where + row["path"]), who, row["reads"], last, row["last_address"] or ""
+
+
+def quoted(path: str) -> str:
+    """A path for a table, in quotes where a segment begins or ends with a space that nobody
+    would see."""
+    return f"'{path}'" if any(part != part.strip() for part in path.split("/")) else path
 
 
 def _minute(moment: str | None) -> str:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from svsync.cli.arguments import add_command, add_group
-from svsync.cli.inventory import audit_log_option
+from svsync.cli.inventory import audit_log_option, quoted
 from svsync.cli.output import Output
 from svsync.domain.errors import ConfigError, UsageError
 
@@ -81,7 +81,10 @@ def _tell(out: Output, found: Mapping[str, Any]) -> None:
     if held:
         out.table(
             ("path", "because"),
-            [(row["path"], "; ".join(one["why"] for one in row["reasons"])) for row in held],
+            [
+                (quoted(row["path"]), "; ".join(one["why"] for one in row["reasons"]))
+                for row in held
+            ],
         )
         out.line()
         counted = Counter(one["reason"] for row in held for one in row["reasons"])
@@ -100,7 +103,10 @@ def _tell(out: Output, found: Mapping[str, Any]) -> None:
     out.line()
     out.table(
         ("path", "remote path", "last read here"),
-        [(row["path"], row["remote_path"], _here(row["last_read_here"])) for row in ready],
+        [
+            (quoted(row["path"]), quoted(row["remote_path"]), _here(row["last_read_here"]))
+            for row in ready
+        ],
     )
     out.line()
     out.heading(f"{len(ready):,} ready. These commands retire them there; none was run:")

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +35,7 @@ class Client:
         timeout: float = TIMEOUT_S,
         ca: str | os.PathLike[str] | ssl.SSLContext | None = None,
         allow_http: bool = False,
+        request_ids: Callable[[], str] | None = None,
     ) -> None:
         """
         Args:
@@ -43,11 +45,15 @@ class Client:
             ca: a file of CA certificates in PEM that are trusted in place of the system's; or
                 a context of `ssl`, where the service asks for a client certificate.
             allow_http: allow plain HTTP to hosts other than loopback.
+            request_ids: names each request in the service's logs, by at most 128 letters,
+                digits and `._-`; None: the service does.
 
         Raises:
             SvsyncError: `invalid_argument`.
         """
-        self._calls = Calls(base_url, token, timeout=timeout, ca=ca, allow_http=allow_http)
+        self._calls = Calls(
+            base_url, token, timeout=timeout, ca=ca, allow_http=allow_http, request_ids=request_ids
+        )
         self.secrets = Secrets(self._calls)
         self.federation = Federation(self._calls)
         self.policies = Policies(self._calls)

@@ -199,11 +199,19 @@ class SyncClient:
         timeout: float = TIMEOUT_S,
         ca: str | os.PathLike[str] | ssl.SSLContext | None = None,
         allow_http: bool = False,
+        request_ids: Callable[[], str] | None = None,
     ) -> None:
         """As `Client`. Raises SvsyncError: `invalid_argument`."""
 
         def make() -> Client:
-            return Client(base_url, token, timeout=timeout, ca=ca, allow_http=allow_http)
+            return Client(
+                base_url,
+                token,
+                timeout=timeout,
+                ca=ca,
+                allow_http=allow_http,
+                request_ids=request_ids,
+            )
 
         self._make = make
         self._closed = False

@@ -103,6 +103,7 @@ class Calls:
         timeout: float = TIMEOUT_S,
         ca: str | os.PathLike[str] | ssl.SSLContext | None = None,
         allow_http: bool = False,
+        request_ids: Callable[[], str] | None = None,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -115,6 +116,7 @@ class Calls:
         if not 0 < timeout <= 86_400:
             raise unusable("timeout is a number of seconds, more than 0 and at most a day")
         self._timeout = float(timeout)
+        self._request_ids = request_ids
         self._ssl: ssl.SSLContext | bool = _context(ca) if secure else True
         self._wait = wait
         self._draw = draw
@@ -234,6 +236,8 @@ class Calls:
             "Accept": "application/json",
             "User-Agent": f"svsync-client/{__version__}",
         }
+        if self._request_ids is not None:
+            headers["X-Request-Id"] = self._request_ids()
         return {**headers, "Content-Type": "application/json"} if has_body else headers
 
     def _opened(self) -> aiohttp.ClientSession:

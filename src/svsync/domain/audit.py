@@ -46,6 +46,11 @@ SVSYNC: Final = Actor("system", TRIMMER)
 """The service by itself."""
 
 
+LOOK: Final = "svsync-look."
+"""Begins the request ids of our own commands that read values to copy or compare them over the
+API: such a read is a person's look, and no application's."""
+
+
 class Entry(NamedTuple):
     """One access, allowed or denied. No field ever holds a value or a token.
 

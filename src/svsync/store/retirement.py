@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from svsync.domain.audit import LOOK
 from svsync.domain.ids import BackendId, LocalPath
 from svsync.store.columns import columns
 from svsync.store.database import Row, Transaction
@@ -29,8 +30,9 @@ async def copies(
 async def last_reads(
     tx: Transaction, paths: Sequence[LocalPath], since: datetime
 ) -> dict[LocalPath, Row]:
-    """`at` and `identity_id` of the last read of each path; those without one are missing."""
-    rows = await tx.fetch("retirement.last_reads", tx.tenant, list(paths), since)
+    """`at` and `identity_id` of the last read of each path by an application; those without one
+    are missing."""
+    rows = await tx.fetch("retirement.last_reads", tx.tenant, list(paths), since, LOOK)
     return {LocalPath(row["path"]): row for row in rows}
 
 

@@ -10,5 +10,5 @@ from svsync.config.copy_mapping import load_copy_mapping
 
 async def copy(args: argparse.Namespace) -> int:
     mapping = load_copy_mapping(args.mapping)
-    async with asked(args) as client:
+    async with asked(args, looks=True) as client:
         return await here.copy_by(args, mapping, ByService(client))

@@ -4,11 +4,13 @@ import argparse
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import Final
 
 from svsync.cli.arguments import TOKEN, URL, token_of
 from svsync.client import Client
 from svsync.client import SvsyncError as Answered
+from svsync.domain.audit import LOOK
 from svsync.domain.errors import (
     BackendBusyError,
     BackendUnreachableError,
@@ -46,9 +48,10 @@ _OPTIONS: Final = (("base_url", "--url"), ("`ca`", "--ca"), ("ca is", "--ca is")
 
 
 @asynccontextmanager
-async def asked(args: argparse.Namespace) -> AsyncIterator[Client]:
+async def asked(args: argparse.Namespace, *, looks: bool = False) -> AsyncIterator[Client]:
     """The service of `--url`. What it answers as an error is raised as the commands on the
-    store raise it, so that exit codes and JSON are the same.
+    store raise it, so that exit codes and JSON are the same. With `looks` the audit log can tell
+    that what is read is looked at by a person.
 
     Raises:
         UsageError: there is no token, the address cannot be one, or the token is another
@@ -60,7 +63,8 @@ async def asked(args: argparse.Namespace) -> AsyncIterator[Client]:
     if not token:
         raise UsageError(f"the service asks for a token: set {TOKEN}, or give --token env:NAME")
     try:
-        async with Client(url, token, ca=args.ca) as client:
+        ids = (lambda: LOOK + token_hex(12)) if looks else None
+        async with Client(url, token, ca=args.ca, request_ids=ids) as client:
             if args.tenant_named:
                 await _refuse_another_tenant(client, args.tenant)
             yield client

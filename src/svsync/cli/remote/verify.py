@@ -17,5 +17,5 @@ async def verify(args: argparse.Namespace) -> int:
         )
     only = here.glob_of(args)
     mapping = load_copy_mapping(args.mapping)
-    async with asked(args) as client:
+    async with asked(args, looks=True) as client:
         return await here.verify_copies(args, mapping, ByService(client), only)

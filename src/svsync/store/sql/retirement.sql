@@ -24,11 +24,13 @@ WHERE s.state = 'live'
   AND NOT EXISTS (SELECT FROM sync_state p WHERE p.tenant_id = $1 AND p.path = s.path AND p.status NOT IN ('detached', 'standby'));
 
 -- name: last_reads
--- Who last read each of some paths here, from a moment on. An operator's own look is no application that moved.
+-- Who last read each of some paths here, from a moment on. An operator's own look is no application that moved, nor
+-- is a read for our own commands that copy and compare.
 SELECT x.path, a.at, a.identity_id
 FROM unnest($2::text[]) AS x(path),
   LATERAL (SELECT at, identity_id FROM audit WHERE tenant_id = $1 AND secret_path = x.path AND at >= $3
-           AND action = 'secret.read' AND decision = 'allow' AND identity_type <> 'operator' ORDER BY at DESC LIMIT 1) a;
+           AND action = 'secret.read' AND decision = 'allow' AND identity_type <> 'operator'
+           AND NOT starts_with(coalesce(request_id, ''), $4) ORDER BY at DESC LIMIT 1) a;
 
 -- name: looked_at
 -- When each backend was last listed whole, as seconds ago, and when that run began: what was changed there after that may
