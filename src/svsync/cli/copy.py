@@ -105,7 +105,7 @@ async def placed(
             await work(tell)
     except BaseException:
         args.failure = report.as_json()
-        if (report.placed or report.not_listed) and not out.json:
+        if (report.placed or report.unchanged or report.not_listed) and not out.json:
             tell_placed(out, report, done)
         raise
     if out.json:
@@ -131,11 +131,7 @@ def tell_placed(out: Output, report: "Report", done: str) -> None:
 
     named = {name: _word(name, done, dry=report.dry) for name in Outcome}
     told = sorted(report.placed, key=lambda one: (one.path, one.source))
-    rows = [
-        (one.source, one.path or "-", named[one.outcome], _because(one))
-        for one in told
-        if one.outcome is not Outcome.UNCHANGED
-    ]
+    rows = [(one.source, one.path or "-", named[one.outcome], _because(one)) for one in told]
     if rows:
         out.table(("source", "path", "outcome", "because"), rows)
     counts = report.counts()

@@ -215,17 +215,23 @@ class Report:
 
     Attributes:
         dry: nothing was written, and it says what would be.
+        placed: all but those that were there already.
+        unchanged: how many those are.
         not_listed: prefixes below which a backend did not list all.
         unmatched: lines of the mapping that match nothing that is there.
     """
 
     dry: bool = False
     placed: list[Placed] = field(default_factory=list)
+    unchanged: int = 0
     not_listed: list[str] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
 
     def add(self, one: Placed) -> None:
-        self.placed.append(one)
+        if one.outcome is Outcome.UNCHANGED:
+            self.unchanged += 1
+        else:
+            self.placed.append(one)
 
     @property
     def well(self) -> bool:
@@ -235,6 +241,7 @@ class Report:
 
     def counts(self) -> dict[str, int]:
         many = Counter(one.outcome for one in self.placed)
+        many[Outcome.UNCHANGED] = self.unchanged
         return {str(outcome): many[outcome] for outcome in Outcome}
 
     def reasons(self) -> dict[str, int]:
@@ -250,7 +257,7 @@ class Report:
             "reasons": self.reasons(),
             "not_listed": self.not_listed,
             "unmatched": self.unmatched,
-            "secrets": [one.as_json() for one in told if one.outcome is not Outcome.UNCHANGED],
+            "secrets": [one.as_json() for one in told],
         }
 
 
