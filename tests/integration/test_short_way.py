@@ -830,3 +830,31 @@ async def test_each_read_counts_once_against_the_rate(house: House) -> None:
     assert set(found[burst:]) == {429}
     assert burst == sum(status != 429 for status in found)
     assert found[:burst] == ([200, 404] * 30)[:burst]
+
+
+async def test_a_handler_that_ends_as_its_time_is_up_meets_nothing_cancelled(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = let_in(monkeypatch)
+    await front.house.write("app/a", {"k": "1"})
+    loop, told = asyncio.get_running_loop(), list[bool]()
+
+    def ends() -> None:
+        """As aiohttp's `_handle_request` does last."""
+        connection._handler_waiter.set_result(None)
+        told.append(True)
+
+    async def at_work() -> bool:
+        return bool(connection._request_in_progress)
+
+    async with line(front) as one, slow_log(front.house):
+        connection = opened[-1]
+        one.writer.write(long(front))
+        await until(at_work)
+        stopping = asyncio.create_task(connection.shutdown(0.05))
+        await asyncio.sleep(0)
+        loop.call_later(0.051, ends)
+        # Both times come in one turn of the loop, one after the other.
+        time.sleep(0.1)  # noqa: ASYNC251
+        await asyncio.gather(stopping, return_exceptions=True)
+    assert told

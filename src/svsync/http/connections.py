@@ -215,12 +215,14 @@ class _Connection(web.RequestHandler):
         if self._request_in_progress:
             self._handler_waiter = self._loop.create_future()
             try:
-                async with asyncio.timeout_at(until):
-                    await self._handler_waiter
-            except TimeoutError:
-                pass
+                # Not cancelled where the time is up: the handler may end, and tell it so, before
+                # this task has its turn. aiohttp, which would wait once more, does cancel it.
+                await asyncio.wait(
+                    {self._handler_waiter}, timeout=until and max(0.0, until - self._loop.time())
+                )
             finally:
                 self._handler_waiter = None
+            self._request_in_progress = False
         # Never 0, which aiohttp takes for no limit.
         await super().shutdown(until and max(0.01, until - self._loop.time()))
 
