@@ -67,10 +67,12 @@ async def test_a_page_prints_what_it_says(state_dir: Path, name: str, folder: st
     try:
         async with asyncio.timeout(_LIMIT_S):
             out, _ = await shell.communicate()
-    finally:
-        if shell.returncode is None:  # what it started stops in order, as at Ctrl-C
-            os.killpg(shell.pid, signal.SIGTERM)
-            await shell.communicate()
+    except TimeoutError:  # what it started stops in order, as at Ctrl-C
+        os.killpg(shell.pid, signal.SIGTERM)
+        await shell.communicate()
+        raise
+    with pytest.raises(ProcessLookupError):  # nothing of what it started is left
+        os.killpg(shell.pid, signal.SIGTERM)
     told = f"{marks[0]}\n{out.decode()}"
     for (commands, answer), (begin, end) in zip(followed, pairwise(marks), strict=True):
         printed = told.partition(f"{begin}\n")[2].partition(f"\n{end}")[0]
