@@ -92,7 +92,12 @@ async def desk(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     async def opened(args: argparse.Namespace) -> AsyncIterator[tuple[App, TenantId]]:
         yield house.app, TENANT
 
+    @asynccontextmanager
+    async def opened_store(args: argparse.Namespace) -> AsyncIterator[App]:
+        yield house.app
+
     monkeypatch.setattr("svsync.cli.opening.opened", opened)
+    monkeypatch.setattr("svsync.cli.opening.opened_store", opened_store)
     return house
 
 
