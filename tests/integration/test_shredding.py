@@ -687,7 +687,7 @@ async def test_the_service_does_so_also_where_retention_fails(
 
     await until(cleared)
     tidying.cancel()
-    assert "retention_waits" in [line["event"] for line in log()]
+    assert ("tidying_waits", "retention") in [(line["event"], line.get("detail")) for line in log()]
 
 
 async def test_only_a_shredded_tenant_is_cleared(house: House) -> None:

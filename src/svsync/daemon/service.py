@@ -348,8 +348,8 @@ class _Service:
                     self._app.db, "retention", self._name, every_s=RETENTION_S
                 ) as ours:
                     if ours:
-                        await _tidied(self._app.retention.run_all(), "retention_waits")
-                        await _tidied(self._app.tenants.clear_all(), "shredding_waits")
+                        await _tidied(self._app.retention.run_all(), "retention")
+                        await _tidied(self._app.tenants.clear_all(), "shredded tenants")
             except SvsyncError as problem:
                 get_logger().warning("retention_waits", error_code=problem.code)
             await asyncio.sleep(_LOOK_S)
@@ -415,12 +415,12 @@ class _Service:
             await self._follow()
 
 
-async def _tidied(work: Awaitable[object], waits: str) -> None:
+async def _tidied(work: Awaitable[object], what: str) -> None:
     """What does not come to its end is told, and keeps nothing else from being done."""
     try:
         await work
     except SvsyncError as problem:
-        get_logger().warning(waits, error_code=problem.code)
+        get_logger().warning("tidying_waits", detail=what, error_code=problem.code)
 
 
 def _changed_otherwise(now: Settings, wanted: Settings) -> list[str]:

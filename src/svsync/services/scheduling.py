@@ -29,7 +29,7 @@ from svsync.ports import Signals
 from svsync.services.lost_runs import measure, tell_lost
 from svsync.services.run_rows import record_of
 from svsync.services.secrets import time_of
-from svsync.store import federation, outbox, queue, schedule
+from svsync.store import federation, outbox, queue, schedule, tenants
 from svsync.store.database import Database
 from svsync.store.outbox import Event
 from svsync.store.queue import Wanted
@@ -130,7 +130,10 @@ class Scheduling:
         """
         async with self._db.transaction(tenant) as tx:
             found = await federation.find(tx, backend)
-            if found is None or found.state != "active":  # once it is, everything is looked at
+            if found is None:
+                return
+            # A paused backend keeps what it was told; of a shredded tenant nothing is kept.
+            if found.state != "active" and await tenants.status(tx) == "shredded":
                 return
             apart = found.spec.extra.get("feed_min_interval", FEEDS_APART_S)
             if paths:
