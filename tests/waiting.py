@@ -77,14 +77,15 @@ async def work_until(
 ) -> None:
     """Work a run until it reads this remote path; `meanwhile` happens then, and the worker
     is to end, so it gives the run back."""
-    stopping = False
+    came = stopping = False
 
     async def reached(operation: str, path: str) -> None:
-        nonlocal stopping
-        if (operation, path) == ("read", reads) and not stopping:
-            stopping = True
+        nonlocal came, stopping
+        if (operation, path) == ("read", reads) and not came:
+            came = True
             if meanwhile is not None:
                 await meanwhile()
+            stopping = True  # not before: a run that is given back ends what it reads
 
     house.there.before = reached
     try:
