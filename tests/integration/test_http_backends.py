@@ -525,6 +525,22 @@ async def test_states_are_shown_of_what_the_caller_may_list(front: Front) -> Non
         assert (await client.get(f"{HOUSE}/secrets?{query}")).status == 422
 
 
+async def test_states_of_what_several_rules_give_come_in_order_and_by_pages(front: Front) -> None:
+    for name in ("a/x", "b/x", "b/y", "c/x", "d/x"):
+        front.house.there.put(f"kv/{name}", {"k": "1"})
+    await front.house.run()
+    nothing = await holder(front, ("other/**", LIST))
+    assert (await nothing.get(f"{HOUSE}/secrets")).body["secrets"] == []
+    client = await holder(front, ("ext/d/*", LIST), ("ext/b/*", LIST), ("ext/a/no", LIST))
+    seen: list[str] = []
+    cursor: str | None = "ext/a|"
+    for _ in range(3):
+        page = (await client.get(f"{HOUSE}/secrets", params={"limit": 1, "cursor": cursor})).body
+        seen += [secret["path"] for secret in page["secrets"]]
+        cursor = page["next_cursor"]
+    assert (seen, cursor) == (["ext/b/x", "ext/b/y", "ext/d/x"], None)
+
+
 # --- what is no backend ---------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
-"""The state of each federated secret of a backend, for somebody who may list some of them."""
+"""The state of each federated secret of a backend, for somebody who may list some of them.
+
+What policies give begins with certain strings, so only those ranges of paths are looked at.
+"""
 
 from typing import Final
 
@@ -6,6 +9,7 @@ from svsync.domain.changes import PairStatus
 from svsync.domain.errors import UsageError
 from svsync.domain.ids import TenantId
 from svsync.domain.policies import Permission, Permissions
+from svsync.services.proxied_folders import BEHIND
 from svsync.services.secrets import time_of
 from svsync.store import backends as store
 from svsync.store import federation
@@ -47,9 +51,13 @@ class PairStates:
         shown: list[Row] = []
         async with self._db.transaction(tenant, read_only=True) as tx:
             named = (await federation.get(tx, backend)).spec.id
+            given = permissions.prefixes(Permission.LIST)
             more = True
             while more and len(shown) <= limit:
-                rows = await store.states(tx, named, after, state and str(state), MAX_PAGE)
+                ranges = [
+                    (max(one, after[0]), one + BEHIND) for one in given if one + BEHIND > after[0]
+                ]
+                rows = await store.states(tx, named, after, state and str(state), ranges, MAX_PAGE)
                 more = len(rows) == MAX_PAGE
                 for row in rows:
                     after = (row["path"], row["remote_path"])

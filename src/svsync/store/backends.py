@@ -1,8 +1,11 @@
 """Backends that are made through the API: what they were authorised for, and the states of
 their secrets."""
 
+from collections.abc import Sequence
+
 from svsync.domain.authorisations import Authorised
 from svsync.domain.ids import BackendId
+from svsync.store.columns import columns
 from svsync.store.database import Row, Transaction
 
 
@@ -33,7 +36,17 @@ async def namesake(tx: Transaction, backend: BackendId, name: str) -> BackendId 
 
 
 async def states(
-    tx: Transaction, backend: BackendId, after: tuple[str, str], state: str | None, limit: int
+    tx: Transaction,
+    backend: BackendId,
+    after: tuple[str, str],
+    state: str | None,
+    ranges: Sequence[tuple[str, str]],
+    limit: int,
 ) -> list[Row]:
-    """Pairs behind these paths, in one state or in any but `detached`, without any value."""
-    return await tx.fetch("backends.states", tx.tenant, backend, *after, state, limit)
+    """Pairs behind these paths, in one state or in any but `detached`, without any value. Their
+    local ones lie in these ranges (from, inclusive, and to, exclusive), which are in order and
+    do not overlap."""
+    if not ranges:
+        return []
+    found = (tx.tenant, backend, *after, state, *columns(ranges, 2), limit)
+    return await tx.fetch("backends.states", *found)

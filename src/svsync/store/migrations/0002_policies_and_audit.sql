@@ -375,6 +375,33 @@ BEGIN
   END LOOP;
 END $$;
 
+-- Pairs of a backend whose local paths lie in some ranges (from, inclusive, and to, exclusive), which are in order, behind
+-- a pair, by local and remote path; those that are detached only where they are asked for.
+CREATE FUNCTION svsync_pairs(asked_tenant int, asked_backend text, after_path text, after_remote text, wanted text,
+                             range_from text[], range_to text[], most int)
+RETURNS TABLE (path text, remote_path text, status text, reason text, failures int, retry_at timestamptz,
+               synced_at timestamptz, moved_to text, version int)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  got int := 0;
+  came int;
+BEGIN
+  FOR n IN 1 .. cardinality(range_from) LOOP
+    RETURN QUERY
+      SELECT p.path, p.remote_path, p.status, p.reason, p.failures, p.retry_at, p.synced_at, p.moved_to,
+             CASE WHEN s.state = 'live' THEN s.current_version END
+      FROM sync_state p
+      LEFT JOIN secrets s ON s.tenant_id = p.tenant_id AND s.path = p.path
+      WHERE p.tenant_id = asked_tenant AND p.backend_id = asked_backend
+        AND p.path >= range_from[n] AND p.path < range_to[n] AND (p.path, p.remote_path) > (after_path, after_remote)
+        AND CASE WHEN wanted IS NULL THEN p.status <> 'detached' ELSE p.status = wanted END
+      ORDER BY p.path, p.remote_path LIMIT most - got;
+    GET DIAGNOSTICS came = ROW_COUNT;
+    got := got + came;
+    EXIT WHEN got >= most;
+  END LOOP;
+END $$;
+
 -- Append a batch of rows to the log; committed when this is answered.
 CREATE FUNCTION svsync_record(tenants text, appended audit[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

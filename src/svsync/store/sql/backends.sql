@@ -18,11 +18,5 @@ WHERE tenant_id = $1 AND backend_id <> $2 AND (name = $3 OR backend_id = $3 OR n
 ORDER BY backend_id LIMIT 1;
 
 -- name: states
--- Pairs of a backend by local and remote path, a page at a time; those that are detached only where they are asked for.
-SELECT p.path, p.remote_path, p.status, p.reason, p.failures, p.retry_at, p.synced_at, p.moved_to,
-       CASE WHEN s.state = 'live' THEN s.current_version END AS version
-FROM sync_state p
-LEFT JOIN secrets s ON s.tenant_id = p.tenant_id AND s.path = p.path
-WHERE p.tenant_id = $1 AND p.backend_id = $2 AND (p.path, p.remote_path) > ($3, $4)
-  AND CASE WHEN $5::text IS NULL THEN p.status <> 'detached' ELSE p.status = $5 END
-ORDER BY p.path, p.remote_path LIMIT $6;
+-- Pairs of a backend in some ranges of local paths, by local and remote path, a page at a time.
+SELECT * FROM svsync_pairs($1, $2, $3, $4, $5, $6::text[], $7::text[], $8);
