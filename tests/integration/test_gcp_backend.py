@@ -351,6 +351,18 @@ async def test_right_is_tried_by_call_where_there_is_no_secret(gcp: Gcp, denied:
     assert gcp.fake.calls("TestIamPermissions") == 0
 
 
+async def test_what_cannot_be_told_of_writes_is_said(gcp: Gcp) -> None:
+    settings: dict[str, Any] = {"mode": Mode.SYNC, "writes": Writes.WRITE_THROUGH}
+    async with open_gcp(gcp, **settings) as google:
+        found = await google.backend.connect([PREFIX])
+        assert [said for said in found.warnings if "cannot be told" in said] == list(found.warnings)
+        assert len(found.warnings) == 1
+        gcp.put("a", "x")
+        assert (await google.backend.connect([PREFIX])).warnings == ()
+    async with open_gcp(gcp, mode=Mode.SYNC) as google:
+        assert (await google.backend.connect([PREFIX])).warnings == ()
+
+
 async def test_proxied_backend_needs_no_listing(gcp: Gcp) -> None:
     gcp.put("a", "x")
     gcp.fake.deny("secrets.list$")

@@ -73,12 +73,23 @@ class ConnectionTest:
             return Connection(identity, "healthy", latency_ms=latency_ms)
         syncs = any(one.mode is Mode.SYNC for one in self._settings())
         may_list = names is not None
+        warnings = []
         self._note(_LIST, may_list, ("secretmanager.secrets.list",), _VIEWER, optional=not syncs)
         for prefix in prefixes:
             sample = next((name for name in names or () if name.startswith(prefix)), "")
             await self._check_prefix(prefix, sample)
+            if not sample and self._written_through():
+                warnings.append(
+                    f"whether {f'secrets below {prefix}' if prefix else 'secrets'} may be written"
+                    " cannot be told while svsync sees none there"
+                )
         return Connection(
-            identity, self._status(prefixes), "", latency_ms, tuple(self._checks.values())
+            identity,
+            self._status(prefixes),
+            "",
+            latency_ms,
+            tuple(self._checks.values()),
+            tuple(warnings),
         )
 
     async def _names(self, *, keep: bool) -> list[str] | None:
@@ -112,7 +123,7 @@ class ConnectionTest:
         yield _READ
         yield _LOOK
         yield _HISTORY
-        settings = [one for one in self._settings() if one.writes is Writes.WRITE_THROUGH]
+        settings = self._written_through()
         if writes and settings:
             yield _WRITE
             yield _TAG
@@ -172,3 +183,6 @@ class ConnectionTest:
     def _settings(self) -> list[PathSettings]:
         spec = self._spec
         return [spec.for_rule(rule) for rule in spec.rules if not rule.exclude]
+
+    def _written_through(self) -> list[PathSettings]:
+        return [one for one in self._settings() if one.writes is Writes.WRITE_THROUGH]

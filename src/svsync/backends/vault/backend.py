@@ -65,7 +65,7 @@ class VaultBackend:
         return FEATURES
 
     async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
-        return await ConnectionTest(self._spec, self._calls).run(prefixes, probe=probe)
+        return await ConnectionTest(self._spec, self._rules, self._calls).run(prefixes, probe=probe)
 
     def list_entries(self, prefixes: Sequence[str], *, tokens: bool) -> AsyncGenerator[ListingPage]:
         listing = VaultListing(self._calls, tokens, self._spec.max_secrets)

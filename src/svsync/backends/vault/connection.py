@@ -1,15 +1,25 @@
 """The connection test: who answers, and what the credential may do there.
 
-Nothing is asked that writes. Each permission is tried where it counts, because
-`sys/capabilities-self` is itself a permission that a narrow role lacks.
+Nothing is asked that writes. Each permission to read is tried where it counts, because
+`sys/capabilities-self` is itself a permission that a narrow role lacks; those to write,
+where local writes go through, are asked for there.
 """
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from svsync.backends.vault.calls import VaultCalls
 from svsync.backends.vault.kv import Mount
+from svsync.backends.vault.rights import (
+    ASKING,
+    PROBE,
+    Right,
+    own_token,
+    policy_line,
+    to_write,
+    written,
+)
 from svsync.domain.errors import (
     BackendError,
     BackendUnreachableError,
@@ -20,20 +30,17 @@ from svsync.domain.errors import (
     ThrottledError,
 )
 from svsync.domain.federation import BackendSpec
+from svsync.domain.mapping import RuleSet
 from svsync.ports import Check, Connection, Operation
-
-_PROBE: Final = "svsync-connection-test"
-"""A name that is asked for and need not exist: 404 says as well that it may be read."""
-
-_OWN_TOKEN: Final = (("renew-self", "update"), ("revoke-self", "update"))
 
 
 class ConnectionTest:
     """One test. Raises what the backend as a whole fails with, and MappingError
     for a rule whose remote side is not a path of its mount."""
 
-    def __init__(self, spec: BackendSpec, calls: VaultCalls) -> None:
+    def __init__(self, spec: BackendSpec, rules: RuleSet, calls: VaultCalls) -> None:
         self._spec = spec
+        self._rules = rules
         self._calls = calls
         self._checks: dict[str, Check] = {}
         self._warnings: list[str] = []
@@ -49,6 +56,7 @@ class ConnectionTest:
                 await self._check_prefix(prefix, mount)
         if probe:
             await self._check_own_token()
+            await self._check_rights()
         if self._spec.config.get("tls_verify") is False:
             self._warnings.append("tls_verify is off: anybody on the way can read every secret")
         return Connection(
@@ -95,7 +103,9 @@ class ConnectionTest:
         try:
             mount = await self._calls.find_mount(prefix)
         except DeniedError:
-            self._note(f"find mount of {prefix}", missing=True, hint=_line(f"{prefix}*", "read"))
+            self._note(
+                f"find mount of {prefix}", missing=True, hint=policy_line(f"{prefix}*", "read")
+            )
             return None
         if not mount.holds(prefix):
             self._refuse_rule(mount)
@@ -104,19 +114,19 @@ class ConnectionTest:
     async def _check_prefix(self, prefix: str, mount: Mount) -> None:
         below = prefix[len(mount.root) :]
         if mount.version == 1:
-            line = _line(f"{mount.path}/{below}*", "read", "list")
+            line = policy_line(f"{mount.path}/{below}*", "read", "list")
             listed = mount.url("", prefix) + "?list=true"
             await self._try(f"list {prefix}", "list", listed, line)
-            await self._try(f"read {prefix}", "read", mount.url("", prefix + _PROBE), line)
+            await self._try(f"read {prefix}", "read", mount.url("", prefix + PROBE), line)
             return
-        metadata = _line(f"{mount.path}/metadata/{below}*", "read", "list")
-        data = _line(f"{mount.path}/data/{below}*", "read")
-        detailed = _line(f"{mount.path}/detailed-metadata/{below}*", "list")
+        metadata = policy_line(f"{mount.path}/metadata/{below}*", "read", "list")
+        data = policy_line(f"{mount.path}/data/{below}*", "read")
+        detailed = policy_line(f"{mount.path}/detailed-metadata/{below}*", "list")
         listed = mount.url("metadata", prefix) + "?list=true"
-        probe = mount.url("metadata", prefix + _PROBE)
+        probe = mount.url("metadata", prefix + PROBE)
         await self._try(f"list {prefix}", "list", listed, metadata)
         await self._try(f"metadata of {prefix}", "metadata", probe, metadata)
-        probe = mount.url("data", prefix + _PROBE)
+        probe = mount.url("data", prefix + PROBE)
         await self._try(f"read {prefix}", "read", probe, data)
         listed = mount.url("detailed-metadata", prefix) + "?list=true&limit=1"
         await self._try(
@@ -146,7 +156,7 @@ class ConnectionTest:
                 "look up own token",
                 missing=True,
                 optional=True,
-                hint=_line("auth/token/lookup-self", "read"),
+                hint=policy_line("auth/token/lookup-self", "read"),
             )
         else:
             data = answer.json().get("data")
@@ -157,22 +167,31 @@ class ConnectionTest:
                     " OpenBao server: set token_no_default_policy=true on the role, and grant"
                     " renew-self, lookup-self and revoke-self"
                 )
-        paths = [f"auth/token/{verb}" for verb, _ in _OWN_TOKEN]
+
+    async def _check_rights(self) -> None:
+        """What is not tried, because that would be doing it."""
+        writes = await self._rights_to_write()
+        rights = [*own_token(), *writes]
+        asked = {"paths": sorted({path for right in rights for path in right.paths()})}
         try:
-            answer = await self._calls.request(
-                "login", "POST", "sys/capabilities-self", "", {"paths": paths}
-            )
+            answer = await self._calls.request("login", "POST", ASKING, "", asked)
         except DeniedError:
-            return  # whether it may cannot be known without doing it
-        may = answer.json()
-        for (verb, capability), path in zip(_OWN_TOKEN, paths, strict=True):
-            granted = bool({capability, "root"} & set(may.get(path) or ()))
-            self._note(
-                f"{verb.removesuffix('-self')} own token",
-                missing=not granted,
-                optional=True,
-                hint=_line(path, capability),
-            )
+            if writes:  # of the others it need not be known
+                name = "look up what it may write"
+                self._note(name, missing=True, optional=True, hint=policy_line(ASKING, "update"))
+            return
+        told = answer.json()
+        self._checks |= {right.name: right.check(told) for right in rights}
+
+    async def _rights_to_write(self) -> list[Right]:
+        found: list[Right] = []
+        for place, sample in written(self._spec, self._rules.rules).items():
+            try:
+                mount = await self._calls.find_mount(sample)
+            except DeniedError:
+                continue  # which the reading told
+            found += to_write(place, sample, mount, deletes=self._spec.propagate_deletes)
+        return found
 
     async def _try(
         self,
@@ -211,9 +230,3 @@ class ConnectionTest:
             for prefix in prefixes
         )
         return "degraded" if usable else "denied"
-
-
-def _line(path: str, *capabilities: str) -> str:
-    """A line for the policy, as a person pastes it."""
-    listed = ", ".join(f'"{capability}"' for capability in capabilities)
-    return f'path "{path}" {{ capabilities = [{listed}] }}'
