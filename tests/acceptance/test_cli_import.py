@@ -1,4 +1,5 @@
-"""Does `import env` group variables into secrets, again and again, without showing any?"""
+"""Does `import env` group variables into secrets, again and again, without showing any, and
+does `verify --env` say when their file is not needed any more?"""
 
 import json
 from typing import Any
@@ -44,6 +45,10 @@ class Files:
         return await self._program(
             "import", "env", str(self.env), "--map", str(self.map), *words, *self._words, **options
         )
+
+    async def verified(self, *words: str, **options: Any) -> Any:
+        at = ("--env", str(self.env), "--map", str(self.map))
+        return await self._program("verify", *at, *words, *self._words, **options)
 
     async def got(self, name: str) -> Any:
         said = await self._program(
@@ -189,6 +194,98 @@ async def test_variables_are_taken_from_stdin(desk: Desk, files: Files) -> None:
     assert (await files.got("stripe"))["data"] == {"secret_key": "k"}
 
 
+async def test_variables_of_a_process_are_taken_as_they_are(desk: Desk, files: Files) -> None:
+    value = f"{desk.program.canary.marker} #1 'a' \"b\" ${{c}}\n\\n"
+    given = "".join(f"{k}={v}\0" for k, v in {"PATH": "/bin", "STRIPE_SECRET_KEY": value}.items())
+    words = ("--map", str(files.map), *files.config)
+    said = await desk.program("import", "env", "-", *words, stdin=given.encode())
+    assert (said.code, said.out.splitlines()[2]) == (0, "1 imported.")
+    assert (await files.got("stripe"))["data"] == {"secret_key": value}
+    same = await desk.program("verify", "--env", "-", *words, stdin=given.encode())
+    assert (same.code, same.out) == (1, "PATH: not compared: not_mapped\n")
+    missing = "PATH=/bin\0SALESFORCE_CLIENT_ID=a\0"
+    said = await desk.program("import", "env", "-", *words, "--json", stdin=missing.encode())
+    assert said.json["reasons"] == {"variable_missing": 1}
+    for broken in ("A=1\nB=2\0", "A=1\0B", "A=1\0=b\0", "A=1\0\0\0"):
+        said = await desk.program("import", "env", "-", *words, stdin=broken.encode())
+        assert (said.code, "holds a NUL character" in said.sentence) == (2, True), broken
+
+
+# --- may the file be removed? ---------------------------------------------------------
+
+
+async def test_file_whose_every_variable_is_here_is_clean(desk: Desk, files: Files) -> None:
+    files.env.write_text(
+        f"STRIPE_SECRET_KEY={desk.program.canary.marker}\nPORT=1\nDATABASE_URL='a${{b}}'\n"
+    )
+    missing = await files.verified()
+    assert (missing.code, missing.out.splitlines()) == (
+        1,
+        [
+            f"{files.under}/database: missing here (DATABASE_URL)",
+            f"{files.under}/stripe: missing here (STRIPE_SECRET_KEY)",
+        ],
+    )
+    assert (await files.run("--literal")).code == 0
+    clean = await files.verified()
+    assert (clean.code, clean.out) == (0, "")
+    assert clean.sentences == ["svsync: compared 2 secrets"]
+    one = await files.verified("--path", "**/stripe", "--json")
+    assert (one.code, one.json["compared"]) == (0, 1)
+
+
+async def test_what_a_removed_file_would_take_along_is_told_and_no_value(
+    desk: Desk, files: Files
+) -> None:
+    files.env.write_text("STRIPE_SECRET_KEY=one\nDATABASE_URL=two\n")
+    assert (await files.run()).code == 0
+    marker = desk.program.canary.marker
+    files.env.write_text(
+        f"STRIPE_SECRET_KEY={marker}\nDATABASE_URL=two\nDATABASE_URL={marker}\n"
+        f"SALESFORCE_CLIENT_ID={marker}\nSENTRY_DSN={marker}\n"
+    )
+    files.map.write_text(files.map.read_text().replace("team:billing", "team:other"))
+    said = await files.verified()
+    stripe = f"{files.under}/stripe"
+    assert (said.code, said.out.splitlines()) == (
+        1,
+        [
+            "SENTRY_DSN: not compared: not_mapped",
+            f"{files.under}/database: not compared (DATABASE_URL): variable_twice",
+            f"{files.under}/salesforce: not compared (SALESFORCE_CLIENT_ID,"
+            " SALESFORCE_CLIENT_SECRET): variable_missing",
+            f"{stripe}: labels differ (STRIPE_SECRET_KEY): owner differs",
+            f"{stripe}: value differs (STRIPE_SECRET_KEY): secret_key differs",
+        ],
+    )
+
+
+async def test_nothing_that_was_compared_is_not_clean(files: Files) -> None:
+    files.env.write_text("PORT=1\n")
+    said = await files.verified()
+    assert (said.code, said.out) == (1, "")
+    assert said.sentence == (
+        f"svsync: nothing was compared: {files.env} has no variable that {files.map} makes a"
+        " secret of"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--env", "x"), "--env needs the map that it was imported by: add --map FILE"),
+        (("--backend", "x", "--map", "y"), "--map is of a .env file"),
+        (("--env", "/nowhere", "--map", "{map}"), "cannot be read"),
+    ],
+)
+async def test_words_that_do_not_fit_are_one_sentence(
+    desk: Desk, files: Files, words: tuple[str, ...], says: str
+) -> None:
+    given = [word.format(map=files.map) for word in words]
+    said = await desk.program("verify", *given, *files.config)
+    assert (said.code, said.out, says in said.sentence) == (2, "", True)
+
+
 # --- by a service ---------------------------------------------------------------------
 
 
@@ -214,6 +311,8 @@ async def test_import_copy_and_verify_by_a_service(desk: Desk, far: Any) -> None
     assert (await files.run()).code == 1
     assert (await files.run("--overwrite", "--json")).json["counts"]["overwritten"] == 1
     assert (await files.got("stripe"))["data"] == {"secret_key": "three"}
+    same = await files.verified()
+    assert (same.code, same.out, same.sentences) == (0, "", ["svsync: compared 2 secrets"])
 
     mapping = desk.folder / "by-service-mapping.yaml"
     mapping.write_text(json.dumps({"paths": {f"{name}/far/*": "new/far/*"}, "tags": ["moved"]}))

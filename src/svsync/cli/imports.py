@@ -17,7 +17,9 @@ def add_commands(subparsers: Any) -> None:
     brought = add_command(
         group, "env", "group the variables of a .env file into secrets, by a map", import_env
     )
-    brought.add_argument("file", metavar="FILE", help="the .env file; - is stdin")
+    brought.add_argument(
+        "file", metavar="FILE", help="the .env file, or what `env -0` prints; - is stdin"
+    )
     brought.add_argument(
         "--map", metavar="FILE", required=True, help="which variable is which field (YAML)"
     )
@@ -28,22 +30,22 @@ def add_commands(subparsers: Any) -> None:
 
 
 async def import_env(args: argparse.Namespace) -> int:
-    env_map, variables = read_files(args)
+    env_map, variables = read_files(args.map, args.file)
     async with operating(args) as (_, _, access):
         return await import_by(args, env_map, variables, access)
 
 
-def read_files(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The map, and the variables.
+def read_files(map_file: str, env_file: str) -> tuple[Any, Any]:
+    """The map, and the variables; `-` is stdin.
 
     Raises ConfigError, UsageError: one of the files cannot be used, with the line.
     """
     from svsync.config.env_map import load_env_map
     from svsync.services.env_files import read_variables
 
-    env_map = load_env_map(args.map)
-    name = "stdin" if args.file == "-" else args.file
-    return env_map, read_variables(read_file(args.file, name), name)
+    env_map = load_env_map(map_file)
+    name = "stdin" if env_file == "-" else env_file
+    return env_map, read_variables(read_file(env_file, name), name)
 
 
 async def import_by(

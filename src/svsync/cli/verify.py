@@ -1,4 +1,5 @@
-"""Both sides compared, of copies or of a backend; nothing is printed where they are equal."""
+"""Both sides compared, of copies, of a backend or of a `.env` file; nothing is printed where
+they are equal."""
 
 import argparse
 from collections.abc import Awaitable, Callable
@@ -6,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command
 from svsync.cli.copy import Tell, counting, operating, tell_unmatched
+from svsync.cli.imports import read_files
 from svsync.cli.output import Output, say
+from svsync.domain.errors import UsageError
 
 if TYPE_CHECKING:
     from svsync.domain.globs import Glob
@@ -28,6 +31,10 @@ def add_commands(subparsers: Any) -> None:
         "--mapping", metavar="FILE", help="copies with their sources, by the file of `copy`"
     )
     sides.add_argument("--backend", metavar="ID", help="what a backend syncs with what it has now")
+    sides.add_argument(
+        "--env", metavar="FILE", help="a .env file with what `import env` made of it; - is stdin"
+    )
+    compared.add_argument("--map", metavar="FILE", help="for --env: the file of `import env`")
     compared.add_argument("--path", metavar="GLOB", help="only local paths that this matches")
 
 
@@ -36,6 +43,10 @@ async def verify(args: argparse.Namespace) -> int:
     from svsync.services.comparing_backends import Comparing
 
     only = glob_of(args)
+    if args.env is not None:
+        env_map, variables = env_of(args)
+        async with operating(args) as (_, _, access):
+            return await verify_env(args, env_map, variables, access, only)
     if args.mapping is not None:
         mapping = load_copy_mapping(args.mapping)
         async with operating(args) as (_, _, access):
@@ -52,9 +63,38 @@ async def verify(args: argparse.Namespace) -> int:
 
 
 def glob_of(args: argparse.Namespace) -> "Glob | None":
+    """What is to be compared; None: all. Raises UsageError: the words do not fit together."""
     from svsync.domain.globs import Glob
 
+    if args.map is not None and args.env is None:
+        raise UsageError("--map is of a .env file: name that by --env FILE, or leave it out")
     return None if args.path is None else Glob(args.path)
+
+
+def env_of(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The map of --map, and the variables of --env.
+
+    Raises ConfigError, UsageError: one of the files cannot be used, or there is no map.
+    """
+    if args.map is None:
+        raise UsageError("--env needs the map that it was imported by: add --map FILE")
+    return read_files(args.map, args.env)
+
+
+async def verify_env(
+    args: argparse.Namespace,
+    env_map: Any,
+    variables: Any,
+    access: "Access",
+    only: "Glob | None",
+) -> int:
+    """Secrets with the variables that they were imported from, whoever reads them."""
+    from svsync.services.comparing_env import compare_env
+
+    async def work(comparison: "Comparison", tell: Tell) -> None:
+        await compare_env(access, env_map, variables, comparison, only=only, tell=tell)
+
+    return await compared(args, work)
 
 
 async def verify_copies(
@@ -106,6 +146,8 @@ def _nothing(args: argparse.Namespace) -> str:
     """Why nothing was compared, which is not the same as clean."""
     if args.path is not None:
         return f"nothing was compared: --path {args.path} matches no secret that could be seen"
+    if args.env is not None:
+        return f"nothing was compared: {args.env} has no variable that {args.map} makes a secret of"
     what = f"of {args.backend}" if args.mapping is None else f"that {args.mapping} leads to"
     return f"nothing was compared: there is no secret {what} that could be seen"
 

@@ -1,4 +1,5 @@
-"""Copies compared with their sources, without showing either; see also `comparing_backends`.
+"""Copies compared with their sources, without showing either; see also `comparing_backends`
+and `comparing_env`.
 
 Each side is read as any caller reads it, so the audit log tells of it.
 """
@@ -13,12 +14,14 @@ from svsync.domain.comparison import Verdict
 from svsync.domain.comparison import compare as compare_members
 from svsync.domain.errors import SvsyncError
 from svsync.domain.globs import Glob
+from svsync.domain.ids import LocalPath
 from svsync.services.copying import Copy, find_copies, wanted
 from svsync.services.transfer import (
     SOURCE_IN_CONFLICT,
     TARGET_IN_CONFLICT,
     Access,
     Held,
+    Wanted,
     each,
     ends_all,
     is_absent,
@@ -171,15 +174,10 @@ async def compare_copies(
 async def _compare_copy(access: Access, one: Copy) -> list[Difference]:
     sides: list[Held | None] = []
     for path in (one.path, one.source):
-        try:
-            sides.append(await access.read(path))
-        except SvsyncError as error:
-            if is_absent(error):
-                sides.append(None)
-                continue
-            if ends_all(error):
-                raise
-            return [Difference(one.path, one.source, What.NOT_COMPARED, reason=error.code)]
+        read = await read_side(access, path, one.path, one.source)
+        if isinstance(read, Difference):
+            return [read]
+        sides.append(read)
     here, there = sides
     for held, conflict in ((there, SOURCE_IN_CONFLICT), (here, TARGET_IN_CONFLICT)):
         if held is not None and (reason := unsure(held, conflict)):
@@ -188,9 +186,31 @@ async def _compare_copy(access: Access, one: Copy) -> list[Difference]:
         return [Difference(one.path, one.source, What.MISSING_THERE)]
     if here is None:
         return [Difference(one.path, one.source, What.MISSING_HERE)]
-    want = wanted(one.labels, there)
+    return placed_differently(one.path, one.source, here, there.text, wanted(one.labels, there))
+
+
+async def read_side(
+    access: Access, path: LocalPath, place: str, there: str
+) -> Held | Difference | None:
+    """One side; None: it is not there. A difference of `place` and `there` where it cannot be
+    read. Raises SvsyncError: what is not about this secret alone."""
+    try:
+        return await access.read(path)
+    except SvsyncError as error:
+        if is_absent(error):
+            return None
+        if ends_all(error):
+            raise
+        return Difference(place, there, What.NOT_COMPARED, reason=error.code)
+
+
+def placed_differently(
+    path: str, there: str, here: Held, text: str, want: Wanted
+) -> list[Difference]:
+    """How a secret at its place differs from what was brought there. Tags that it has beside
+    those that it is to have are its own."""
     tags = (tuple(set(want.tags) & set(here.tags)), want.tags)
-    found = differences(one.path, one.source, (here.text, there.text), tags)
+    found = differences(path, there, (here.text, text), tags)
     if labels := [(name, "different") for name in want.lacking(here) if name != "tags"]:
-        found.append(Difference(one.path, one.source, What.LABELS, fields=tuple(labels)))
+        found.append(Difference(path, there, What.LABELS, fields=tuple(labels)))
     return found

@@ -3,6 +3,9 @@
 The file is read as its programs read it (python-dotenv), but for references: what a value
 would get from other variables depends on where it is read, so one that holds `${NAME}` is
 told of and not imported, unless it is meant as it stands.
+
+What `env -0` prints is taken too: each variable as the process has it, where nothing is
+quoted, left out or referred to.
 """
 
 import io
@@ -24,11 +27,11 @@ _DETAIL: Final = json.dumps({"imported_from": "env"})
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable; `value` None: it is named and has none. `twice`: it has another value
-    further up, which line that is."""
+    """One variable; `value` None: it is named and has none. `line` None: it is of a process.
+    `twice`: it has another value further up, which line that is."""
 
     value: str | None = field(repr=False)
-    line: int
+    line: int | None = None
     twice: int | None = None
 
 
@@ -51,7 +54,7 @@ class ImportReport(Report):
 
 
 def read_variables(data: bytes, name: str) -> dict[str, Variable]:
-    """The variables of a `.env` file, in its order.
+    """The variables of a `.env` file or of `env -0`, in their order.
 
     Raises:
         UsageError: it cannot be read, with the line and never what stands there.
@@ -61,6 +64,8 @@ def read_variables(data: bytes, name: str) -> dict[str, Variable]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{name}:{line}: is not UTF-8 here; save the file as UTF-8") from None
+    if process := _of_process(text):
+        return process
     if "\x00" in text:
         line = text[: text.index("\x00")].count("\n") + 1
         raise UsageError(f"{name}:{line}: holds a NUL character; remove it")
@@ -83,6 +88,20 @@ def read_variables(data: bytes, name: str) -> dict[str, Variable]:
     return found
 
 
+def _of_process(text: str) -> dict[str, Variable]:
+    """What `env -0` printed; empty where it is nothing of that, as a file with a NUL at its end."""
+    *entries, last = text.split("\x00")
+    if last or len(entries) < 2:
+        return {}
+    found = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals):
+            return {}
+        found[name] = Variable(value)
+    return found
+
+
 async def import_env(
     access: Access,
     env_map: EnvMap,
@@ -99,11 +118,10 @@ async def import_env(
     Raises:
         SvsyncError: what is not about one secret alone.
     """
-    named = {variable for one in env_map.secrets for variable in one.fields} | env_map.left
-    report.unmapped.extend(name for name in variables if name not in named)
+    report.unmapped.extend(unmapped(env_map, variables))
     present = []
     for one in env_map.secrets:
-        if any(variable in variables for variable in one.fields):
+        if is_present(one, variables):
             present.append(one)
         else:
             report.absent.append(one.path)
@@ -112,13 +130,13 @@ async def import_env(
     async def work(one: Grouped) -> None:
         nonlocal done
         report.add(
-            _unusable(one, variables, literal=literal)
+            unusable(one, variables, literal=literal)
             or await place(
                 access,
                 one.path,
-                _source(one),
-                _given(one, variables),
-                _wanted(one),
+                source(one),
+                given(one, variables),
+                wanted(one),
                 overwrite=overwrite,
                 dry=report.dry,
                 detail=_DETAIL,
@@ -130,15 +148,27 @@ async def import_env(
     await each(present, work)
 
 
-def _source(one: Grouped) -> str:
+def unmapped(env_map: EnvMap, variables: Mapping[str, Variable]) -> list[str]:
+    """Names of variables that a map does not tell of."""
+    named = {variable for one in env_map.secrets for variable in one.fields} | env_map.left
+    return [name for name in variables if name not in named]
+
+
+def is_present(one: Grouped, variables: Mapping[str, Variable]) -> bool:
+    """Is any variable of a secret there? If none is, the file is another's."""
+    return any(variable in variables for variable in one.fields)
+
+
+def source(one: Grouped) -> str:
+    """The variables of a secret, as its other side."""
     return ", ".join(one.fields)
 
 
-def _unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool) -> Placed | None:
+def unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool) -> Placed | None:
     """Why a secret cannot be made of its variables; None: it can."""
 
     def told(reason: str, message: str) -> Placed:
-        return Placed(one.path, _source(one), Outcome.FAILED, reason, message)
+        return Placed(one.path, source(one), Outcome.FAILED, reason, message)
 
     missing = [name for name in one.fields if name not in variables]
     if missing:
@@ -146,14 +176,14 @@ def _unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool)
         return told("variable_missing", f"{', '.join(missing)} is not in the file: add it there")
     for name in one.fields:
         variable = variables[name]
-        where = f"{name} in line {variable.line}"
+        where = name if variable.line is None else f"{name} in line {variable.line}"
         if variable.twice is not None:
             return told(
                 "variable_twice", f"{where} has another value in line {variable.twice}: keep one"
             )
         if variable.value is None:
             return told("variable_without_value", f"{where} has no value: write {name}=VALUE")
-        if not literal and _REFERENCE.search(variable.value):
+        if not literal and variable.line is not None and _REFERENCE.search(variable.value):
             return told(
                 "variable_refers",
                 f"{where} refers to another variable: write the value out, or give --literal"
@@ -162,7 +192,8 @@ def _unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool)
     return None
 
 
-def _given(one: Grouped, variables: Mapping[str, Variable]) -> Given:
+def given(one: Grouped, variables: Mapping[str, Variable]) -> Given:
+    """What a secret is where it is not there yet; none of its variables is unusable."""
     fields = {named: variables[variable].value for variable, named in one.fields.items()}
     return Given(
         json.dumps(fields, ensure_ascii=False),
@@ -174,7 +205,8 @@ def _given(one: Grouped, variables: Mapping[str, Variable]) -> Given:
     )
 
 
-def _wanted(one: Grouped) -> Wanted:
+def wanted(one: Grouped) -> Wanted:
+    """The labels that a map gives a secret."""
     return Wanted(
         one.tags,
         # A type that the map does not name is no wish.

@@ -8,6 +8,6 @@ from svsync.cli.remote.opening import asked
 
 
 async def import_env(args: argparse.Namespace) -> int:
-    env_map, variables = here.read_files(args)
+    env_map, variables = here.read_files(args.map, args.file)
     async with asked(args, looks=True) as client:
         return await here.import_by(args, env_map, variables, ByService(client))

@@ -1,4 +1,4 @@
-"""Copies compared with their sources, by a service."""
+"""Copies compared with their sources, and secrets with a `.env` file, by a service."""
 
 import argparse
 
@@ -16,6 +16,10 @@ async def verify(args: argparse.Namespace) -> int:
             " that: run it on the machine of the store, or compare copies by --mapping"
         )
     only = here.glob_of(args)
+    if args.env is not None:
+        env_map, variables = here.env_of(args)
+        async with asked(args, looks=True) as client:
+            return await here.verify_env(args, env_map, variables, ByService(client), only)
     mapping = load_copy_mapping(args.mapping)
     async with asked(args, looks=True) as client:
         return await here.verify_copies(args, mapping, ByService(client), only)
