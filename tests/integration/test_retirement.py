@@ -403,7 +403,7 @@ async def test_one_log_is_not_taken_for_that_of_two_servers(
 async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
     roto: Aws, aws_front: AwsFront, database: Database
 ) -> None:
-    names = ("idle", "read", "untold", "rotated")
+    names = ("idle", "read", "untold", "rotated", "rotated-untold")
     for name in names:
         await roto.put(name, {"k": "1"})
     async with aws_house_of(aws_front.url, roto.prefix, database) as house:
@@ -412,10 +412,11 @@ async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
             await read_here(house, f"ext/{name}")
         listed = await roto.listed()
         days = {"idle": -3 * 86_400, "read": 0, "untold": None, "rotated": -3 * 86_400}
+        days["rotated-untold"] = None
         for secret in listed:
             name = secret["Name"].removeprefix(roto.prefix)
             ago = days[name]
-            secret["RotationEnabled"] = name == "rotated"
+            secret["RotationEnabled"] = name.startswith("rotated")
             secret.pop("LastAccessedDate", None)
             if ago is not None:
                 secret["LastAccessedDate"] = int(datetime.now(UTC).timestamp()) + ago
@@ -426,8 +427,11 @@ async def test_aws_tells_itself_on_which_day_a_secret_was_last_read(
     assert reasons(found) == {
         "ext/read": ["read_at_source"],
         "ext/rotated": ["rotated"],
+        "ext/rotated-untold": ["rotated", "source_unknown"],
         "ext/untold": ["source_unknown"],
     }
+    [untold] = [row["reasons"][0] for row in found["held"] if row["path"] == "ext/untold"]
+    assert "see in another store's own log" in untold["why"], "AWS has no file to give"
     assert found["ready"][0]["command"] == _aws(f"{roto.prefix}idle")
 
 

@@ -40,8 +40,8 @@ WHY: Final = {
     " turn the rotation off first",
     Held.NOT_READ_HERE: "nobody has read it here since {since}",
     Held.READ_AT_SOURCE: "{reader} read it at its source, last at {at}",
-    Held.SOURCE_UNKNOWN: "nothing tells whether it is still read at its source: give the server's"
-    " --audit-log",
+    Held.SOURCE_UNKNOWN: "nothing tells whether it is still read at its source: give a Vault's"
+    " --audit-log, or see in another store's own log",
     Held.LOG_INCOMPLETE: "the audit log leaves something out: {problem}",
     Held.LOG_OF_ANOTHER: "the audit log tells nothing of svsync's own calls: is it this server's?",
     Held.NO_COMMAND: "svsync knows no command that deletes it there",

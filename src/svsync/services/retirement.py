@@ -277,7 +277,7 @@ def _source(row: Row, there: _There, log: Read | None, since: datetime) -> Sourc
         at = datetime.combine(day, time(), UTC) if ends > since else None
         return Source(told=True, reader=_SOMEBODY, at=at, rotates=place in there.rotated)
     if log is None or log.backend != row["backend_id"]:
-        return Source()
+        return Source(rotates=place in there.rotated)
     who, at = log.reads.get(row["remote_path"], (None, None))
     return Source(
         told=True,
@@ -346,7 +346,7 @@ def _command(command: Deletion) -> dict[str, object]:
     }
 
 
-def _reason(held: Held, row: Row, facts: Facts, since: datetime) -> dict[str, str]:
+def _reason(held: Held, row: Row, facts: Facts, since: datetime, *, logged: bool) -> dict[str, str]:
     source = facts.source
     about = {
         "status": row["status"] + (", and it was changed there since" if source.changed else ""),
