@@ -346,7 +346,7 @@ def _command(command: Deletion) -> dict[str, object]:
     }
 
 
-def _reason(held: Held, row: Row, facts: Facts, since: datetime, *, logged: bool) -> dict[str, str]:
+def _reason(held: Held, row: Row, facts: Facts, since: datetime) -> dict[str, str]:
     source = facts.source
     about = {
         "status": row["status"] + (", and it was changed there since" if source.changed else ""),
