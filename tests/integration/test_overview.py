@@ -181,7 +181,9 @@ async def test_look_uses_the_indexes_that_hold_the_few(database_url: str) -> Non
         await role.execute("SELECT set_config('svsync.tenants', '1', true)")
         await role.execute("SET LOCAL enable_seqscan = off")
         await role.execute(f"PREPARE look AS {statements()['overview.backends']}")
-        plan = "\n".join(row[0] for row in await role.fetch("EXPLAIN EXECUTE look (1)"))
+        plan = "\n".join(
+            row[0] for row in await role.fetch("EXPLAIN EXECUTE look (1, NULL, '', NULL)")
+        )
     for index in ("conflicts_one_open", "sync_state_pending", "pushes_one_unfinished"):
         assert index in plan
     assert "runs_one_running" in plan

@@ -197,6 +197,11 @@ class PutOff(TypedDict):
     until: str
 
 
+class CostPerDay(TypedDict):
+    amount: float
+    currency: str
+
+
 class Status(TypedDict):
     id: str
     status: Health
@@ -220,6 +225,8 @@ class Status(TypedDict):
     last_error: str | None
     calls_per_cycle: int | None
     estimated_cost: EstimatedCost | None
+    calls_per_day: int | None
+    cost_per_day: CostPerDay | None
     interval_unreachable: UnreachableInterval | None
     put_off: PutOff | None
     lease: Lease | None
@@ -266,6 +273,8 @@ class BackendLook(TypedDict):
     last_error: str | None
     calls_per_cycle: int | None
     estimated_cost: EstimatedCost | None
+    calls_per_day: int | None
+    cost_per_day: CostPerDay | None
     interval_unreachable: UnreachableInterval | None
     put_off: PutOff | None
     lease: Lease | None

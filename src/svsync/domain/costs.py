@@ -6,7 +6,8 @@ from typing import Final
 
 from svsync.domain.quotas import Limit, Operation
 
-MONTH_S: Final = 30 * 86_400
+DAY_S: Final = 86_400
+MONTH_S: Final = 30 * DAY_S
 """Seconds of the month that an estimate is for."""
 _CENTS: Final = 6
 """Decimal places of an amount: one call costs millionths."""
@@ -74,6 +75,11 @@ class Monthly:
             "secrets_per_month": self.secrets,
             "prices_of": self.prices.seen,
         }
+
+    def of_day_json(self) -> dict[str, object]:
+        """What a day of it costs, calls and keeping together."""
+        amount = round((self.calls + self.secrets) * DAY_S / MONTH_S, _CENTS)
+        return {"amount": amount, "currency": self.prices.currency}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -235,11 +236,17 @@ def _build(kind: Any, raw: Any) -> Any:
         kinds = [k for k in get_args(kind) if k is not type(None)]
         return None if raw is None else _build(kinds[0], raw)
     if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind)
         make: Any = kind
+        hints = _hints(make)
         return make(**{k: _build(hints[k], v) for k, v in raw.items() if k in hints})
     if get_origin(kind) is tuple:
         return tuple(_build(get_args(kind)[0], item) for item in raw)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind(raw)
     return raw
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Evaluated once: a look at thousands of backends would do little else."""
+    return get_type_hints(kind)

@@ -24,6 +24,12 @@ MAX_PATHS: Final = 1_000
 """Paths of one trigger; beyond that a full run is the better question."""
 
 
+MOST_NAMED: Final = 100
+"""Backends that one question names."""
+MOST_LAST: Final = 50
+"""Last runs of each of them."""
+
+
 class Triggered(Protocol):
     """A run that waits now. `coalesced`: it waited already."""
 
@@ -75,11 +81,29 @@ _RUNS_QUERY: Final = (
     Key("cursor", text(r"run_[0-9a-f]{32}", "the next_cursor of the page before"), "Go on there."),
 )
 _BACKENDS_QUERY: Final = (_LIMIT, Key("cursor", BACKEND_ID, "Go on there."))
+
+
+def _read_ids(node: Node) -> tuple[BackendId, ...]:
+    ids = text_of(node, "ids of backends").split(",")
+    if len(ids) > MOST_NAMED:
+        raise node.error(f"names more than {MOST_NAMED} backends: ask in parts")
+    try:
+        return tuple(BackendId(BACKEND_ID.read(Node(one))) for one in ids)
+    except ConfigError:
+        raise node.error("must be ids of backends, with commas between them") from None
+
+
+_IDS: Final = Kind(_read_ids, {"type": "string"}, "ids of backends")
+_STATUS_QUERY: Final = (*_BACKENDS_QUERY, Key("backend_ids", _IDS, "These alone."))
+_LAST_QUERY: Final = (
+    Key("backend_ids", _IDS, "Whose.", required=True),
+    Key("last", integer(1, MOST_LAST), "So many of each."),
+)
 _PAGE: Final = 100
 
 
 class FederationRoutes:
-    """`/v1/federation/status`, `/v1/federation/backends` and below."""
+    """`/v1/federation/status` and `runs`, `/v1/federation/backends` and below."""
 
     def __init__(
         self,
@@ -108,6 +132,7 @@ class FederationRoutes:
 
         return [
             web.get("/v1/federation/status", shown("federation.overview", self.look)),
+            web.get("/v1/federation/runs", aged(shown("federation.runs", self.last_runs))),
             web.get(backends, shown("federation.list", self.list_backends)),
             web.get(f"{one}/status", shown("federation.status", self.status)),
             web.get(f"{one}/runs", aged(shown("federation.runs", self.list_runs))),
@@ -120,21 +145,30 @@ class FederationRoutes:
     async def list_backends(self, request: web.Request, caller: Caller) -> web.Response:
         asked = read_query(request, _BACKENDS_QUERY)
         limit = asked.get("limit", _PAGE)
-        found: list[dict[str, Any]] = await self._federation.list_backends(caller.tenant)
-        rest = [backend for backend in found if backend["id"] > asked.get("cursor", "")]
-        page = [{name: backend[name] for name in IN_BRIEF} for backend in rest[:limit]]
-        following = page[-1]["id"] if len(rest) > limit else None
+        found: list[dict[str, Any]] = await self._federation.list_backends(
+            caller.tenant, after=asked.get("cursor", ""), limit=limit + 1
+        )
+        page = [{name: backend[name] for name in IN_BRIEF} for backend in found[:limit]]
+        following = page[-1]["id"] if len(found) > limit else None
         return web.json_response({"backends": page, "next_cursor": following})
 
     async def look(self, request: web.Request, caller: Caller) -> web.Response:
         """What all tenants share, processes and the stop of all runs, is no tenant's to know."""
-        asked = read_query(request, _BACKENDS_QUERY)
-        limit = asked.get("limit", _PAGE)
-        found = await self._overview.look(caller.tenant)
-        rest = [one for one in found["backends"] if one["id"] > asked.get("cursor", "")]
-        following = rest[limit - 1]["id"] if len(rest) > limit else None
-        told = {"at": found["at"], "runs": found["runs"], "backends": rest[:limit]}
-        return web.json_response({**told, "next_cursor": following})
+        asked = read_query(request, _STATUS_QUERY)
+        page = await self._overview.page(
+            caller.tenant,
+            only=asked.get("backend_ids"),
+            after=asked.get("cursor", ""),
+            limit=asked.get("limit", _PAGE),
+        )
+        return web.json_response(page)
+
+    async def last_runs(self, request: web.Request, caller: Caller) -> web.Response:
+        asked = read_query(request, _LAST_QUERY)
+        found = await self._reports.last(
+            caller.tenant, asked["backend_ids"], each=asked.get("last", MOST_LAST)
+        )
+        return web.json_response({"backends": found})
 
     async def status(self, request: web.Request, caller: Caller) -> web.Response:
         read_query(request, ())

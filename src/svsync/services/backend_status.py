@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from svsync.domain.costs import Terms
+from svsync.domain.costs import DAY_S, Terms
 from svsync.domain.cycles import QuietCycle, unreachable
 from svsync.domain.federation import BackendSpec
 from svsync.domain.quotas import parse_limits
@@ -51,15 +51,18 @@ def _of_cycles(spec: BackendSpec, terms: Terms, health: Row) -> dict[str, object
     measured, and where there are none."""
     cycle = QuietCycle.from_json(json.loads(health["cycle"]) if health["cycle"] else None)
     if cycle is None or not spec.syncs:
-        return {"estimated_cost": None, "interval_unreachable": None}
+        nothing = ("estimated_cost", "calls_per_day", "cost_per_day", "interval_unreachable")
+        return dict.fromkeys(nothing)
     cost = None
     if terms.prices is not None:
         kept = health["secrets_synced"]
-        cost = terms.prices.by_month(cycle.calls, spec.sync_interval, kept).to_json()
+        cost = terms.prices.by_month(cycle.calls, spec.sync_interval, kept)
     limits = parse_limits(spec.rate_limit, terms.limits)
     short = unreachable(spec.sync_interval, cycle, limits, for_schedule(spec))
     return {
-        "estimated_cost": cost,
+        "estimated_cost": None if cost is None else cost.to_json(),
+        "calls_per_day": round(sum(cycle.calls.values()) * DAY_S / spec.sync_interval),
+        "cost_per_day": None if cost is None else cost.of_day_json(),
         "interval_unreachable": None if short is None else short.to_json(),
     }
 

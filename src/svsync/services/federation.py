@@ -192,10 +192,13 @@ class Federation:
                             await queue.calls_of_cycles(tx, spec.id),
                         )
 
-    async def list_backends(self, tenant: TenantId) -> list[dict[str, object]]:
-        """Every backend with the heart of its status; one statement, however many there are."""
+    async def list_backends(
+        self, tenant: TenantId, *, after: str = "", limit: int | None = None
+    ) -> list[dict[str, object]]:
+        """Backends with the heart of their status, by id: those behind `after`, at most `limit`
+        of them (None: all); one statement, however many there are."""
         async with self._db.transaction(tenant, read_only=True) as tx:
-            rows = await overview.backends(tx)
+            rows = await overview.backends(tx, after=after, limit=limit)
         found = [(from_json(row["spec"]), row) for row in rows]
         return [
             {

@@ -1,15 +1,16 @@
 """How the whole stands, for people who look on; and the stop of all runs.
 
-A look costs the store three small statements, however many backends and secrets there
+A look costs the store four small statements, however many backends and secrets there
 are, so that it may be taken every second by anybody.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from svsync.domain.costs import Terms
 from svsync.domain.errors import SvsyncError
 from svsync.domain.federation import BackendSpec, from_json
-from svsync.domain.ids import TenantId
+from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.runs import Stage
 from svsync.services.backend_status import status_json
 from svsync.services.runs import Backends
@@ -47,10 +48,9 @@ class Overview:
         """
         async with self._db.transaction(tenant, read_only=True) as tx:
             rows = await overview.backends(tx)
+            running, waiting = await overview.runs(tx)
         processes = await overview.processes(self._db)
         now, stopped = await overview.now(self._db)
-        known = [(from_json(row["spec"]), row) for row in rows]
-        backends = [_backend(spec, self._backends.terms(spec), row) for spec, row in known]
         return {
             "at": time_of(now),
             "stopped": stopped_json(stopped),
@@ -64,12 +64,42 @@ class Overview:
                 }
                 for row in processes
             ],
-            "runs": {
-                "running": sum(backend["run"] is not None for backend in backends),
-                "waiting": sum(backend["runs_waiting"] for backend in backends),
-            },
-            "backends": backends,
+            "runs": {"running": running, "waiting": waiting},
+            "backends": self._shown(rows),
         }
+
+    async def page(
+        self,
+        tenant: TenantId,
+        *,
+        only: Sequence[BackendId] | None = None,
+        after: str = "",
+        limit: int,
+    ) -> dict[str, Any]:
+        """The same of some backends: `at`, `runs` (of all backends), `backends`, `next_cursor`.
+
+        Args:
+            only: these, as far as they are there; None: every one.
+            after: the `next_cursor` of the page before.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+        """
+        async with self._db.transaction(tenant, read_only=True) as tx:
+            rows = await overview.backends(tx, only=only, after=after, limit=limit + 1)
+            running, waiting = await overview.runs(tx)
+        now, _ = await overview.now(self._db)
+        backends = self._shown(rows[:limit])
+        return {
+            "at": time_of(now),
+            "runs": {"running": running, "waiting": waiting},
+            "backends": backends,
+            "next_cursor": backends[-1]["id"] if len(rows) > limit else None,
+        }
+
+    def _shown(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        known = [(from_json(row["spec"]), row) for row in rows]
+        return [_backend(spec, self._backends.terms(spec), row) for spec, row in known]
 
     async def stopped(self) -> Stopped | None:
         """Since when and by whom all runs are stopped; None: they are not."""

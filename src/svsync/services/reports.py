@@ -1,15 +1,17 @@
 """Reports of past runs as the API gives them: pages, one whole, one in brief."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from svsync.domain.errors import NotFoundError
-from svsync.domain.ids import RunId, TenantId
+from svsync.domain.ids import BackendId, RunId, TenantId
 from svsync.domain.runs import Skipped, SkipReason
 from svsync.services.run_rows import run_of
 from svsync.store import federation, queue, reports
 from svsync.store.database import Database, Row, Transaction
 
+_IN_SHORT: Final = ("run_id", "kind", "state", "result", "started_at", "duration_ms")
 _RUN_ID: Final = re.compile(r"run_[0-9a-f]{32}")
 
 
@@ -61,6 +63,22 @@ class Reports:
             [Skipped(s["remote_path"], SkipReason.of(s["reason"]), s["detail"]) for s in skips],
         )
 
+    async def last(
+        self, tenant: TenantId, backends: Sequence[BackendId], *, each: int
+    ) -> list[dict[str, object]]:
+        """Of each of some backends that is there, by id, the last runs in a few words, newest
+        first; without dry runs, and those that only wait."""
+
+        async def look(tx: Transaction) -> list[Row]:
+            return await reports.last(tx, backends, each)
+
+        found: dict[str, list[dict[str, object]]] = {}
+        for row in await self._db.read(tenant, look):
+            runs = found.setdefault(row["backend_id"], [])
+            if row["run_id"] is not None:
+                runs.append(_in_short(row))
+        return [{"id": backend, "runs": runs} for backend, runs in found.items()]
+
     async def brief(self, tenant: TenantId, run: object) -> dict[str, object] | None:
         """A run without the paths it skipped; None where there is none of that id."""
         if not isinstance(run, str):
@@ -68,6 +86,11 @@ class Reports:
         async with self._db.transaction(tenant, read_only=True) as tx:
             row = await queue.get(tx, RunId(run))
         return None if row is None else _brief(row)
+
+
+def _in_short(row: Row) -> dict[str, object]:
+    whole = run_of(row, ())
+    return {name: whole[name] for name in _IN_SHORT}
 
 
 def _brief(row: Row) -> dict[str, object]:

@@ -4,9 +4,11 @@ person has stopped all runs.
 Each is one statement, and none reads a table that grows with the secrets.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from svsync.domain.ids import BackendId
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.schedule import LIVE_S
 
@@ -19,13 +21,32 @@ class Stopped:
     by: str
 
 
-async def backends(tx: Transaction) -> list[Row]:
-    """Every backend of the transaction's tenant, by id.
+async def backends(
+    tx: Transaction,
+    *,
+    only: Sequence[BackendId] | None = None,
+    after: str = "",
+    limit: int | None = None,
+) -> list[Row]:
+    """Backends of the transaction's tenant, by id.
+
+    Args:
+        only: these, as far as they are there; None: every one.
+        after: those behind this id.
+        limit: so many at most; None: all.
 
     Raises StoreError where that takes more than seconds.
     """
     await tx.fetch("overview.hurry")
-    return await tx.fetch("overview.backends", tx.tenant)
+    named = None if only is None else list(only)
+    return await tx.fetch("overview.backends", tx.tenant, named, after, limit)
+
+
+async def runs(tx: Transaction) -> tuple[int, int]:
+    """How many runs of the tenant are at work, and how many wait."""
+    row = await tx.fetchrow("overview.runs", tx.tenant)
+    assert row is not None
+    return row["running"], row["waiting"]
 
 
 async def processes(db: Database) -> list[Row]:

@@ -1,5 +1,5 @@
 -- name: backends
--- How every backend of a tenant stands, with the run that works it now and those that wait. What is counted comes from partial
+-- How the backends of a tenant stand, every one or a page of some, with the run that works each now and those that wait. What is counted comes from partial
 -- indexes that hold the open, the pending and the unfinished alone. A path that is pending and has an unfinished push counts once.
 WITH open AS (SELECT backend_id, count(*) AS n FROM conflicts WHERE tenant_id = $1 AND state = 'open' GROUP BY backend_id),
      pending AS (SELECT backend_id, count(*) AS n FROM sync_state WHERE tenant_id = $1 AND status = 'pending_push' GROUP BY backend_id),
@@ -32,7 +32,13 @@ LEFT JOIN open o ON o.backend_id = b.backend_id
 LEFT JOIN pending p ON p.backend_id = b.backend_id
 LEFT JOIN sending u ON u.backend_id = b.backend_id
 LEFT JOIN waiting w ON w.backend_id = b.backend_id
-WHERE b.tenant_id = $1 ORDER BY b.backend_id;
+WHERE b.tenant_id = $1 AND ($2::text[] IS NULL OR b.backend_id = ANY ($2)) AND b.backend_id > $3::text COLLATE "C"
+ORDER BY b.backend_id LIMIT $4::bigint;
+
+-- name: runs
+-- Of all backends: each count is that of a partial index.
+SELECT (SELECT count(*) FROM runs WHERE tenant_id = $1 AND state = 'running') AS running,
+       (SELECT count(*) FROM runs WHERE tenant_id = $1 AND state = 'queued') AS waiting;
 
 -- name: hurry
 -- Who looks on has a few seconds, and looks again soon.
