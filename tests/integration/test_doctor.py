@@ -131,6 +131,27 @@ async def test_database_that_logs_parameters_is_told_of(clinic: Clinic) -> None:
     assert (found.state, "is -1:" in found.says) == (State.WARNING, True)
 
 
+async def test_each_setting_that_logs_parameters_is_named(clinic: Clinic) -> None:
+    admin = clinic.house.admin
+    name = await admin.fetchval("SELECT current_database()")
+    await admin.execute(f"ALTER DATABASE {name} SET log_parameter_max_length_on_error = '64B'")
+    await admin.execute(f"ALTER DATABASE {name} SET session_preload_libraries = 'auto_explain'")
+    found = await clinic.only("parameters")
+    assert found.says.startswith("log_parameter_max_length_on_error is 64B: "), "it logs no plans"
+    await admin.execute(f"ALTER DATABASE {name} SET auto_explain.log_min_duration = '1min'")
+    found = await clinic.only("parameters")
+    assert "auto_explain.log_parameter_max_length is -1" in found.says
+    assert "SET auto_explain.log_parameter_max_length = 0" in found.advice
+
+
+async def test_role_that_may_not_ask_where_the_database_is_is_told_of(clinic: Clinic) -> None:
+    assert (await clinic.only("restore")).state is State.OK
+    await clinic.house.admin.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    found = await clinic.only("restore")
+    assert found.state is State.WARNING
+    assert "svsync migrate --after-restore" in found.advice
+
+
 @pytest.mark.parametrize(
     ("ahead", "word"), [(timedelta(minutes=5), "behind"), (timedelta(minutes=-5), "ahead of")]
 )

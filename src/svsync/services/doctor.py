@@ -18,6 +18,7 @@ from svsync.domain.errors import ConfigError, SvsyncError
 from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import BackendId, TenantId
 from svsync.ports import Signals
+from svsync.services import store_findings
 from svsync.services.backend_findings import look_at_backend
 from svsync.services.backend_status import status_json
 from svsync.services.checkpoints import LATE_S
@@ -29,13 +30,11 @@ from svsync.services.root_keys import Word
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
 from svsync.services.sealing import Sealing
-from svsync.store import checkpoints, doctor, federation, overview, restore
+from svsync.services.webhook_findings import look_at_receivers
+from svsync.store import checkpoints, doctor, federation, overview
 from svsync.store.database import Database, Row
 from svsync.store.replica import Replica
 
-OLDEST_MAJOR: Final = 14
-SKEW_S: Final = 2.0
-"""Seconds by which two clocks may differ; leases go by the database's alone."""
 AT_ONCE: Final = 8
 """Backends that are tested side by side."""
 WAITS_S: Final = 900.0
@@ -101,6 +100,8 @@ class Doctor:
                     for finding in await self._look_at_work(store.db, tenants):
                         yield finding
                     yield await self._look_at_audit(store.db, list(tenants))
+                    for finding in await look_at_receivers(store.db, tenants):
+                        yield finding
                 # Within the block: a credential may be kept in the store.
                 counting = store.db if store.schema is None else None
                 async for finding in self._look_at_backends(specs, counting):
@@ -119,21 +120,15 @@ class Doctor:
         server = await doctor.server(store.db)
         after = self._now()
         where = "the embedded PostgreSQL" if store.embedded else "PostgreSQL"
-        yield _version(server, where)
+        yield store_findings.version(server, where)
         yield ok("role", f"{server['role']} is held by row-level security")
         yield self._schema(store.schema)
-        yield _parameters(server)
-        yield _clock(server, before, after)
+        yield store_findings.parameters(server)
+        yield store_findings.clock(server, before, after)
         if store.replica is not None:
             yield await look_at_replica(store.replica, self._settings.max_replica_lag)
         if store.schema is None:
-            if await restore.has_moved(store.db):
-                yield wrong(
-                    "restore",
-                    "the database is on another server or timeline than it was",
-                    "where it was restored from a backup, or a standby took over: run `svsync"
-                    " migrate --after-restore`",
-                )
+            yield await store_findings.look_at_home(store.db)
             async for finding in self._look_at_keys(store.db):
                 yield finding
 
@@ -318,41 +313,6 @@ class Doctor:
             "Redis does not answer: wake-ups take up to a second, rate limits are divided",
             "check REDIS_URL; the log line `signals_lost` says why",
         )
-
-
-def _version(server: Row, where: str) -> Finding:
-    major = server["version_num"] // 10_000
-    says = f"{where} {server['version'].split()[0]} answers"
-    if major < OLDEST_MAJOR:
-        return wrong("database", says, f"bring it to PostgreSQL {OLDEST_MAJOR} or later")
-    return ok("database", says)
-
-
-def _parameters(server: Row) -> Finding:
-    logged = server["logged_parameters"]
-    if logged == "0":
-        return ok("parameters", "the database logs none")
-    return warning(
-        "parameters",
-        f"log_parameter_max_length is {logged}: where the database logs statements, names and"
-        " ciphertext stand in its log",
-        "as its administrator: ALTER DATABASE … SET log_parameter_max_length = 0",
-    )
-
-
-def _clock(server: Row, before: datetime, after: datetime) -> Finding:
-    """What the answer's way took is no difference."""
-    ahead = (server["now"] - before - (after - before) / 2).total_seconds()
-    way = (after - before).total_seconds() / 2
-    zone = f"its time zone is {server['timezone']}"
-    if abs(ahead) - way > SKEW_S:
-        word = "ahead of" if ahead > 0 else "behind"
-        return warning(
-            "clock",
-            f"the database's is {abs(ahead):,.0f} s {word} this machine's; {zone}",
-            "let both follow one time server: logins and certificates go by this machine's",
-        )
-    return ok("clock", f"the database's and this machine's agree; {zone}")
 
 
 def _of_status(row: Row, status: Mapping[str, Any]) -> list[Finding]:

@@ -2,7 +2,10 @@
 -- What the server says of itself. Where parameters of statements are logged, the log holds names and ciphertext.
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_num,
   current_user::text AS role, clock_timestamp() AS now, current_setting('TimeZone') AS timezone,
-  current_setting('log_parameter_max_length', true) AS logged_parameters;
+  ARRAY(SELECT name || ' is ' || current_setting(name) FROM unnest(ARRAY['log_parameter_max_length',
+    'log_parameter_max_length_on_error', 'auto_explain.log_parameter_max_length']) AS name
+    WHERE current_setting(name, true) <> '0'
+      AND (name NOT LIKE 'auto%' OR current_setting('auto_explain.log_min_duration', true) <> '-1')) AS logging_parameters;
 
 -- name: neglected
 -- What nobody has in hand any more, by backend: a run whose worker is gone, unfinished pushes whose time has long been over
@@ -17,3 +20,12 @@ SELECT b.tenant_id, b.backend_id,
    WHERE r.tenant_id = b.tenant_id AND r.backend_id = b.backend_id AND r.state = 'queued' AND r.kind <> 'dry'
      AND b.state = 'active') AS waits_s
 FROM backends b ORDER BY b.tenant_id, b.backend_id;
+
+-- name: receivers
+-- Endpoints, and what of their deliveries did not arrive. `error_code` is that of the newest one.
+SELECT e.tenant_id, e.endpoint_id, e.state, e.reason, e.failing_since AT TIME ZONE 'UTC' AS failing_since, d.due, d.dead, d.error_code
+FROM endpoints e CROSS JOIN LATERAL (
+  SELECT count(*) FILTER (WHERE state = 'due') AS due, count(*) FILTER (WHERE state = 'dead') AS dead,
+    (array_agg(error_code ORDER BY event_id DESC) FILTER (WHERE error_code IS NOT NULL))[1] AS error_code
+  FROM deliveries WHERE tenant_id = e.tenant_id AND endpoint_id = e.endpoint_id AND state <> 'delivered') d
+ORDER BY e.tenant_id, e.endpoint_id;
