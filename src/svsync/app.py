@@ -24,7 +24,7 @@ from svsync.config.backends import Policy as BackendPolicy
 from svsync.config.key_services import specs_of
 from svsync.config.model import KmsProvider, Settings
 from svsync.config.references import Place, Reference, resolve
-from svsync.domain.audit import Actor
+from svsync.domain.audit import SVSYNC, Actor
 from svsync.domain.authorisations import ENDPOINTS_FIELD, authorised_of, may_be_sent
 from svsync.domain.errors import ConfigError, SchemaError, SetupError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec
@@ -500,17 +500,20 @@ def _key_services_of(roots: Sequence[Row]) -> frozenset[str]:
 
 
 async def migrate_only(
-    settings: Settings, *, restored: bool = False
+    settings: Settings, *, restored: bool = False, by: Actor = SVSYNC
 ) -> tuple[list[Migration], Restored | None]:
     """Bring the schema up to date; what was applied. With `restored`, the database comes
-    from a backup: make it safe to go on as well."""
+    from a backup: make it safe to go on as well; `by` whom, the audit log tells."""
     async with AsyncExitStack() as stack:
         dsn, _ = await _store(settings, stack)
         # As the role that will use it: a schema made by another could not be used.
-        db = await stack.enter_async_context(open_database(dsn, size=1))
+        db = await stack.enter_async_context(open_database(dsn, size=2))
         applied = await migrate(dsn)
         if restored:
-            return applied, await after_restore(db, ids=new_id)
+            recorder = await stack.enter_async_context(
+                open_recorder(db, _holder(), audit_timeout=settings.audit_timeout)
+            )
+            return applied, await after_restore(db, recorder, by=by, ids=new_id)
         await restore.remember(db, only_first=True)
         if await restore.has_moved(db):
             get_logger().warning("store_moved", detail=_MOVED)

@@ -27,9 +27,10 @@ def add_commands(subparsers: Any) -> None:
 
 async def migrate(args: argparse.Namespace) -> int:
     from svsync.app import migrate_only
-    from svsync.cli.opening import settings_of
+    from svsync.cli.opening import operator, settings_of
 
-    applied, done = await migrate_only(settings_of(args), restored=args.after_restore)
+    restored: bool = args.after_restore
+    applied, done = await migrate_only(settings_of(args), restored=restored, by=operator())
     out: Output = args.out
     if out.json:
         document: dict[str, object] = {
@@ -119,7 +120,12 @@ async def completion(args: argparse.Namespace) -> int:
 
     parser = build_parser()
     _complete_files(parser)
-    args.out.raw(shtab.complete(parser, shell=args.shell).encode() + b"\n")
+    script = shtab.complete(parser, shell=args.shell)
+    out: Output = args.out
+    if out.json:
+        out.document({"shell": args.shell, "script": script})
+    else:
+        out.raw(script.encode() + b"\n")
     return 0
 
 
