@@ -37,6 +37,7 @@ from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
 from svsync.services.feed_tokens import FeedTokens
 from svsync.services.notices import Notices
+from svsync.services.plans import Plans
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling
@@ -202,6 +203,7 @@ def api_of(
         removal=app.removal,
         overview=app.overview,
         reports=Reports(app.db),
+        plans=Plans(app.runs, app.federation),
         policies=app.policies,
         policy_tests=app.policy_tests,
         scheduling=scheduling,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from svsync.cli.arguments import add_command, add_group, backend_option
 from svsync.cli.costs import of_month, of_run, too_short
 from svsync.cli.output import Output, ago, say, span
-from svsync.domain.errors import BackendBusyError, GuardError, SvsyncError
+from svsync.domain.errors import BackendBusyError, SvsyncError
 
 if TYPE_CHECKING:
     from svsync.app import App
+    from svsync.domain.guards import Allow
     from svsync.domain.ids import TenantId
     from svsync.services.run_ends import Ended
     from svsync.services.runs import Request
@@ -80,10 +81,15 @@ async def run_once(args: argparse.Namespace) -> int:
         else:
             show_report(out, document)
     _raise_failure(ended)
-    if args.fail_on_conflicts and ended.conflicts_open:
-        say(f"{ended.conflicts_open} conflicts wait: `svsync conflicts list` shows them")
+    return exit_code(args, document, ended.conflicts_open)
+
+
+def exit_code(args: argparse.Namespace, run: Mapping[str, Any], conflicts_open: int) -> int:
+    """Of a run that went through, as asked for by --fail-on-…"""
+    if args.fail_on_conflicts and conflicts_open:
+        say(f"{conflicts_open} conflicts wait: `svsync conflicts list` shows them")
         return CONFLICTS_WAIT
-    if args.fail_on_partial and document["result"] == "partial":
+    if args.fail_on_partial and run["result"] == "partial":
         say("something was skipped; the report names each path with its reason")
         return PARTIAL
     return 0
@@ -94,30 +100,21 @@ async def plan(args: argparse.Namespace) -> int:
     shows what it stops; the exit code is that of the run that would be stopped."""
     from svsync.app import rates_shared
     from svsync.cli.opening import opened
+    from svsync.services.plans import look
 
     out: Output = args.out
     async with opened(args) as (app, tenant), rates_shared(app):
-        guards: list[GuardError] = []
-        ended = await _run(app, tenant, _request(args, dry=True), out)
-        first = ended
-        while isinstance(ended.cause, GuardError):
-            guards.append(ended.cause)
-            allow = _passing_by(guards)
-            ended = await _run(app, tenant, _request(args, dry=True, allow=allow), out)
-        status = await app.federation.status(tenant, args.backend)
-    stopped = first.to_json()
-    document = ended.to_json() | {
-        **{key: stopped[key] for key in ("state", "result", "error")},
-        "guards": [{"code": g.code, "message": g.message, "plan": g.plan} for g in guards],
-        "calls_per_cycle": status["calls_per_cycle"],
-        "estimated_cost": status["estimated_cost"],
-        "interval_unreachable": status["interval_unreachable"],
-    }
+
+        async def run(allow: "Allow") -> "Ended":
+            return await _run(app, tenant, _request(args, dry=True, allow=allow), out)
+
+        found = await look(run)
+        document = found.to_json(await app.federation.status(tenant, args.backend))
     if out.json:
         out.document(document)
     else:
         show_report(out, document)
-    _raise_failure(first)
+    _raise_failure(found.first)
     return 0
 
 
@@ -176,17 +173,6 @@ def _request(args: argparse.Namespace, *, dry: bool, allow: Any = None) -> "Requ
 
     paths = None if args.path is None else tuple(Glob(text) for text in args.path)
     return Request(args.backend, paths=paths, dry=dry, allow=allow or Allow())
-
-
-def _passing_by(guards: Sequence[GuardError]) -> Any:
-    from svsync.domain.guards import Allow
-
-    codes = {guard.code for guard in guards}
-    return Allow(
-        mass_delete="mass_delete_guard" in codes,
-        mass_overwrite="mass_overwrite_guard" in codes,
-        regression="mass_regression_guard" in codes,
-    )
 
 
 async def _run(

@@ -46,6 +46,7 @@ from svsync.services.gauges import Gauges
 from svsync.services.instances import keep_beating
 from svsync.services.key_grace import KeyGrace, keep_looking
 from svsync.services.notices import Notices
+from svsync.services.plans import Plans
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling, keep_schedule
@@ -224,6 +225,7 @@ class _Service:
                 removal=app.removal,
                 overview=app.overview,
                 reports=Reports(app.db),
+                plans=Plans(app.runs, app.federation),
                 policies=app.policies,
                 policy_tests=app.policy_tests,
                 scheduling=self._scheduling,

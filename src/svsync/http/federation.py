@@ -70,8 +70,9 @@ def _read_glob(node: Node) -> str:
 
 _GLOB: Final = Kind(_read_glob, {"type": "string"}, "a local path or a glob")
 _GUARDS: Final = choice(("mass_delete", "mass_overwrite", "mass_regression"))
+PATHS: Final = Key("paths", sequence(_GLOB, "a list of paths", max_items=MAX_PATHS), "Only these.")
 _SYNC_KEYS: Final = (
-    Key("paths", sequence(_GLOB, "a list of paths", max_items=MAX_PATHS), "Only these."),
+    PATHS,
     Key("full", BOOLEAN, "Everything."),
     Key("allow", sequence(_GUARDS, "a list of guards", max_items=3), "Guards to pass by."),
 )

@@ -42,6 +42,7 @@ from svsync.http.identity import (
 )
 from svsync.http.limits import Limits, RateLimitedError
 from svsync.http.not_served import not_served
+from svsync.http.plans import PlanRoutes
 from svsync.http.policies import PolicyRoutes
 from svsync.http.request_log import ERROR_CODE, RequestLog
 from svsync.http.secret_writes import SecretWriteRoutes
@@ -65,6 +66,7 @@ from svsync.services.listing import Listing
 from svsync.services.notices import Notices
 from svsync.services.overview import Overview
 from svsync.services.pair_states import PairStates
+from svsync.services.plans import Plans
 from svsync.services.policies import Policies
 from svsync.services.policy_tests import PolicyTests
 from svsync.services.readiness import Readiness
@@ -103,6 +105,7 @@ class Api:
     removal: Removal
     overview: Overview
     reports: Reports
+    plans: Plans
     policies: Policies
     policy_tests: PolicyTests
     scheduling: Trigger
@@ -167,6 +170,7 @@ def make_server(
     app.add_routes(
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
+    app.add_routes(PlanRoutes(api.plans).routes())
     app.add_routes(ConflictRoutes(api.conflicts).routes())
     app.add_routes(WebhookRoutes(api.webhooks, WebhookRights(api.authorizing)).routes())
     app.add_routes(FeedRoutes(api.notices, api.feed_secrets).routes())
@@ -270,6 +274,7 @@ _OF_CODES: Final = {
     SkipReason.DENIED: 502,
     SkipReason.UNREADABLE: 502,
     SkipReason.WRITE_OUTCOME_UNKNOWN: 504,
+    "plan_too_long": 504,
 }
 """Codes of errors that have no class of their own."""
 
