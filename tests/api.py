@@ -36,6 +36,7 @@ from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
 from svsync.services.feed_tokens import FeedTokens
+from svsync.services.mapping_tests import MappingTests
 from svsync.services.notices import Notices
 from svsync.services.plans import Plans
 from svsync.services.readiness import Readiness
@@ -204,6 +205,7 @@ def api_of(
         overview=app.overview,
         reports=Reports(app.db),
         plans=Plans(app.runs, app.federation),
+        mapping_tests=MappingTests(app.db, app.registry),
         policies=app.policies,
         policy_tests=app.policy_tests,
         scheduling=scheduling,

@@ -22,6 +22,7 @@ NOBODYS = {"run": "run_" + "0" * 32, "path": "app/a", "secret_id": "fds_" + "0" 
 BODIES = {
     "/resolve": {"path": "ext/a", "resolution": "use_local"},
     "/feed-secrets": {"feed": "http"},
+    "/map/test": {"paths": ["ext/a"]},
 }
 """Of routes that look at their body first, by how they end."""
 

@@ -45,6 +45,7 @@ from svsync.services.feeds import Feeds
 from svsync.services.gauges import Gauges
 from svsync.services.instances import keep_beating
 from svsync.services.key_grace import KeyGrace, keep_looking
+from svsync.services.mapping_tests import MappingTests
 from svsync.services.notices import Notices
 from svsync.services.plans import Plans
 from svsync.services.readiness import Readiness
@@ -226,6 +227,7 @@ class _Service:
                 overview=app.overview,
                 reports=Reports(app.db),
                 plans=Plans(app.runs, app.federation),
+                mapping_tests=MappingTests(app.db, app.registry),
                 policies=app.policies,
                 policy_tests=app.policy_tests,
                 scheduling=self._scheduling,

@@ -41,6 +41,7 @@ from svsync.http.identity import (
     identify,
 )
 from svsync.http.limits import Limits, RateLimitedError
+from svsync.http.mapping_tests import MappingTestRoutes
 from svsync.http.not_served import not_served
 from svsync.http.plans import PlanRoutes
 from svsync.http.policies import PolicyRoutes
@@ -63,6 +64,7 @@ from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.feed_tokens import FeedTokens
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
 from svsync.services.listing import Listing
+from svsync.services.mapping_tests import MappingTests
 from svsync.services.notices import Notices
 from svsync.services.overview import Overview
 from svsync.services.pair_states import PairStates
@@ -106,6 +108,7 @@ class Api:
     overview: Overview
     reports: Reports
     plans: Plans
+    mapping_tests: MappingTests
     policies: Policies
     policy_tests: PolicyTests
     scheduling: Trigger
@@ -171,6 +174,7 @@ def make_server(
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
     app.add_routes(PlanRoutes(api.plans).routes())
+    app.add_routes(MappingTestRoutes(api.mapping_tests).routes())
     app.add_routes(ConflictRoutes(api.conflicts).routes())
     app.add_routes(WebhookRoutes(api.webhooks, WebhookRights(api.authorizing)).routes())
     app.add_routes(FeedRoutes(api.notices, api.feed_secrets).routes())
