@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import forks
+from tests import forks, printed
 from tests.canary import Canary
 
 
@@ -46,7 +46,8 @@ class Program:
     """Starts `svsync` with an environment of its own.
 
     Whatever it prints is looked through for the marker of `canary`, but for the
-    output of commands that are there to show values. What runs to its end is forked off
+    output of commands that are there to show values; with `--json` it is held to the
+    command's schema. What runs to its end is forked off
     one that is loaded (`tests.forks`), unless `alone`.
     """
 
@@ -54,13 +55,15 @@ class Program:
     folder: Path
     canary: Canary = field(default_factory=Canary)
     alone: bool = False
+    _asked: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)
+    """Arguments of processes that were started, by their ids."""
 
     def _environment(self, changes: Mapping[str, str]) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return {**kept, **self.environment, **changes}
 
     async def start(self, *args: str, **changes: str) -> Process:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "svsync",
@@ -71,17 +74,23 @@ class Program:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        self._asked[process.pid] = args
+        return process
 
     async def ended(self, process: Process, stdin: bytes = b"", *, reveals: bool = False) -> Said:
         async with asyncio.timeout(60):
             out, err = await process.communicate(stdin)
         assert process.returncode is not None
-        return self._looked_through(process.returncode, out, err, reveals)
+        args = self._asked.pop(process.pid, ())
+        return self._looked_through(args, process.returncode, out, err, reveals)
 
-    def _looked_through(self, code: int, out: bytes, err: bytes, reveals: bool) -> Said:
+    def _looked_through(
+        self, args: Sequence[str], code: int, out: bytes, err: bytes, reveals: bool
+    ) -> Said:
         for name, written in (("stderr", err), *(() if reveals else (("stdout", out),))):
             assert not self.canary.found_in(written), f"a value turned up on {name}"
         assert b"Traceback" not in out + err
+        printed.check(args, code, out.decode())
         return Said(code, out.decode(), err.decode())
 
     async def __call__(
@@ -94,7 +103,7 @@ class Program:
             return await self.ended(await self.start(*args, **changes), stdin, reveals=reveals)
         async with asyncio.timeout(60):
             ended = await forks.loader().run(asked, stdin)
-        return self._looked_through(*ended, reveals)
+        return self._looked_through(args, *ended, reveals)
 
     async def interrupted(self, process: Process, number: signal.Signals) -> Said:
         process.send_signal(number)

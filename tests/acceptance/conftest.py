@@ -1,4 +1,5 @@
-"""One database, one OpenBao mount and one program for a whole module of commands."""
+"""One database, one OpenBao mount and one program for a whole module of commands; and a service
+for those that ask one."""
 
 import json
 import secrets
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.acceptance.serving import Served, new_token, serving
 from tests.openbao import Bao, new_mount
 from tests.postgres import connected, database_dsn
-from tests.program import Program
+from tests.program import Program, Said
 
 from svsync.embedded.openbao import OpenBaoServer
 from svsync.embedded.postgres import EmbeddedPostgres
@@ -96,3 +98,38 @@ async def open_desk(
     )
     async with connected(postgres.admin_dsn) as admin:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass
+class Far:
+    """A service that runs for a whole module, and somebody who has nothing but its address.
+
+    Attributes:
+        here: the same commands on the store itself.
+        asking: `svsync` with the address and an admin's token in its environment.
+    """
+
+    here: Program
+    asking: Program
+    served: Served
+    file: Path
+    backend: str
+    token: str
+
+    async def __call__(self, *args: str, **options: Any) -> Said:
+        return await self.asking(*args, **options)
+
+    async def on_the_store(self, *args: str, **options: Any) -> Said:
+        return await self.here(*args, "--config", str(self.file), **options)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def far(desk: Desk) -> AsyncIterator[Far]:
+    backend, file = desk.backend(sync_interval="1d", conflict_resolution="manual")
+    await desk.bao.put("a", {"k": "1"})
+    token = await new_token(desk.program, "--config", str(file))
+    async with serving(desk.program, "--config", str(file)) as served:
+        environment = {"SVSYNC_URL": served.url, "SVSYNC_TOKEN": token}
+        asking = Program(environment, desk.folder, desk.program.canary)
+        yield Far(desk.program, asking, served, file, backend, token)
+        assert await served.stopped() == 0

@@ -2,18 +2,14 @@
 
 import json
 import signal
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from tests.acceptance.conftest import Desk
-from tests.acceptance.serving import Served, new_token, serving
+from tests.acceptance.conftest import Desk, Far
 from tests.docs.cli_page import commands
 from tests.postgres import connected
-from tests.program import Program, Said
+from tests.program import Program
 
 from svsync.cli.main import build_parser
 from svsync.cli.remote import of
@@ -21,41 +17,6 @@ from svsync.domain.audit import LOOK
 
 EXACT = '{"n": 1.10, "big": 12345678901234567890123, "s": "\\u00e4"}'
 RULE = "apps/**=read,list"
-
-
-@dataclass
-class Far:
-    """A service that runs for a whole module, and somebody who has nothing but its address.
-
-    Attributes:
-        here: the same commands on the store itself.
-        asking: `svsync` with the address and an admin's token in its environment.
-    """
-
-    here: Program
-    asking: Program
-    served: Served
-    file: Path
-    backend: str
-    token: str
-
-    async def __call__(self, *args: str, **options: Any) -> Said:
-        return await self.asking(*args, **options)
-
-    async def on_the_store(self, *args: str, **options: Any) -> Said:
-        return await self.here(*args, "--config", str(self.file), **options)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def far(desk: Desk) -> AsyncIterator[Far]:
-    backend, file = desk.backend(sync_interval="1d", conflict_resolution="manual")
-    await desk.bao.put("a", {"k": "1"})
-    token = await new_token(desk.program, "--config", str(file))
-    async with serving(desk.program, "--config", str(file)) as served:
-        environment = {"SVSYNC_URL": served.url, "SVSYNC_TOKEN": token}
-        asking = Program(environment, desk.folder, desk.program.canary)
-        yield Far(desk.program, asking, served, file, backend, token)
-        assert await served.stopped() == 0
 
 
 # --- the same as on the store ---------------------------------------------------------
@@ -370,7 +331,7 @@ def test_page_tells_which_commands_ask_a_service() -> None:
         if of(parser.get_default("command")) is not None
     }
     assert {"secrets get", "audit query", "policies test", "status"} <= asking
-    assert asking.isdisjoint({"run-once", "tokens create", "migrate", "serve"})
+    assert asking.isdisjoint({"plan", "tokens create", "migrate", "serve"})
     for words, _, _ in commands(build_parser()):
         _, _, section = page.partition(f"\n## svsync {' '.join(words)}\n")
         told = "--url" in section.partition("\n## ")[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from svsync.cli.examples import EXAMPLES
 from svsync.cli.main import build_parser
-from svsync.cli.remote import of
+from svsync.cli.remote import _NEEDS_NO_STORE, WHY, of
 
 _HEAD = """\
 # Command line
@@ -22,7 +22,14 @@ svsync secrets get apps/billing/db --field password
 
 With `--url`, or `SVSYNC_URL`, the commands that say so below ask a running service, and no store, key or configuration of this machine: as whoever its token vouches for, with the same words, `--json` and exit codes. A token in `SVSYNC_TOKEN` or in a file (`--token file:/run/secrets/svsync`, mode 0600) is seen by nobody who lists processes; one that is written out is. The tenant is the token's; where `--tenant` names another, nothing is done. Plain HTTP goes to loopback alone. `--ca` names the certificates of a private CA.
 
-A service that cannot be reached is exit code 1, `service_unreachable`: 3 says that a backend is, and nobody was told. A write whose answer was lost is `outcome_unknown`: look before you repeat it. `status` does not tell whether all runs are stopped, and `--watch`, like every command that does not say so below, is for the machine of the store; to these `--url` is a wrong use (2). Where only `SVSYNC_URL` is set, commands that need no store (`serve`, `healthcheck`, `demo`, `config`, `map`, `completion`) do what they always do.
+A service that cannot be reached is exit code 1, `service_unreachable`: 3 says that a backend is, and nobody was told. A write whose answer was lost is `outcome_unknown`: look before you repeat it. `status` does not tell whether all runs are stopped. `run-once` lets the service work the run, and waits for it: who leaves leaves the run at work. `backends pause --all`, `verify --backend`, `inventory` of a backend, and what reads files of a Vault's audit device are for the machine that has these.
+
+These ask no service; to them `--url` is a wrong use (2):
+
+| command | why, and what to do |
+| --- | --- |
+@WHY@
+Where only `SVSYNC_URL` is set, commands that need no store (@NO_STORE@, and `inventory` of a store that is not configured) do what they always do.
 """  # noqa: E501
 
 _COMMON = "common options"
@@ -31,7 +38,10 @@ _COMMON = "common options"
 def page() -> str:
     """The whole page."""
     parser = build_parser()
-    parts = [_HEAD, "\n## Everywhere\n\nBefore and after the command.\n\n"]
+    reasons = "".join(f"| `{words}` | {why} |\n" for words, why in WHY.items())
+    no_store = ", ".join(f"`{word}`" for word in _NEEDS_NO_STORE)
+    head = _HEAD.replace("@WHY@", reasons).replace("@NO_STORE@", no_store)
+    parts = [head, "\n## Everywhere\n\nBefore and after the command.\n\n"]
     parts += _table(_actions(parser, common=True))
     for words, words_parser, about in commands(parser):
         parts.append(f"\n## svsync {' '.join(words)}\n\n{about[:1].upper()}{about[1:]}.\n")

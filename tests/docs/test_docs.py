@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from changelog.assemble import TARGET, assemble
+from tests.docs import json_page
 from tests.docs.cli_page import commands, page
 from tests.postgres import connected
 
@@ -68,6 +69,12 @@ def code_blocks(name: str, language: str) -> list[str]:
 def test_the_command_page_is_that_of_the_parser() -> None:
     assert text_of("docs/reference/cli.md") == page(), (
         "run: python -m tests.docs.cli_page > docs/reference/cli.md"
+    )
+
+
+def test_the_page_of_what_commands_print_is_that_of_their_schemas() -> None:
+    assert text_of("docs/reference/json.md") == json_page.page(), (
+        "run: python -m tests.docs.json_page > docs/reference/json.md"
     )
 
 

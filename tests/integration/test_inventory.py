@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.house import BACKEND, TENANT, House
 
-from svsync.domain.audit import Decision, Entry
+from svsync.domain.audit import LOOK, Decision, Entry
 from svsync.services.inventory import Inventories
 
 
@@ -33,6 +33,9 @@ async def test_readers_of_our_own_log_are_told_by_path(house: House) -> None:
     for path, who in (("ext/a", "sa:x"), ("ext/a", "sa:x"), ("ext/a", "sa:y"), ("other", "sa:x")):
         await read(path, who)
     await read("ext/a", "sa:z", Decision.DENY)
+    for kind, who, request in (("operator", "cli:ada", None), ("user", "user:ada", f"{LOOK}1")):
+        look = Entry(TENANT, kind, who, "secret.read", Decision.ALLOW, "ext/a", request_id=request)
+        await house.app.recorder.record(look)
     found = await inventories(house).readers(TENANT, "ext/", None, most=10)
     told = {(r["path"], r["reader"], r["reads"]) for r in found["readers"]}
     assert told == {("ext/a", "sa:x", 2), ("ext/a", "sa:y", 1)}

@@ -6,11 +6,12 @@ import sys
 from typing import Any
 
 import pytest
+from tests.docs.cli_page import commands
 
 from svsync.cli import main as program
 from svsync.cli.arguments import token_of
 from svsync.cli.main import build_parser, exit_code, main
-from svsync.cli.remote import counterpart
+from svsync.cli.remote import WHY, counterpart, of, why
 from svsync.cli.remote.opening import told
 from svsync.client import SvsyncError
 from svsync.domain.errors import (
@@ -87,13 +88,25 @@ def parsed(words: str) -> argparse.Namespace:
 def test_command_is_asked_of_a_service_or_refused() -> None:
     asking = counterpart(parsed("--url u secrets get a"))
     assert (asking.__module__, asking.__name__) == ("svsync.cli.remote.secrets", "get")
-    for words in ("tokens list", "run-once --backend b", "serve", "config check", "map lint"):
+    for words in ("tokens list", "plan --backend b", "serve", "config check", "map lint"):
         with pytest.raises(UsageError, match=f"`svsync {words.split(' --')[0]}` asks no service"):
             counterpart(parsed(f"--url u {words}"))
 
 
+def test_each_that_asks_no_service_says_what_to_do_instead() -> None:
+    silent = {" ".join(words) for words, one, _ in commands(build_parser()) if not _asks(one)}
+    assert {words: why(f"svsync {words}") for words in silent}.keys() == silent
+    assert {words.split()[0] for words in WHY} == {words.split()[0] for words in silent}
+    asking = {" ".join(words) for words, one, _ in commands(build_parser()) if _asks(one)}
+    assert not asking & WHY.keys()
+
+
+def _asks(parser: argparse.ArgumentParser) -> bool:
+    return of(parser.get_default("command")) is not None
+
+
 def test_address_in_the_environment_stops_what_would_go_to_another_store() -> None:
-    for words in ("serve", "config check", "map lint", "completion bash"):
+    for words in ("serve", "config check", "map lint", "completion bash", "schema"):
         args = parsed(words)
         assert counterpart(args) is args.command
     for words in ("tokens list", "migrate", "doctor", "retention run"):

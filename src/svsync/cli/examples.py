@@ -111,6 +111,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "config schema": ("svsync config schema",),
     "retention run": ("svsync retention run --tenant acme",),
     "completion": ("svsync completion bash",),
+    "schema": ("svsync schema secrets get", "svsync schema"),
     "doctor": ("svsync doctor --config /etc/svsync/svsync.yaml",),
     "demo": ("svsync demo", "svsync demo --keep --state-dir ./demo"),
 }

@@ -224,24 +224,14 @@ def tell_inventory(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
 
 
 async def readers(args: argparse.Namespace) -> int:
-    from datetime import UTC, datetime
-
-    from svsync.domain.moments import WORDS, parse_moment
     from svsync.domain.readers import Readers
     from svsync.registry import access_log
     from svsync.services.inventory import tell_readers
 
-    if args.backend or args.vault_addr or args.aws_region:
-        raise UsageError("`inventory readers` looks at logs alone: leave the store's name out")
-    if not 1 <= args.limit <= _MOST:
-        raise UsageError(f"--limit is a whole number from 1 to {_MOST:,}")
-    try:
-        since = parse_moment(args.start, datetime.now(UTC)) if args.start else None
-    except ValueError:
-        raise UsageError(f"--start is {WORDS}") from None
+    since = asked_since(args)
     prefix: str = args.prefix
     if not args.audit_log:
-        await _readers_here(args, since)
+        tell_readers_here(args, await _readers_here(args, since))
         return 0
     counted = Readers(lambda path: path.startswith(prefix), since)
     found = await tell_readers(access_log(args.audit_log), counted, most=args.limit)
@@ -249,21 +239,41 @@ async def readers(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _readers_here(args: argparse.Namespace, since: "datetime | None") -> None:
+def asked_since(args: argparse.Namespace) -> "datetime | None":
+    """From when on reads are meant. Raises UsageError, for what no log can be asked too."""
+    from datetime import UTC, datetime
+
+    from svsync.domain.moments import WORDS, parse_moment
+
+    if args.backend or args.vault_addr or args.aws_region:
+        raise UsageError("`inventory readers` looks at logs alone: leave the store's name out")
+    if not 1 <= args.limit <= _MOST:
+        raise UsageError(f"--limit is a whole number from 1 to {_MOST:,}")
+    try:
+        return parse_moment(args.start, datetime.now(UTC)) if args.start else None
+    except ValueError:
+        raise UsageError(f"--start is {WORDS}") from None
+
+
+async def _readers_here(args: argparse.Namespace, since: "datetime | None") -> dict[str, Any]:
     from svsync.cli.opening import opened, record
     from svsync.services.audit import QUERY
     from svsync.services.inventory import Inventories
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         await record(app, tenant, QUERY)
         inventories = Inventories(app.db, app.registry)
-        found = await inventories.readers(tenant, args.prefix, since, most=args.limit)
+        return await inventories.readers(tenant, args.prefix, since, most=args.limit)
+
+
+def tell_readers_here(args: argparse.Namespace, found: Mapping[str, Any]) -> None:
+    """Readers by our own audit log."""
+    out: Output = args.out
     if out.json:
         out.document(found)
         return
     if not found["readers"]:
-        out.line("No secret that fits was read here.")
+        out.line("No application read a secret here that fits.")
         return
     out.table(
         ("path", "reader", "reads", "last read"),

@@ -56,6 +56,7 @@ _COMMANDS = (
     "keys",
     "tenants",
     "admin",
+    "schema",
     "doctor",
     "demo",
 )

@@ -46,7 +46,8 @@ class Inventories:
     async def readers(
         self, tenant: TenantId, prefix: str, since: datetime | None, *, most: int
     ) -> dict[str, Any]:
-        """Who read what here, by our own audit log: as `tell_readers` tells it of a file."""
+        """Which applications read what here, by our own audit log: as `tell_readers` tells it of
+        a file."""
         async with self._db.transaction(tenant, read_only=True) as tx:
             rows = await store.readers(tx, prefix, since or _EVER, most + 1)
         return {

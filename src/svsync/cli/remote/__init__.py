@@ -22,6 +22,7 @@ _MODULES: Final = frozenset(
         "federation",
         "feeds",
         "imports",
+        "inventory",
         "lifecycle",
         "policies",
         "run",
@@ -31,8 +32,37 @@ _MODULES: Final = frozenset(
         "webhooks",
     }
 )
-_NEEDS_NO_STORE: Final = ("serve", "healthcheck", "demo", "config", "map", "completion")
+_NEEDS_NO_STORE: Final = ("serve", "healthcheck", "demo", "config", "map", "completion", "schema")
 """First words of commands that have nothing to do with the store that a service has."""
+_ON_THE_STORE: Final = "run it on the machine of the store"
+_HERE: Final = "it is done here, without a store"
+WHY: Final = {
+    "serve": "it is the service",
+    "healthcheck": "it finds the service of this machine by its configuration",
+    "plan": f"the API begins no dry run; {_ON_THE_STORE}",
+    "backends apply": "it brings in the file of the machine of the store, as a reload of the"
+    " service does; `backends add` adds one over --url",
+    "map": f"it reads rules from a configuration file; {_HERE}",
+    "retire plan": "it asks each source how its secrets are deleted, with logins that a service"
+    f" lends to nobody; {_ON_THE_STORE}",
+    "tokens": f"whoever runs the store lets callers in; {_ON_THE_STORE}",
+    "groups": "whoever runs the store says who belongs to what, where tokens do not;"
+    f" {_ON_THE_STORE}",
+    "audit verify": "a service cannot vouch for its own log; it reads the rows themselves,"
+    f" {_ON_THE_STORE}",
+    "audit key": "the key is to be had where no service could forge it; " + _ON_THE_STORE,
+    "keys": f"keys belong to whoever runs the store; {_ON_THE_STORE}",
+    "tenants": f"a token is of one tenant; {_ON_THE_STORE}",
+    "migrate": f"it changes the database itself; {_ON_THE_STORE}",
+    "config": f"it reads the configuration file; {_HERE}",
+    "retention run": "the service does that by itself once a day; to have it done now,"
+    f" {_ON_THE_STORE}",
+    "completion": f"it writes a script for this shell; {_HERE}",
+    "schema": f"it is part of this program; {_HERE}",
+    "doctor": f"it looks at the store's machine and what it may do; {_ON_THE_STORE}",
+    "demo": "it starts servers of its own",
+}
+"""Commands that ask no service, or the first words of several, and why; what to do instead."""
 
 
 def counterpart(args: argparse.Namespace) -> Command:
@@ -48,9 +78,16 @@ def counterpart(args: argparse.Namespace) -> Command:
     if args.service is None and verb in _NEEDS_NO_STORE:
         return here
     given = "unset SVSYNC_URL" if args.service is None else "leave --url out"
-    raise UsageError(
-        f"`{args.words}` asks no service: {given}, and run it on the machine of the store"
-    )
+    raise UsageError(f"`{args.words}` asks no service, {given}: {why(args.words)}")
+
+
+def why(words: str) -> str:
+    """Why the command `svsync …` asks no service, and what to do instead.
+
+    Raises KeyError: it asks one.
+    """
+    verb, *further = words.removeprefix("svsync ").split()
+    return WHY.get(" ".join((verb, *further))) or WHY[verb]
 
 
 def of(command: Command) -> Command | None:
