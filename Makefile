@@ -6,6 +6,7 @@
 #   make bench   the figures of docs/performance.md
 #   make docs    the documents as a site, in site/
 #   make dist    the wheel and the sdist, in dist/
+#   make console the page at /ui/ from its sources in console/ (needs Node 20 and the network)
 #   make lock    resolve the dependencies anew (needs the network)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.setup-done
 # connections of one PostgreSQL are enough for.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(12, (3 * os.cpu_count() + 1) // 2))')
 
-.PHONY: setup demo test check bench docs dist lock format clean
+.PHONY: setup demo test check bench docs dist console lock format clean
 
 setup: $(STAMP)
 
@@ -52,6 +53,10 @@ docs: setup
 
 dist: setup
 	$(BIN)/hatchling build
+
+# What it makes is committed: Node is needed to change the console, and for nothing else.
+console:
+	cd console && npm ci --no-progress && npm run --silent check && npm run --silent build
 
 # Of one resolution: what runs and what builds have the versions that were tested.
 lock: setup

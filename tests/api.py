@@ -26,6 +26,7 @@ from svsync.bus.local import LocalSignals
 from svsync.domain.access import Identity, Scope
 from svsync.domain.ids import TenantId
 from svsync.domain.limits import UNLIMITED, ApiRates
+from svsync.http.console import Console
 from svsync.http.limits import Limits
 from svsync.http.listening import Listener, listening
 from svsync.http.openapi import document
@@ -248,6 +249,7 @@ async def open_front(
                 meter=meter,
             ),
             made,
+                page=Console(made.scaikey_url, made.console_client_id) if made.console else None,
             grace=5,
         ) as listener,
     ):

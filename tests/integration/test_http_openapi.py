@@ -41,7 +41,9 @@ def test_what_needs_no_token_is_said_so() -> None:
             if isinstance(operation, dict)
         )
     }
-    assert open_paths == {"/healthz", "/readyz", "/openapi.json"}
+    console = {"/ui", "/ui/", "/ui/console.js", "/ui/console.css", "/ui/icon.svg"}
+    probes = {"/healthz", "/readyz", "/openapi.json"}
+    assert open_paths == {*probes, *console, "/ui/config.json"}
     assert DOCUMENT["security"] == [{"token": []}]
 
 

@@ -231,6 +231,16 @@ class Settings:
         "The first ScaiKey sign-in with this verified address becomes `super_admin`, once.",
         variable="BOOTSTRAP_SUPER_ADMIN",
     )
+    console: bool = setting(
+        BOOLEAN,
+        "Serve the page for people at `/ui/`; it shows each of them what their token may see.",
+        default=True,
+    )
+    console_client_id: str | None = setting(
+        CLAIM_TEXT,
+        "As what ScaiKey knows the console: a public client, whose redirect address is `/ui/`.",
+        default_words="the console signs people in by tokens alone",
+    )
     api_rate_limits: ApiRates = setting(
         RATES,
         "Calls to the API that one identity may make, by kind, at all replicas together; "

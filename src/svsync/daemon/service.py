@@ -25,6 +25,7 @@ from svsync.daemon.systemd import Notify
 from svsync.domain.audit import SVSYNC
 from svsync.domain.errors import StoreUnavailableError, SvsyncError
 from svsync.domain.roles import Role
+from svsync.http.console import Console
 from svsync.http.limits import Limits
 from svsync.http.listening import Listener, listening
 from svsync.http.metrics import serving_metrics
@@ -256,6 +257,9 @@ class _Service:
                 meter=self._meter,
             )
             self._listener = await stack.enter_async_context(
+                page=Console(settings.scaikey_url, settings.console_client_id)
+                if settings.console
+                else None,
                 listening(server, settings, grace=_CLOSE_S, shared=self._beside is not None)
             )
             at.add((self._listener.host, self._listener.port))

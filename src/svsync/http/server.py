@@ -20,13 +20,14 @@ from svsync.domain.errors import SvsyncError
 from svsync.domain.policies import PolicyExistsError
 from svsync.domain.runs import SkipReason
 from svsync.domain.scaikey import IssuerUnavailableError
-from svsync.http import access, openapi, probes
+from svsync.http import access, console, openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.audit import AuditRoutes
 from svsync.http.backends import BackendRoutes
 from svsync.http.body import MAX_BODY, MAX_VALUE_BODY, RequestError
 from svsync.http.conflicts import ConflictRoutes
+from svsync.http.console import Console
 from svsync.http.federation import FederationRoutes, Trigger
 from svsync.http.feeds import FeedRoutes
 from svsync.http.idempotency import IDEMPOTENCY
@@ -134,6 +135,7 @@ def make_server(
     Args:
         trusted_proxies: networks whose `X-Forwarded-For` is believed.
         ids: draws the id of a request that brings none.
+    page: Console | None = Console(),  # noqa: B008 - it is frozen
         clock: seconds that never go back.
         limits: how often one identity may call; None: as often as it likes.
         meter: is told of reads.
@@ -143,6 +145,7 @@ def make_server(
     app = web.Application(
         client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
         middlewares=[
+        page: the console; None where there is none.
             *([] if tracer is UNTRACED else [traced(tracer)]),
             _noted(addresses, ids, clock, log),
             _answering_errors(),
@@ -171,6 +174,8 @@ def make_server(
         ).routes()
     )
     app.add_routes(
+    if page is not None:
+        app.add_routes(console.routes(page))
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
     app.add_routes(PlanRoutes(api.plans).routes())

@@ -1,0 +1,51 @@
+// A list that goes on by a cursor.
+import { useEffect, useState } from "preact/hooks";
+import type { Problem } from "../api";
+import { type Asked, useAsked } from "../asking";
+import { Act, Trouble } from "../parts";
+import { useSession } from "../session";
+
+type Page = { next_cursor: string | null } & Record<string, unknown>;
+type Query = Record<string, string | number | undefined>;
+
+export interface Pages<T> {
+  asked: Asked<Page>;
+  rows: T[];
+  cursor: string | null;
+  more: () => Promise<void>;
+  problem: Problem | null;
+  again: () => void;
+}
+
+/** The first page of `name` at `path`, and more of them when they are asked for. */
+export function usePages<T>(key: string, path: string, name: string, query: Query = {}): Pages<T> {
+  const { api } = useSession();
+  const asked = useAsked<Page>(key, (signal) => api.get(path, query, signal));
+  const [rest, setRest] = useState<{ rows: T[]; cursor: string | null } | null>(null);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  useEffect(() => {
+    setRest(null);
+    setProblem(null);
+  }, [asked.data]);
+  const cursor = rest ? rest.cursor : (asked.data?.next_cursor ?? null);
+  const more = async () => {
+    try {
+      const page = await api.get<Page>(path, { ...query, cursor });
+      setProblem(null);
+      setRest((known) => ({ rows: [...(known?.rows ?? []), ...(page[name] as T[])], cursor: page.next_cursor }));
+    } catch (why) {
+      setProblem(why as Problem);
+    }
+  };
+  const rows = [...((asked.data?.[name] as T[] | undefined) ?? []), ...(rest?.rows ?? [])];
+  return { asked, rows, cursor, more, problem, again: asked.again };
+}
+
+export function More<T>({ pages }: { pages: Pages<T> }) {
+  return (
+    <>
+      <Trouble problem={pages.problem} />
+      {pages.cursor ? <Act doing={pages.more}>Show more</Act> : null}
+    </>
+  );
+}

@@ -1,0 +1,54 @@
+// The state of each federated secret.
+import { useState } from "preact/hooks";
+import type { FederatedSecret } from "../answers";
+import { Badge, Empty, Labelled, Loaded, Table, When } from "../parts";
+import { to } from "../router";
+import { plain } from "../words";
+import { More, usePages } from "./pages";
+
+const STATES = ["in_sync", "conflict", "diverged", "pending_push", "initial", "retained", "denied", "quarantined", "detached", "standby"];
+const TONES: Record<string, "good" | "warn" | "bad" | "busy"> = {
+  in_sync: "good", conflict: "warn", diverged: "warn", pending_push: "busy", initial: "busy", denied: "bad", quarantined: "bad", retained: "warn",
+};
+
+export function Secrets({ id }: { id: string }) {
+  const [state, setState] = useState("");
+  const pages = usePages<FederatedSecret>(`secrets ${id} ${state}`, `/v1/federation/backends/${id}/secrets`, "secrets", { state, limit: 100 });
+  return (
+    <>
+      <div class="tools">
+        <Labelled label="State">
+          <select value={state} onChange={(event) => setState(event.currentTarget.value)}>
+            <option value="">all but detached</option>
+            {STATES.map((one) => <option key={one} value={one}>{plain(one)}</option>)}
+          </select>
+        </Labelled>
+      </div>
+      <Loaded asked={pages.asked}>
+        {() => pages.rows.length === 0 ? (
+          <Empty title="Nothing here that you may list">
+            <p>{state ? "No secret that you may list is in this state." : "No run has brought a secret in yet, or no policy lets you list one: a policy with the permission list on its path shows it."}</p>
+          </Empty>
+        ) : (
+          <>
+            <Table caption="Secrets by path" rows={pages.rows} keyOf={(row) => row.remote_path} columns={[
+              { head: "State", cell: (row) => <Badge tone={TONES[row.status] ?? "calm"}>{plain(row.status)}</Badge> },
+              {
+                head: "Path", wide: true,
+                cell: (row) => row.status === "conflict" ? <a href={to(["backends", id, "conflicts", ...row.path.split("/")])}><code>{row.path}</code></a> : <code>{row.path}</code>,
+              },
+              { head: "Remote path", wide: true, cell: (row) => <code>{row.remote_path}</code> },
+              { head: "Version", number: true, cell: (row) => row.version ?? "–" },
+              { head: "Synced", cell: (row) => <When at={row.synced_at} /> },
+              {
+                head: "Why", wide: true,
+                cell: (row) => row.moved_to ? <>now <code>{row.moved_to}</code></> : row.reason ? <>{plain(row.reason)}{row.retry_at ? <>, tried again <When at={row.retry_at} /></> : null}</> : "",
+              },
+            ]} />
+            <More pages={pages} />
+          </>
+        )}
+      </Loaded>
+    </>
+  );
+}
