@@ -47,6 +47,7 @@ def test_sdist_has_what_an_operator_and_a_distributor_need(unpacked: Path) -> No
         *("Dockerfile", ".dockerignore", "Makefile", "LICENSE", "README.md", "CHANGELOG.md"),
         *("requirements/lock.txt", "requirements/run.txt", "requirements/build.txt"),
         *("systemd/svsync.service", "config/svsync.example.yaml", "config/alerts.yml"),
+        "config/recovery-test.sh",
         *("config/kubernetes/service/kustomization.yaml", "docs/how-to/systemd.md"),
         "tests/conftest.py",
     ):

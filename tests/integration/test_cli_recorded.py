@@ -147,12 +147,6 @@ async def test_a_run_that_writes_nothing_is_not_recorded(desk: House) -> None:
     assert not await desk.rows("audit")
 
 
-async def test_who_dealt_with_a_restore_is_in_the_log(desk: House) -> None:
-    await do(desk, ("migrate", "--after-restore"))
-    row = await desk.row("audit", action="store.restored")
-    assert (row["identity_type"], row["identity_id"][:4]) == ("operator", "cli:")
-
-
 async def test_what_retention_removed_is_counted_in_the_log(desk: House) -> None:
     await do(desk, ("retention", "run"))
     assert [row["action"] for row in await desk.rows("audit")] == ["retention.run"]
