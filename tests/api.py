@@ -190,6 +190,8 @@ def api_of(
     nowhere: Any = None
     return Api(
         authority=Authority(app.db, voucher or access, clock=clock),
+        tokens=access,
+        keys=app.keys,
         authorizing=Authorizing(app.recorder),
         strangers=app.strangers,
         audit=AuditLog(app.db),

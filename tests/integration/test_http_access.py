@@ -17,6 +17,7 @@ from svsync.observe.logs import configure
 
 HOUSE = f"{BACKENDS}/{BACKEND}"
 NOBODYS = {"run": "run_" + "0" * 32, "path": "app/a", "secret_id": "fds_" + "0" * 32}
+NOBODYS["token_id"] = "tok_" + "0" * 32
 """What stands in a path for each name in it, where it is no backend's."""
 
 BODIES = {

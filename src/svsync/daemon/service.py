@@ -212,6 +212,8 @@ class _Service:
             vouching = await stack.enter_async_context(open_vouching(app))
             api = Api(
                 authority=Authority(app.db, vouching, clock=time.monotonic),
+                tokens=app.access,
+                keys=app.keys,
                 authorizing=Authorizing(app.recorder),
                 strangers=app.strangers,
                 audit=AuditLog(app.db),

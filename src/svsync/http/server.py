@@ -41,6 +41,7 @@ from svsync.http.identity import (
     asked_often,
     identify,
 )
+from svsync.http.keys import KeyRoutes
 from svsync.http.limits import Limits, RateLimitedError
 from svsync.http.mapping_tests import MappingTestRoutes
 from svsync.http.not_served import not_served
@@ -50,11 +51,13 @@ from svsync.http.request_log import ERROR_CODE, RequestLog
 from svsync.http.secret_writes import SecretWriteRoutes
 from svsync.http.secrets import SecretRoutes
 from svsync.http.short_way import GIVEN_ID, ShortWay
+from svsync.http.tokens import TokenRoutes
 from svsync.http.tracing import traced
 from svsync.http.webhooks import WebhookRoutes
 from svsync.observe.logs import get_logger, log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
+from svsync.services.access import Access
 from svsync.services.audit import AuditLog
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
@@ -64,6 +67,7 @@ from svsync.services.federation import Federation
 from svsync.services.feed_secrets import FeedSecrets
 from svsync.services.feed_tokens import FeedTokens
 from svsync.services.idempotency import Idempotency, KeyReusedError, KeyTakenError
+from svsync.services.keys import Keys
 from svsync.services.listing import Listing
 from svsync.services.mapping_tests import MappingTests
 from svsync.services.notices import Notices
@@ -93,6 +97,8 @@ class Api:
     """The services that handlers use."""
 
     authority: Authority
+    tokens: Access
+    keys: Keys
     authorizing: Authorizing
     strangers: Strangers
     audit: AuditLog
@@ -185,6 +191,8 @@ def make_server(
     app.add_routes(FeedRoutes(api.notices, api.feed_secrets).routes())
     app.add_routes(AuditRoutes(api.audit).routes())
     app.add_routes(access.routes())
+    app.add_routes(TokenRoutes(api.tokens).routes())
+    app.add_routes(KeyRoutes(api.keys).routes())
     app.add_routes(PolicyRoutes(api.policies, api.policy_tests).routes())
     secrets = SecretRoutes(api.reading, api.authority, api.secrets, api.listing, meter=meter)
     app.add_routes(secrets.routes())

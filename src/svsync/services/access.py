@@ -143,10 +143,13 @@ class Access:
         )
         return caller, lasts
 
-    async def list_tokens(self, tenant: TenantId) -> list[dict[str, object]]:
-        """Every token of a tenant, the newest first, without what it is made of."""
+    async def list_tokens(
+        self, tenant: TenantId, *, before: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Tokens of a tenant, the newest first, without what they are made of: those made before
+        that of an id (None: from the newest on), at most `limit` (None: all)."""
         async with self._db.transaction(tenant, read_only=True) as tx:
-            return [_shown(row) for row in await access.list_tokens(tx)]
+            return [_shown(row) for row in await access.list_tokens(tx, before, limit)]
 
     async def revoke(self, tenant: TenantId, token_id: str) -> None:
         """Let a token count no more, for every request that is verified from now on.
@@ -182,7 +185,7 @@ def _unknown() -> UnauthenticatedError:
     return UnauthenticatedError("the token is not valid here")
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _shown(row: Row) -> dict[str, Any]:
     return {
         "token_id": row["token_id"],
         "identity_type": row["identity_type"],

@@ -12,7 +12,7 @@ fingerprint incomparable, and whoever checks signatures elsewhere has the public
 second.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
@@ -107,15 +107,30 @@ class Keys:
             StoreError: the store cannot be asked.
         """
         services = await self._sealing.look()
+        roots, data = await self._rows(tenant)
+        shown = [*map(_root, roots), *(_data(row, sealed) for row, sealed in data)]
+        said = dict.fromkeys([*self._sealing.warnings, *(s.says for s in services if s.says)])
+        return Status(tuple(shown), services, tuple(said))
+
+    async def ages(self, tenant: TenantId) -> list[dict[str, object]]:
+        """The same keys for somebody of the tenant: what wraps a root key is not told, and no
+        key service is asked.
+
+        Raises StoreError: the store cannot be asked.
+        """
+        roots, data = await self._rows(tenant)
+        return [
+            *(asdict(_root(row)) | {"wrapped_by": None} for row in roots),
+            *(asdict(_data(row, sealed)) | {"wrapped_by": row["root_id"]} for row, sealed in data),
+        ]
+
+    async def _rows(self, tenant: TenantId) -> tuple[list[Row], list[tuple[Row, int]]]:
+        """Root keys, and data keys with how many values stand under each."""
         roots = await store.root_keys(self._db)
         async with self._db.transaction(tenant, read_only=True) as tx:
             rows, named = await store.data_keys(tx), await rewrapping.count(tx)
-        shown = [_root(row) for row in roots]
-        for row in rows:
-            under = named.get(KeyId(row["key_id"]))
-            shown.append(_data(row, under.sealed if under else 0))
-        said = dict.fromkeys([*self._sealing.warnings, *(s.says for s in services if s.says)])
-        return Status(tuple(shown), services, tuple(said))
+        found = [(row, named.get(KeyId(row["key_id"]))) for row in rows]
+        return roots, [(row, 0 if under is None else under.sealed) for row, under in found]
 
     async def rotate(self, tenant: TenantId) -> list[Rotated]:
         """Another data key for each that seals now. What the old ones sealed they open still.

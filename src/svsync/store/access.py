@@ -34,8 +34,11 @@ async def used(tx: Transaction, token_id: str) -> None:
     await tx.execute("access.used", tx.tenant, token_id)
 
 
-async def list_tokens(tx: Transaction) -> list[Row]:
-    return await tx.fetch("access.list", tx.tenant)
+async def list_tokens(
+    tx: Transaction, before: str | None = None, limit: int | None = None
+) -> list[Row]:
+    """The newest first, from the one before an id on."""
+    return await tx.fetch("access.list", tx.tenant, before, limit)
 
 
 async def revoke(tx: Transaction, token_id: str) -> bool:

@@ -17,10 +17,10 @@ WHERE t.tenant_id = $1 AND t.token_id = $2;
 UPDATE tokens SET last_used_on = (now() AT TIME ZONE 'UTC')::date WHERE tenant_id = $1 AND token_id = $2;
 
 -- name: list
--- All tokens of a tenant, the newest first; never what they are made of.
+-- The tokens of a tenant, or a page of them, the newest first; never what they are made of.
 SELECT token_id, identity_type, identity_id, scopes, created_by, created_at, expires_at, revoked_at, last_used_on,
        CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'active' END AS state
-FROM tokens WHERE tenant_id = $1 ORDER BY token_id DESC;
+FROM tokens WHERE tenant_id = $1 AND ($2::text IS NULL OR token_id < $2) ORDER BY token_id DESC LIMIT $3::bigint;
 
 -- name: revoke
 -- Once and for good; the moment of the first time stays.
