@@ -257,11 +257,11 @@ class _Service:
                 limits=limits,
                 tracer=self._tracer,
                 meter=self._meter,
-            )
-            self._listener = await stack.enter_async_context(
                 page=Console(settings.scaikey_url, settings.console_client_id)
                 if settings.console
                 else None,
+            )
+            self._listener = await stack.enter_async_context(
                 listening(server, settings, grace=_CLOSE_S, shared=self._beside is not None)
             )
             at.add((self._listener.host, self._listener.port))
