@@ -249,9 +249,9 @@ async def open_front(
                 clock=lambda: now[0],
                 limits=Limits(rates, clock=lambda: now[0]),
                 meter=meter,
+                page=Console(made.scaikey_url, made.console_client_id) if made.console else None,
             ),
             made,
-                page=Console(made.scaikey_url, made.console_client_id) if made.console else None,
             grace=5,
         ) as listener,
     ):

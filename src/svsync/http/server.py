@@ -135,23 +135,23 @@ def make_server(
     limits: Limits | None = None,
     tracer: Tracer = UNTRACED,
     meter: Meter = SILENT,
+    page: Console | None = Console(),  # noqa: B008 - it is frozen
 ) -> web.Application:
     """The application; `listening` serves it.
 
     Args:
         trusted_proxies: networks whose `X-Forwarded-For` is believed.
         ids: draws the id of a request that brings none.
-    page: Console | None = Console(),  # noqa: B008 - it is frozen
         clock: seconds that never go back.
         limits: how often one identity may call; None: as often as it likes.
         meter: is told of reads.
+        page: the console; None where there is none.
     """
     limits = limits or Limits(clock=clock)
     addresses, log = Addresses(trusted_proxies), RequestLog(clock)
     app = web.Application(
         client_max_size=MAX_VALUE_BODY,  # what a route takes of that, it says itself
         middlewares=[
-        page: the console; None where there is none.
             *([] if tracer is UNTRACED else [traced(tracer)]),
             _noted(addresses, ids, clock, log),
             _answering_errors(),
@@ -174,14 +174,14 @@ def make_server(
         )  # fmt: skip
     app.add_routes(probes.routes(api.readiness))
     app.add_routes(openapi.routes())
+    if page is not None:
+        app.add_routes(console.routes(page))
     app.add_routes(
         FederationRoutes(
             api.federation, api.overview, api.removal, api.reports, api.scheduling
         ).routes()
     )
     app.add_routes(
-    if page is not None:
-        app.add_routes(console.routes(page))
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
     app.add_routes(PlanRoutes(api.plans).routes())
