@@ -5,17 +5,20 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import pytest
 from tests.house import backend, settings_for
 from tests.postgres import connected, database_dsn
+from tests.waiting import until
 
 from svsync.app import open_app
 from svsync.domain.errors import SchemaError, StoreError, StoreUnavailableError
 from svsync.embedded.postgres import EmbeddedPostgres
 from svsync.store.database import statements
+from svsync.store.migrate import _LOCK as LOCK
 from svsync.store.migrate import CODE_LEVEL, migrate, migrations
 
 
@@ -50,6 +53,15 @@ async def shape(url: str) -> list[str]:
     return sorted(row["line"] for row in rows)
 
 
+async def waits_for_the_lock(admin: "asyncpg.Connection[asyncpg.Record]") -> bool:
+    return bool(
+        await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event = 'advisory'"
+        )
+    )
+
+
 async def test_empty_database_is_brought_up_to_date_once(empty: str) -> None:
     assert [m.number for m in await migrate(empty)] == [m.number for m in migrations()]
     assert await migrate(empty) == []
@@ -58,7 +70,36 @@ async def test_empty_database_is_brought_up_to_date_once(empty: str) -> None:
 
 async def test_two_processes_migrate_one_database_one_after_the_other(empty: str) -> None:
     done = await asyncio.gather(*(migrate(empty) for _ in range(4)))
-    assert sorted(map(len, done)) == [0, 0, 0, len(migrations())]
+    once = [migration.number for applied in done for migration in applied]
+    assert sorted(once) == [migration.number for migration in migrations()]
+
+
+async def test_nobody_waits_for_a_migration_where_nothing_is_pending(database_url: str) -> None:
+    async with connected(database_url) as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        async with asyncio.timeout(10):
+            assert await migrate(database_url) == []
+
+
+async def test_who_waited_looks_again_at_what_is_applied(empty: str) -> None:
+    """By then a newer program may have migrated it."""
+    await migrate(empty)
+    last = migrations()[-1].number
+    async with connected(empty) as other, connected(empty) as watching:
+        await other.execute("DELETE FROM schema_migrations WHERE n = $1", last)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        waiting = asyncio.create_task(migrate(empty))
+        await until(partial(waits_for_the_lock, watching))
+        await other.execute(
+            "INSERT INTO schema_migrations (n, name, sha256, min_code) VALUES (9999, 'x', 'y', $1)",
+            CODE_LEVEL + 1,
+        )
+        await transaction.commit()
+        with pytest.raises(SchemaError) as refused:
+            await waiting
+    assert refused.value.code == "database_ahead"
 
 
 async def test_every_start_finds_the_schema_that_a_migration_from_zero_makes(

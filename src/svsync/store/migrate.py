@@ -1,4 +1,8 @@
-"""Numbered SQL files, applied in order, each once, under one advisory lock.
+"""Numbered SQL files, applied in order, each once and in a transaction of its own, by one
+process at a time.
+
+The lock is the transaction's, so that it goes with it, also where a pooler gives the next
+one to another session. Where nothing is pending nobody waits for anybody.
 
 A migration is never edited after a release: old code must be able to run on the
 new schema, so a change expands first and contracts one release later. Each file
@@ -11,6 +15,8 @@ Log of code levels:
 
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -86,38 +92,51 @@ async def migrate(dsn: str, *, apply: bool = True) -> list[Migration]:
 
 
 async def _migrate(connection: "Connection", *, apply: bool) -> list[Migration]:
-    await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-    try:
-        applied = await _applied(connection, create=apply)
+    applied = await _applied(connection)
+    _refuse_mismatch(applied)
+    pending = [m for m in migrations() if m.number not in applied]
+    if not pending:
+        return []
+    if not apply:
+        raise SchemaError(
+            f"the database lacks {len(pending)} migration(s), the next is "
+            f"{pending[0].number:04d}_{pending[0].name}: run `svsync migrate`",
+            code="migrations_pending",
+        )
+    async with _alone(connection):
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations (n int PRIMARY KEY, name text NOT NULL,"
+            " sha256 text NOT NULL, min_code int NOT NULL,"
+            " applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+    return [m for m in pending if await _apply(connection, m)]
+
+
+async def _apply(connection: "Connection", migration: Migration) -> bool:
+    """False: somebody else has applied it meanwhile."""
+    async with _alone(connection):
+        applied = await _applied(connection)
         _refuse_mismatch(applied)
-        pending = [m for m in migrations() if m.number not in applied]
-        if pending and not apply:
-            raise SchemaError(
-                f"the database lacks {len(pending)} migration(s), the next is "
-                f"{pending[0].number:04d}_{pending[0].name}: run `svsync migrate`",
-                code="migrations_pending",
-            )
-        for migration in pending:
-            async with connection.transaction():
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO schema_migrations (n, name, sha256, min_code)"
-                    " VALUES ($1, $2, $3, $4)",
-                    migration.number, migration.name, migration.digest, migration.min_code,
-                )  # fmt: skip
-        return pending
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+        if migration.number in applied:
+            return False
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO schema_migrations (n, name, sha256, min_code) VALUES ($1, $2, $3, $4)",
+            migration.number, migration.name, migration.digest, migration.min_code,
+        )  # fmt: skip
+        return True
 
 
-async def _applied(connection: "Connection", *, create: bool) -> dict[int, asyncpg.Record]:
+@asynccontextmanager
+async def _alone(connection: "Connection") -> AsyncIterator[None]:
+    """A transaction, of which there is one at a time among all processes."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        yield
+
+
+async def _applied(connection: "Connection") -> dict[int, asyncpg.Record]:
     if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
-        if create:
-            await connection.execute(
-                "CREATE TABLE schema_migrations (n int PRIMARY KEY, name text NOT NULL,"
-                " sha256 text NOT NULL, min_code int NOT NULL,"
-                " applied_at timestamptz NOT NULL DEFAULT now())"
-            )
         return {}
     rows = await connection.fetch("SELECT n, name, sha256, min_code FROM schema_migrations")
     return {row["n"]: row for row in rows}
