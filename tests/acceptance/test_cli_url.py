@@ -331,7 +331,7 @@ def test_page_tells_which_commands_ask_a_service() -> None:
         if of(parser.get_default("command")) is not None
     }
     assert {"secrets get", "audit query", "policies test", "status"} <= asking
-    assert asking.isdisjoint({"plan", "tokens create", "migrate", "serve"})
+    assert asking.isdisjoint({"retire plan", "tokens create", "migrate", "serve"})
     for words, _, _ in commands(build_parser()):
         _, _, section = page.partition(f"\n## svsync {' '.join(words)}\n")
         told = "--url" in section.partition("\n## ")[0]

@@ -25,6 +25,25 @@ async def test_run_is_worked_by_the_service_and_its_report_is_printed(far: Far, 
     assert f"{far.backend}: ok" in (await far("run-once", *at)).out
 
 
+async def test_plan_is_told_as_on_the_store(far: Far, desk: Desk) -> None:
+    assert (await far("run-once", "--backend", far.backend, "--wait")).code == 0
+    await desk.bao.put("planned/a", {"k": "1"})
+    at = ("--backend", far.backend, "--path", f"{far.backend}/planned/a")
+    said = await far("plan", *at, "--json")
+    here = await far.on_the_store("plan", *at, "--json")
+    assert (said.code, here.code) == (0, 0)
+    assert [one["action"] for one in said.json["plan"]] == ["create"]
+    for name in ("plan", "planned", "hidden", "guards", "result", "counts", "calls_per_cycle"):
+        assert said.json[name] == here.json[name], name
+    token = (await far.on_the_store(
+        "tokens", "create", "--identity", "sa:blind", "--scope", "federation:write",
+        "federation:read", "--json",
+    )).json["token"]  # fmt: skip
+    blind = await far("plan", *at, SVSYNC_TOKEN=token)
+    assert "And 1 at paths that the token may not list.\n" in blind.out
+    assert "planned/a" not in blind.out
+
+
 async def test_exit_codes_of_a_run_are_those_of_the_store(far: Far, desk: Desk) -> None:
     path, at = f"{far.backend}/clash", ("--backend", far.backend, "--wait")
     await desk.bao.put("clash", {"k": "base"})
@@ -40,7 +59,7 @@ async def test_exit_codes_of_a_run_are_those_of_the_store(far: Far, desk: Desk) 
     assert (unknown.code, unknown.json["run_id"]) == (1, None)
     dry = await far("run-once", *at, "--dry-run")
     assert (dry.code, dry.out) == (2, "")
-    assert "run it on the machine of the store" in dry.sentence
+    assert "`svsync plan` does" in dry.sentence
 
 
 async def test_what_a_guard_stops_ends_with_1_and_its_report(far: Far, desk: Desk) -> None:

@@ -88,7 +88,7 @@ def parsed(words: str) -> argparse.Namespace:
 def test_command_is_asked_of_a_service_or_refused() -> None:
     asking = counterpart(parsed("--url u secrets get a"))
     assert (asking.__module__, asking.__name__) == ("svsync.cli.remote.secrets", "get")
-    for words in ("tokens list", "plan --backend b", "serve", "config check", "map lint"):
+    for words in ("tokens list", "retire plan --idle 7d a", "serve", "config check", "map lint"):
         with pytest.raises(UsageError, match=f"`svsync {words.split(' --')[0]}` asks no service"):
             counterpart(parsed(f"--url u {words}"))
 

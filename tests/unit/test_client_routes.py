@@ -31,6 +31,8 @@ CALLS: dict[str, Call] = {
     "federation.overview": lambda c: c.federation.overview(),
     "federation.status": lambda c: c.federation.status("fed_a"),
     "federation.sync": lambda c: c.federation.sync("fed_a", paths=["a/b"], allow=["mass_delete"]),
+    "federation.plan": lambda c: c.federation.plan("fed_a", paths=["a/b"]),
+    "federation.test_mapping": lambda c: c.federation.test_mapping("fed_a", ["a/b"]),
     "federation.runs": lambda c: c.federation.runs("fed_a", cursor="run_1"),
     "federation.run": lambda c: c.federation.run("fed_a", "run_1"),
     "federation.secrets": lambda c: c.federation.secrets("fed_a", state="in_sync"),

@@ -153,11 +153,13 @@ def tell_tested(args: argparse.Namespace, document: Mapping[str, Any]) -> None:
 
 
 def _show_test(out: Output, document: Mapping[str, Any]) -> None:
+    # A cloud's store has no version.
+    version = f"version {document['version']}, " if document["version"] else ""
     out.facts(
         [
             ("backend", f"{document['id']} ({document['name']})"),
             ("status", document["status"]),
-            ("answers", f"version {document['version'] or '?'}, in {document['latency_ms']} ms"),
+            ("answers", f"{version}in {document['latency_ms']} ms"),
             ("store", document["identity"] or None),
             *(("warning", warning) for warning in document["warnings"]),
         ]

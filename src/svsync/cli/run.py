@@ -110,6 +110,8 @@ async def plan(args: argparse.Namespace) -> int:
 
         found = await look(run)
         document = found.to_json(await app.federation.status(tenant, args.backend))
+        # As a service tells it, but for what that leaves out: too much, or not to be listed.
+        document |= {"planned": len(document["plan"]), "hidden": 0}
     if out.json:
         out.document(document)
     else:

@@ -130,6 +130,8 @@ class SyncFederation(_Waiting[federation.Federation]):
     overview = _waiting(federation.Federation.overview)
     status = _waiting(federation.Federation.status)
     sync = _waiting(federation.Federation.sync)
+    plan = _waiting(federation.Federation.plan)
+    test_mapping = _waiting(federation.Federation.test_mapping)
     runs = _waiting(federation.Federation.runs)
     run = _waiting(federation.Federation.run)
     secrets = _waiting(federation.Federation.secrets)

@@ -14,8 +14,10 @@ from svsync.client.records import (
     Conflict,
     FederatedSecret,
     MadeBackend,
+    MappingTest,
     Overview,
     PairStatus,
+    Plan,
     RemovedBackend,
     ResolutionKind,
     Resolved,
@@ -159,6 +161,31 @@ class Federation:
             body["allow"] = list(allow)
         made: Triggered = await self._calls.send("POST", f"{_one(backend)}/sync", body)
         return made
+
+    async def plan(self, backend: str, *, paths: Sequence[str] | None = None) -> Plan:
+        """What a run would do now, and what its guards would stop; nothing is written. The service
+        makes it meanwhile, which may take 50 seconds.
+
+        Args:
+            paths: local paths and globs; None: everything.
+
+        Raises:
+            SvsyncError: `backend_busy`, `backend_paused`, `plan_too_long`.
+        """
+        body: dict[str, Any] = {} if paths is None else {"paths": list(paths)}
+        found: Plan = await self._calls.send("POST", f"{_one(backend)}/plan", body)
+        return found
+
+    async def test_mapping(self, backend: str, paths: Sequence[str]) -> MappingTest:
+        """What the mapping in force makes of some paths, each taken as a remote one and as a
+        local one; of what the caller may not list it tells nothing.
+
+        Args:
+            paths: at most 100.
+        """
+        body = {"paths": list(paths)}
+        found: MappingTest = await self._calls.send("POST", f"{_one(backend)}/map/test", body)
+        return found
 
     async def runs(self, backend: str, *, limit: int = 100, cursor: str | None = None) -> RunPage:
         """A page of its runs, newest first, without the paths that they skipped."""

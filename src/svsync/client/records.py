@@ -296,6 +296,62 @@ class Overview(TypedDict):
     backends: list[BackendLook]
 
 
+class PlannedChange(TypedDict):
+    path: str
+    remote_path: str
+    action: str
+    detail: str
+
+
+class StoppingGuard(TypedDict):
+    code: Literal["mass_delete_guard", "mass_overwrite_guard", "mass_regression_guard"]
+    message: str
+    plan: dict[str, int | float]
+
+
+class Cost(TypedDict):
+    amount: float
+    currency: str
+
+
+class Plan(Run):
+    guards: list[StoppingGuard]
+    plan: list[PlannedChange]
+    planned: int
+    hidden: int
+    would_cost: Cost | None
+    calls_per_cycle: int | None
+    estimated_cost: EstimatedCost | None
+    interval_unreachable: UnreachableInterval | None
+
+
+class MappingCapture(TypedDict):
+    name: str
+    value: str
+
+
+class MappingExplained(TypedDict):
+    rule: int | None
+    local_pattern: str | None
+    remote_pattern: str | None
+    captures: list[MappingCapture]
+    local: str | None
+    remote: str | None
+    reason: str | None
+    detail: str | None
+
+
+class MappedPath(TypedDict):
+    path: str
+    as_remote: MappingExplained | None
+    as_local: MappingExplained | None
+
+
+class MappingTest(TypedDict):
+    backend_id: str
+    paths: list[MappedPath]
+
+
 class FederatedSecret(TypedDict):
     path: str
     remote_path: str

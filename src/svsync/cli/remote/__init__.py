@@ -39,7 +39,6 @@ _HERE: Final = "it is done here, without a store"
 WHY: Final = {
     "serve": "it is the service",
     "healthcheck": "it finds the service of this machine by its configuration",
-    "plan": f"the API begins no dry run; {_ON_THE_STORE}",
     "backends apply": "it brings in the file of the machine of the store, as a reload of the"
     " service does; `backends add` adds one over --url",
     "map": f"it reads rules from a configuration file; {_HERE}",

@@ -10,6 +10,7 @@ from typing import Final
 from svsync.cli.arguments import TOKEN, URL, token_of
 from svsync.client import Client
 from svsync.client import SvsyncError as Answered
+from svsync.client.calls import TIMEOUT_S
 from svsync.domain.audit import LOOK
 from svsync.domain.errors import (
     BackendBusyError,
@@ -48,10 +49,12 @@ _OPTIONS: Final = (("base_url", "--url"), ("`ca`", "--ca"), ("ca is", "--ca is")
 
 
 @asynccontextmanager
-async def asked(args: argparse.Namespace, *, looks: bool = False) -> AsyncIterator[Client]:
+async def asked(
+    args: argparse.Namespace, *, looks: bool = False, timeout: float = TIMEOUT_S
+) -> AsyncIterator[Client]:
     """The service of `--url`. What it answers as an error is raised as the commands on the
     store raise it, so that exit codes and JSON are the same. With `looks` the audit log can tell
-    that what is read is looked at by a person.
+    that what is read is looked at by a person. `timeout`: seconds for one call.
 
     Raises:
         UsageError: there is no token, the address cannot be one, or the token is another
@@ -64,7 +67,7 @@ async def asked(args: argparse.Namespace, *, looks: bool = False) -> AsyncIterat
         raise UsageError(f"the service asks for a token: set {TOKEN}, or give --token env:NAME")
     try:
         ids = (lambda: LOOK + token_hex(12)) if looks else None
-        async with Client(url, token, ca=args.ca, request_ids=ids) as client:
+        async with Client(url, token, ca=args.ca, timeout=timeout, request_ids=ids) as client:
             if args.tenant_named:
                 await _refuse_another_tenant(client, args.tenant)
             yield client

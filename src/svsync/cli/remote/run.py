@@ -15,6 +15,7 @@ from svsync.client.records import Run, RunInBrief
 from svsync.domain.errors import BackendBusyError, NotFoundError, SvsyncError, UsageError
 
 _PAGE: Final = 1000
+_PLANNING_S: Final = 60.0
 _POLL_S: Final = 0.5
 _PATIENCE: Final = 20
 """Looks at a run that has not begun, until whoever waits is told that it has not."""
@@ -27,7 +28,8 @@ async def run_once(args: argparse.Namespace) -> int:
     """One cycle, which the service works; who asks for it only waits, and may leave."""
     if args.dry_run:
         raise UsageError(
-            "--dry-run asks no service: leave --url out, and run it on the machine of the store"
+            "--dry-run asks no service: `svsync plan` does, or leave --url out and run it on the"
+            " machine of the store"
         )
     out: Output = args.out
     async with asked(args) as client:
@@ -46,8 +48,7 @@ async def run_once(args: argparse.Namespace) -> int:
         out.document(run)
     else:
         here.show_report(out, run)
-    if run["error"] is not None:
-        raise told(Answered(run["error"]["message"], code=run["error"]["code"]))
+    _raise_failure(run)
     if run["state"] == "superseded":
         raise SvsyncError(
             "the run came to nothing, for the backend was changed meanwhile: run it again",
@@ -77,6 +78,11 @@ async def _refuse_busy(client: Client, backend: str) -> None:
         )
 
 
+def _raise_failure(run: RunInBrief) -> None:
+    if run["error"] is not None:
+        raise told(Answered(run["error"]["message"], code=run["error"]["code"]))
+
+
 async def _ended(client: Client, backend: str, run_id: str) -> Run:
     looks = 0
     while (run := await client.federation.run(backend, run_id))["state"] in _UNDER_WAY:
@@ -85,6 +91,23 @@ async def _ended(client: Client, backend: str, run_id: str) -> Run:
             say(f"{run_id} has not begun yet: it does once a worker of the service takes it up")
         await asyncio.sleep(_POLL_S)
     return run
+
+
+async def plan(args: argparse.Namespace) -> int:
+    """The exit code is that of the run that would be stopped."""
+    out: Output = args.out
+    async with asked(args, timeout=_PLANNING_S) as client:
+        found = await client.federation.plan(await id_of(client, args.backend), paths=args.path)
+    if out.json:
+        out.document(found)
+    else:
+        here.show_report(out, found)
+        if more := found["planned"] - len(found["plan"]) - found["hidden"]:
+            out.line(f"The service tells no more of it, but that it is {more:,} more.")
+        if found["hidden"]:
+            out.line(f"And {found['hidden']:,} at paths that the token may not list.")
+    _raise_failure(found)
+    return 0
 
 
 async def list_runs(args: argparse.Namespace) -> int:
