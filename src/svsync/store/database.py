@@ -363,6 +363,11 @@ class translated:
                 | asyncpg.InsufficientResourcesError()
             ):
                 raise StoreUnavailableError(_LOST) from None
+            case asyncpg.InvalidCachedStatementError():
+                # Once a connection: a migration changed what the statement gives.
+                raise StoreUnavailableError(
+                    "the database's schema was changed meanwhile: try again"
+                ) from None
             case asyncpg.PostgresError(sqlstate=code) if code == _FENCE_LOST:
                 raise FenceLostError(
                     "the run was taken over, or its backend was reconfigured: it stops"

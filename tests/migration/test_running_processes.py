@@ -1,0 +1,36 @@
+"""Does a process that is up go on while a newer svsync migrates its database?"""
+
+import pytest
+from tests.house import TENANT, House
+
+from svsync.domain.errors import StoreUnavailableError
+from svsync.store import readiness, webhooks
+from svsync.store.database import Row
+from svsync.store.migrate import CODE_LEVEL
+
+NEWER = "INSERT INTO schema_migrations (n, name, sha256, min_code) VALUES ($1, 'x', 'y', $2)"
+
+
+async def endpoints(house: House) -> list[Row]:
+    async with house.app.db.transaction(TENANT) as tx:
+        return await webhooks.list_endpoints(tx)
+
+
+async def test_statement_whose_table_was_extended_fails_once_and_may_be_tried_again(
+    house: House,
+) -> None:
+    await endpoints(house)
+    await house.admin.execute("ALTER TABLE endpoints ADD COLUMN later int")
+    with pytest.raises(StoreUnavailableError, match="try again"):
+        await endpoints(house)
+    assert await endpoints(house) == []
+
+
+async def test_process_is_ready_on_a_newer_schema_until_that_asks_for_newer_code(
+    house: House,
+) -> None:
+    assert await readiness.schema(house.app.db) == "ok"
+    await house.admin.execute(NEWER, 9998, CODE_LEVEL)
+    assert await readiness.schema(house.app.db) == "ok"
+    await house.admin.execute(NEWER, 9999, CODE_LEVEL + 1)
+    assert await readiness.schema(house.app.db) == "ahead"
