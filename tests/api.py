@@ -34,6 +34,7 @@ from svsync.http.server import Api, make_server
 from svsync.observe.meter import SILENT, Meter
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
+from svsync.services.audit_chains import AuditChains
 from svsync.services.authority import Authority, Voucher
 from svsync.services.authorizing import Authorizing
 from svsync.services.feed_tokens import FeedTokens
@@ -195,6 +196,7 @@ def api_of(
         authorizing=Authorizing(app.recorder),
         strangers=app.strangers,
         audit=AuditLog(app.db),
+        audit_chains=AuditChains(app.db, app.checkpoints.places),
         reading=app.reading,
         secrets=app.secrets,
         listing=app.listing,

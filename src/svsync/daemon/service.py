@@ -36,6 +36,7 @@ from svsync.observe.opening import open_tracer
 from svsync.observe.tracer import Tracer
 from svsync.ports import Signals
 from svsync.services.audit import AuditLog
+from svsync.services.audit_chains import AuditChains
 from svsync.services.audit_months import EVERY_S as MONTHS_S
 from svsync.services.audit_months import TASK as MONTHS
 from svsync.services.authority import Authority
@@ -217,6 +218,7 @@ class _Service:
                 authorizing=Authorizing(app.recorder),
                 strangers=app.strangers,
                 audit=AuditLog(app.db),
+                audit_chains=AuditChains(app.db, app.checkpoints.places),
                 reading=app.reading,
                 secrets=app.secrets,
                 listing=app.listing,

@@ -24,6 +24,7 @@ from svsync.http import access, console, openapi, probes
 from svsync.http.addresses import Addresses
 from svsync.http.answers import HEADERS, NOT_KEPT, error_of
 from svsync.http.audit import AuditRoutes
+from svsync.http.audit_chains import AuditChainRoutes
 from svsync.http.backends import BackendRoutes
 from svsync.http.body import MAX_BODY, MAX_VALUE_BODY, RequestError
 from svsync.http.conflicts import ConflictRoutes
@@ -59,6 +60,7 @@ from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.services.access import Access
 from svsync.services.audit import AuditLog
+from svsync.services.audit_chains import AuditChains
 from svsync.services.authority import Authority
 from svsync.services.authorizing import Authorizing
 from svsync.services.backends import ManagedBackends
@@ -102,6 +104,7 @@ class Api:
     authorizing: Authorizing
     strangers: Strangers
     audit: AuditLog
+    audit_chains: AuditChains
     reading: Reading
     secrets: Secrets
     listing: Listing
@@ -190,6 +193,7 @@ def make_server(
     app.add_routes(WebhookRoutes(api.webhooks, WebhookRights(api.authorizing)).routes())
     app.add_routes(FeedRoutes(api.notices, api.feed_secrets).routes())
     app.add_routes(AuditRoutes(api.audit).routes())
+    app.add_routes(AuditChainRoutes(api.audit_chains).routes())
     app.add_routes(access.routes())
     app.add_routes(TokenRoutes(api.tokens).routes())
     app.add_routes(KeyRoutes(api.keys).routes())
