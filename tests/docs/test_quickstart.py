@@ -41,15 +41,18 @@ def fits(answer: str, printed: str) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("quickstart", "svsync-quickstart"), ("tutorials/from-hashicorp-vault", "off-vault")],
+    [
+        ("quickstart", "svsync-quickstart"),
+        ("tutorials/from-hashicorp-vault", "off-vault"),
+        ("tutorials/from-aws-secrets-manager", "off-aws"),
+    ],
 )
 async def test_a_page_prints_what_it_says(state_dir: Path, name: str, folder: str) -> None:
     page = text_of(f"docs/{name}.md")
-    for port in ("8443", "8200"):
+    for port in ("8443", "8200", "5000"):
         page = page.replace(port, str(free_port()))
     followed = steps(page)
-    (state_dir / ".venv").mkdir()
-    (state_dir / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (state_dir / ".venv").symlink_to(Path(sys.executable).parents[1])
     marks = [f"--- {number} ---" for number in range(len(followed) + 1)]
     script = "".join(
         f"{commands}\nprintf '\\n{mark}\\n'\n"
