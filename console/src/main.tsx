@@ -62,13 +62,11 @@ function Within({ session, leave }: { session: Session; leave: () => void }) {
   const main = useRef<HTMLElement>(null);
   const here = path[0] === "backends" ? "" : (path[0] ?? "");
   const key = path.join("/");
-  const first = useRef(true);
   useEffect(() => {
     const name = path[0] === "backends" && path[1] ? path[1] : (PAGES.find(([place]) => place === here)?.[1] ?? "svsync");
     document.title = `${name} – svsync`;
-    // A screen reader goes on at the new page, not at the link that is gone.
-    if (!first.current) main.current?.focus({ preventScroll: true });
-    first.current = false;
+    // A screen reader goes on at the new page, not at the link or the door that is gone.
+    main.current?.focus({ preventScroll: true });
     scrollTo(0, 0);
   }, [key]);
   return (
