@@ -17,6 +17,9 @@ from svsync.config import load as loading
 SYSTEMD, CONTAINER, KUBERNETES = (
     f"docs/how-to/{name}.md" for name in ("systemd", "container", "kubernetes")
 )
+OTHERS = [
+    f"docs/how-to/{name}.md" for name in ("doctor", "back-up-and-recover", "upgrade-and-roll-back")
+]
 COMMAND = r"(?:/opt/svsync/bin/svsync|-- svsync|exec svsync svsync|svsync:[\d.]+|^svsync|`svsync) "
 
 
@@ -26,7 +29,7 @@ def block(page: str, language: str, word: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("page", [SYSTEMD, CONTAINER, KUBERNETES])
+@pytest.mark.parametrize("page", [SYSTEMD, CONTAINER, KUBERNETES, *OTHERS])
 def test_each_command_is_there_with_its_flags(page: str) -> None:
     there = {" ".join(words): parser for words, parser, _ in commands(build_parser())}
     told = re.findall(rf"{COMMAND}([a-z][^`\n]*)", text_of(page), re.MULTILINE)
