@@ -195,6 +195,39 @@ async def test_log_tells_who_asked(far: Far) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
+async def test_tokens_are_made_listed_and_revoked(far: Far) -> None:
+    made = await far(
+        "tokens", "create", "--identity", "sa:robot", "--scope", "secrets:read", "--expires", "1h",
+        "--json",
+    )  # fmt: skip
+    assert (made.code, made.json["identity_id"]) == (0, "sa:robot")
+    token = made.json["token"]
+    assert (await far("auth", "whoami", "--json", SVSYNC_TOKEN=token)).json["token_id"] == (
+        made.json["token_id"]
+    )
+    listed = await far("tokens", "list", "--json")
+    assert listed.out == (await far.on_the_store("tokens", "list", "--json")).out
+    assert "sa:robot" in (await far("tokens", "list")).out
+    wrong = await far("tokens", "revoke", token, "--json")
+    assert (wrong.code, wrong.json["error"]["code"]) == (1, "token_not_found")
+    assert token not in wrong.out + wrong.err
+    gone = await far("tokens", "revoke", made.json["token_id"])
+    assert gone.out == f"{made.json['token_id']} is revoked.\n"
+    assert (await far("auth", "whoami", SVSYNC_TOKEN=token)).code == 1
+    long = await far("tokens", "create", "--identity", "sa:a", "--scope", "admin", "--expires", "x")
+    assert (long.code, "--expires" in long.sentence) == (2, True)
+    little = await far("tokens", "list", "--json", SVSYNC_TOKEN=await _token(far, "secrets:read"))
+    assert (little.code, little.json["error"]["code"]) == (1, "forbidden")
+
+
+async def _token(far: Far, scope: str) -> str:
+    made = await far.on_the_store(
+        "tokens", "create", "--identity", "sa:little", "--scope", scope, "--json"
+    )
+    return str(made.json["token"])
+
+
+@pytest.mark.asyncio(loop_scope="session")
 async def test_webhooks_are_looked_after(far: Far) -> None:
     made = await far(
         "webhooks",
@@ -281,8 +314,8 @@ async def test_address_and_token_are_taken_before_and_after_the_verb(far: Far) -
         (("auth", "whoami", "--tenant", "other"), "the token is of the tenant default"),
         (("backends", "pause", "--all"), "without --url"),
         (("secrets", "get", "../a"), "the path cannot be one"),
-        (("run-once", "--backend", "fed_a"), "asks no service: unset SVSYNC_URL"),
-        (("tokens", "list", "--url", "https://a.example"), "leave --url out"),
+        (("groups", "list"), "asks no service, unset SVSYNC_URL"),
+        (("groups", "list", "--url", "https://a.example"), "leave --url out"),
         (("config", "check", "--url", "https://a.example"), "leave --url out"),
         (("auth", "whoami", "--url", "http://svsync.internal"), "--url must begin with https"),
         (("auth", "whoami", "--url", "https://a.example", "--ca", "/none"), "--ca is no readable"),
@@ -331,7 +364,7 @@ def test_page_tells_which_commands_ask_a_service() -> None:
         if of(parser.get_default("command")) is not None
     }
     assert {"secrets get", "audit query", "policies test", "status"} <= asking
-    assert asking.isdisjoint({"retire plan", "tokens create", "migrate", "serve"})
+    assert asking.isdisjoint({"retire plan", "keys status", "migrate", "serve"})
     for words, _, _ in commands(build_parser()):
         _, _, section = page.partition(f"\n## svsync {' '.join(words)}\n")
         told = "--url" in section.partition("\n## ")[0]

@@ -1,15 +1,13 @@
 """Static tokens as an operator hands them out: shown once, listed, revoked."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from svsync.cli.arguments import acting_user, add_command, add_group
 from svsync.cli.output import Output
 from svsync.domain.access import Identity, Scope, is_token_id
 from svsync.domain.errors import ConfigError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 _EXPIRES: Final = "90d"
 
@@ -43,7 +41,6 @@ def add_commands(subparsers: Any) -> None:
 async def create(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     identity = Identity.parse(args.identity)
     scopes = [Scope(scope) for scope in args.scope]
     seconds = _seconds(args.expires)
@@ -53,35 +50,47 @@ async def create(args: argparse.Namespace) -> int:
         made = await app.access.create(
             tenant, identity, scopes, expires_in=seconds, by=f"cli:{acting_user()}"
         )
+    tell_made(args, {"token_id": made.token_id, "token": made.text.reveal(), **made.about})
+    return 0
+
+
+def tell_made(args: argparse.Namespace, made: Mapping[str, Any]) -> None:
+    """A new token, with its text."""
+    out: Output = args.out
     if out.json:
-        out.document({"token_id": made.token_id, "token": made.text.reveal(), **made.about})
-        return 0
-    out.line(made.text.reveal())  # on a line of its own, which no table folds
+        out.document(made)
+        return
+    out.line(made["token"])  # on a line of its own, which no table folds
     out.line()
     out.facts(
         [
-            ("id", made.token_id),
-            ("identity", identity.id),
-            ("scopes", ", ".join(scopes)),
-            ("expires", made.about["expires_at"] or "never"),
+            ("id", made["token_id"]),
+            ("identity", made["identity_id"]),
+            ("scopes", ", ".join(made["scopes"])),
+            ("expires", made["expires_at"] or "never"),
         ]
     )
     out.line("Keep the token now: it is shown this once.")
-    return 0
 
 
 async def list_tokens(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened
 
-    out: Output = args.out
     async with opened(args) as (app, tenant):
         found: list[dict[str, Any]] = await app.access.list_tokens(tenant)
+    tell_tokens(args, found)
+    return 0
+
+
+def tell_tokens(args: argparse.Namespace, found: Sequence[Mapping[str, Any]]) -> None:
+    """Tokens, in a line each."""
+    out: Output = args.out
     if out.json:
         out.document({"tokens": found})
-        return 0
+        return
     if not found:
         out.line("There are no tokens: `svsync tokens create` makes one.")
-        return 0
+        return
     out.table(
         ("id", "identity", "scopes", "state", "expires", "last used"),
         [
@@ -96,23 +105,32 @@ async def list_tokens(args: argparse.Namespace) -> int:
             for token in found
         ],
     )
-    return 0
 
 
 async def revoke(args: argparse.Namespace) -> int:
     from svsync.cli.opening import opened, record
 
-    out: Output = args.out
     # What is no id may be the token's own text.
     named = {"token_id": args.token_id} if is_token_id(args.token_id) else None
     async with opened(args) as (app, tenant):
         await record(app, tenant, "token.revoke", about=named)
         await app.access.revoke(tenant, args.token_id)
+    tell_revoked(args)
+    return 0
+
+
+def tell_revoked(args: argparse.Namespace) -> None:
+    """A token that counts no more."""
+    out: Output = args.out
     if out.json:
         out.document({"token_id": args.token_id, "state": "revoked"})
     else:
         out.line(f"{args.token_id} is revoked.")
-    return 0
+
+
+def refuse_lifetime(text: str) -> None:
+    """Raises UsageError: no token can be good for so long."""
+    _seconds(text)
 
 
 def _seconds(text: str) -> int | None:

@@ -94,7 +94,11 @@ async def verify_env(
     async def work(comparison: "Comparison", tell: Tell) -> None:
         await compare_env(access, env_map, variables, comparison, only=only, tell=tell)
 
-    return await compared(args, work)
+    code = await compared(args, work)
+    kept = [name for name in variables if name in env_map.left]
+    if kept and not args.out.json:  # they would go with the file
+        say(f"the map leaves {', '.join(kept)} in the environment: keep that before the file goes")
+    return code
 
 
 async def verify_copies(

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from svsync.client.calls import Calls
-from svsync.client.records import AuditLogs, Whoami
+from svsync.client.records import AuditChains, AuditLogs, Whoami
 
 
 class Auth:
@@ -60,4 +60,10 @@ class Audit:
             cursor=cursor,
             **asked,
         )
+        return page
+
+    async def chains(self, *, limit: int = 100, cursor: str | None = None) -> AuditChains:
+        """A page of the log's hash chains, newest first: how far each goes, and how far that is
+        signed and kept outside, as the store says of itself. Raises SvsyncError."""
+        page: AuditChains = await self._calls.get("/v1/audit/chains", limit=limit, cursor=cursor)
         return page

@@ -9,8 +9,10 @@ from typing import Self
 from svsync.client.access import Audit, Auth
 from svsync.client.calls import TIMEOUT_S, Calls, Token
 from svsync.client.federation import Federation
+from svsync.client.keys import Keys
 from svsync.client.policies import Policies
 from svsync.client.secrets import Secrets
+from svsync.client.tokens import Tokens
 from svsync.client.webhooks import Webhooks
 
 
@@ -24,7 +26,7 @@ class Client:
     programs without one.
 
     Attributes:
-        secrets, federation, policies, audit, webhooks, auth: what can be called.
+        secrets, federation, policies, audit, webhooks, auth, tokens, keys: what can be called.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Client:
         self.audit = Audit(self._calls)
         self.webhooks = Webhooks(self._calls)
         self.auth = Auth(self._calls)
+        self.tokens = Tokens(self._calls)
+        self.keys = Keys(self._calls)
 
     def __repr__(self) -> str:
         return f"Client({self._calls.base_url!r})"

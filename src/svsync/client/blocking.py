@@ -15,7 +15,7 @@ from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
-from svsync.client import access, federation, feeds, policies, secrets, webhooks
+from svsync.client import access, federation, feeds, keys, policies, secrets, tokens, webhooks
 from svsync.client.asynchronous import Client
 from svsync.client.calls import TIMEOUT_S, Token
 from svsync.client.errors import SvsyncError
@@ -133,6 +133,7 @@ class SyncFederation(_Waiting[federation.Federation]):
     plan = _waiting(federation.Federation.plan)
     test_mapping = _waiting(federation.Federation.test_mapping)
     runs = _waiting(federation.Federation.runs)
+    last_runs = _waiting(federation.Federation.last_runs)
     run = _waiting(federation.Federation.run)
     secrets = _waiting(federation.Federation.secrets)
     conflicts = _waiting(federation.Federation.conflicts)
@@ -158,12 +159,27 @@ class SyncAudit(_Waiting[access.Audit]):
     """`client.audit`."""
 
     query = _waiting(access.Audit.query)
+    chains = _waiting(access.Audit.chains)
 
 
 class SyncAuth(_Waiting[access.Auth]):
     """`client.auth`."""
 
     whoami = _waiting(access.Auth.whoami)
+
+
+class SyncTokens(_Waiting[tokens.Tokens]):
+    """`client.tokens`."""
+
+    list = _waiting(tokens.Tokens.list)
+    create = _waiting(tokens.Tokens.create)
+    revoke = _waiting(tokens.Tokens.revoke)
+
+
+class SyncKeys(_Waiting[keys.Keys]):
+    """`client.keys`."""
+
+    list = _waiting(keys.Keys.list)
 
 
 class SyncWebhooks(_Waiting[webhooks.Webhooks]):
@@ -190,7 +206,7 @@ class SyncClient:
     It closes by itself when the program ends.
 
     Attributes:
-        secrets, federation, policies, audit, webhooks, auth: as of `Client`.
+        secrets, federation, policies, audit, webhooks, auth, tokens, keys: as of `Client`.
     """
 
     def __init__(
@@ -225,6 +241,8 @@ class SyncClient:
         self.audit = SyncAudit(lambda: self._client.audit, self._wait)
         self.webhooks = SyncWebhooks(lambda: self._client.webhooks, self._wait)
         self.auth = SyncAuth(lambda: self._client.auth, self._wait)
+        self.tokens = SyncTokens(lambda: self._client.tokens, self._wait)
+        self.keys = SyncKeys(lambda: self._client.keys, self._wait)
 
     def __repr__(self) -> str:
         return f"Sync{self._thread.client!r}"

@@ -13,6 +13,7 @@ from svsync.client.records import (
     BackendLook,
     Conflict,
     FederatedSecret,
+    LastRuns,
     MadeBackend,
     MappingTest,
     Overview,
@@ -30,6 +31,7 @@ from svsync.client.records import (
 )
 
 _BACKENDS: Final = "/v1/federation/backends"
+_RUNS: Final = "/v1/federation/runs"
 _OVERVIEW: Final = "/v1/federation/status"
 _PAGE: Final = 1000
 _REVEALED: Final = 50
@@ -191,6 +193,14 @@ class Federation:
         """A page of its runs, newest first, without the paths that they skipped."""
         page: RunPage = await self._calls.get(f"{_one(backend)}/runs", limit=limit, cursor=cursor)
         return page
+
+    async def last_runs(
+        self, backends: Sequence[str], *, last: int | None = None
+    ) -> tuple[LastRuns, ...]:
+        """The last runs of at most 100 backends, newest first, in a few words; so many of each,
+        50 where that is None. A backend that is not there is missing."""
+        ids = ",".join(segment(one, "backends") for one in backends)
+        return tuple((await self._calls.get(_RUNS, backend_ids=ids, last=last))["backends"])
 
     async def run(self, backend: str, run_id: str) -> Run:
         """One run, with those paths. Raises SvsyncError: `run_not_found`."""

@@ -296,6 +296,20 @@ class Overview(TypedDict):
     backends: list[BackendLook]
 
 
+class LastRun(TypedDict):
+    run_id: str
+    kind: Literal["full", "targeted", "probe"]
+    state: Literal["running", "completed", "failed", "superseded"]
+    result: Literal["ok", "partial", "failed"] | None
+    started_at: str | None
+    duration_ms: int | None
+
+
+class LastRuns(TypedDict):
+    id: str
+    runs: list[LastRun]
+
+
 class PlannedChange(TypedDict):
     path: str
     remote_path: str
@@ -489,6 +503,47 @@ class AuditLogs(TypedDict):
     next_cursor: str | None
 
 
+class Checkpoint(TypedDict):
+    n: int
+    at: str
+
+
+class AnchorPlace(TypedDict):
+    kind: str
+    in_use: bool
+    first_n: int | None
+    last_n: int | None
+    anchored_at: str | None
+    behind: int
+
+
+class ChainHead(TypedDict):
+    seq: int
+    at: str
+    hash: str
+
+
+class AuditChain(TypedDict):
+    chain: int
+    writer: str
+    started_at: str
+    state: Literal["open", "at_rest", "ended"]
+    end_reason: str | None
+    rows: int
+    head: ChainHead | None
+    trimmed_seq: int
+    covered_seq: int
+    covered_at: str | None
+
+
+class AuditChains(TypedDict):
+    checkpoint: Checkpoint | None
+    uncovered: int
+    anchors: list[AnchorPlace]
+    chains: list[AuditChain]
+    next_cursor: str | None
+
+
 class Whoami(TypedDict):
     identity_type: str
     identity_id: str
@@ -497,6 +552,42 @@ class Whoami(TypedDict):
     groups: list[str]
     token_id: str
     expires_at: str | None
+
+
+class StaticToken(TypedDict):
+    token_id: str
+    identity_type: Literal["service_account", "user"]
+    identity_id: str
+    scopes: list[str]
+    state: Literal["active", "expired", "revoked"]
+    created_by: str | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_on: str | None
+
+
+class MadeToken(TypedDict):
+    token_id: str
+    token: str
+    identity_type: Literal["service_account", "user"]
+    identity_id: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+
+
+class KeyAge(TypedDict):
+    kind: Literal["root", "data"]
+    id: int
+    purpose: str
+    state: str
+    reserved: int
+    created_at: str
+    age_s: int
+    wrapped_by: int | None
+    sealed: int | None
+    emptied_at: str | None
 
 
 class DecidingRule(TypedDict):

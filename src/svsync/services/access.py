@@ -161,11 +161,15 @@ class Access:
             known = is_token_id(token_id) and await access.revoke(tx, token_id)
             await access.raise_epoch(tx)
             if not known:
-                # What was given may be a token's own text, so it is not repeated.
-                raise NotFoundError(
-                    "there is no such token: `svsync tokens list` shows the ids there are",
-                    code="token_not_found",
-                )
+                raise unknown_token()
+
+
+def unknown_token() -> NotFoundError:
+    """What was given may be a token's own text, so it is not repeated."""
+    return NotFoundError(
+        "there is no such token: `svsync tokens list` shows the ids there are",
+        code="token_not_found",
+    )
 
 
 def describe(caller: Caller) -> dict[str, object]:

@@ -28,6 +28,7 @@ _MODULES: Final = frozenset(
         "run",
         "secrets",
         "status",
+        "tokens",
         "verify",
         "webhooks",
     }
@@ -44,7 +45,6 @@ WHY: Final = {
     "map": f"it reads rules from a configuration file; {_HERE}",
     "retire plan": "it asks each source how its secrets are deleted, with logins that a service"
     f" lends to nobody; {_ON_THE_STORE}",
-    "tokens": f"whoever runs the store lets callers in; {_ON_THE_STORE}",
     "groups": "whoever runs the store says who belongs to what, where tokens do not;"
     f" {_ON_THE_STORE}",
     "audit verify": "a service cannot vouch for its own log; it reads the rows themselves,"
