@@ -105,6 +105,7 @@ class ScaiKey:
         announced: where it says that its keys are; None: where they are.
         named: who it says that it is; None: itself.
         headers: of what it says of itself.
+        says: of itself besides, as where people sign in.
     """
 
     url: str = ""
@@ -117,6 +118,7 @@ class ScaiKey:
     announced: str | None = None
     named: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    says: dict[str, str] = field(default_factory=dict)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Of a user of the default tenant; None takes a claim away."""
@@ -147,7 +149,7 @@ class ScaiKey:
     async def _discovery(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
         about = {"issuer": self.named or self.url, "jwks_uri": self.announced or f"{self.url}/keys"}
-        return web.json_response(about, status=self.status, headers=self.headers)
+        return web.json_response(about | self.says, status=self.status, headers=self.headers)
 
     async def _keys(self, request: web.Request) -> web.Response:
         self.asked.append(request.path)
@@ -160,14 +162,15 @@ class ScaiKey:
 
 
 @asynccontextmanager
-async def open_scaikey() -> AsyncIterator[ScaiKey]:
-    """One on a free port."""
+async def open_scaikey(*more: web.RouteDef) -> AsyncIterator[ScaiKey]:
+    """One on a free port, with routes of the test's own."""
     issuer = ScaiKey()
     app = web.Application()
     app.add_routes(
         [
             web.get("/.well-known/openid-configuration", issuer._discovery),
             web.get("/keys", issuer._keys),
+            *more,
         ]
     )
     runner = web.AppRunner(app)

@@ -232,7 +232,7 @@ export interface AuditEntry {
 export interface Chains {
   checkpoint: { n: number; at: string } | null;
   uncovered: number;
-  anchors: { kind: string; first_n: number; last_n: number; anchored_at: string; behind: number }[];
+  anchors: { kind: string; first_n: number; last_n: number; anchored_at: string; behind: number; in_use?: boolean }[];
   chains: {
     chain: number;
     writer: string;
@@ -243,4 +243,86 @@ export interface Chains {
     head: { seq: number; at: string; hash: string } | null;
   }[];
   next_cursor: string | null;
+}
+
+export interface Token {
+  token_id: string;
+  identity_type: string;
+  identity_id: string;
+  scopes: string[];
+  state: "active" | "expired" | "revoked";
+  created_by: string | null;
+  created_at: string;
+  expires_at: MaybeTime;
+  revoked_at: MaybeTime;
+  last_used_on: string | null;
+}
+export interface NewToken { token_id: string; token: string; identity_id: string; scopes: string[]; expires_at: MaybeTime }
+
+export interface Key {
+  kind: "root" | "data";
+  id: number;
+  purpose: string;
+  state: string;
+  created_at: string;
+  age_s: number;
+  reserved: number;
+  sealed: number | null;
+  emptied_at: MaybeTime;
+  wrapped_by: number | null;
+}
+
+export interface Policy {
+  id: string;
+  name: string;
+  description: string | null;
+  rules: { path_pattern: string; permissions: string[] }[];
+  bindings: number;
+  rev: number;
+  updated_at: string;
+}
+export interface Binding { identity_type: string; identity_id: string }
+
+export interface Folder {
+  folder: string;
+  backend_ids: string[];
+  secrets: number;
+  federated: number;
+  synced: number;
+  copied: number;
+  read_here: number;
+  ready: number;
+  conflicts: number;
+  local: number;
+  detached: number;
+  next: { step: string; message: string; command: string | null };
+}
+export interface Migration {
+  prefix: string;
+  as_of: string;
+  idle_s: number;
+  folders: Folder[];
+  read_through: string[];
+  read_at_source: null;
+  unknown: string[];
+}
+
+export interface DecidingRule {
+  policy_id: string;
+  policy: string;
+  rule: number;
+  path_pattern: string;
+  permissions: string[];
+  through?: string[];
+  reason?: "not_bound" | "permission_missing" | "pattern_differs";
+  bound_to?: string[];
+}
+export interface PolicyDecision {
+  allowed: boolean;
+  path: string;
+  permission: string;
+  identity: string | null;
+  groups: string[];
+  rule: DecidingRule | null;
+  near: DecidingRule[];
 }

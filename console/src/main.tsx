@@ -6,7 +6,11 @@ import type { Whoami } from "./answers";
 import { Api } from "./api";
 import { Audit } from "./pages/audit";
 import { OneBackend } from "./pages/backend";
+import { Keys } from "./pages/keys";
+import { MigrationState } from "./pages/migration";
 import { Overview } from "./pages/overview";
+import { Policies } from "./pages/policies";
+import { Tokens } from "./pages/tokens";
 import { Webhooks } from "./pages/webhooks";
 import { Empty } from "./parts";
 import { to, usePlace } from "./router";
@@ -16,8 +20,12 @@ import { Theme } from "./theme";
 
 const PAGES: [string, string, string][] = [
   ["", "Backends", "federation:read"],
+  ["migration", "Migration", "federation:read"],
   ["webhooks", "Webhooks", "federation:read"],
   ["audit", "Audit", "audit:read"],
+  ["policies", "Policies", "policies:write"],
+  ["tokens", "Tokens", "admin"],
+  ["keys", "Keys", "admin"],
 ];
 
 function Console() {
@@ -103,6 +111,10 @@ function Page({ path, session }: { path: string[]; session: Session }) {
   if (place === "backends" && rest[0]) return <OneBackend key={rest[0]} id={rest[0]} rest={rest.slice(1)} />;
   if (place === "webhooks") return <Webhooks id={rest[0]} />;
   if (place === "audit") return <Audit />;
+  if (place === "migration") return <MigrationState />;
+  if (place === "policies") return <Policies id={rest[0]} />;
+  if (place === "tokens") return <Tokens />;
+  if (place === "keys") return <Keys />;
   return <Empty first title="There is no such page"><p><a href={to([])}>Look at the backends</a>.</p></Empty>;
 }
 

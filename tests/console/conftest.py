@@ -190,7 +190,7 @@ async def site(
 class Seen:
     """What a browser did that it should not have."""
 
-    origin: str
+    origins: tuple[str, ...]
     strange: list[str] = field(default_factory=list)
 
     def watch(self, context: BrowserContext) -> None:
@@ -199,7 +199,7 @@ class Seen:
         context.on("weberror", lambda error: self.strange.append(f"broke: {error.error}"))
 
     def _request(self, request: Request) -> None:
-        if not request.url.startswith((self.origin + "/", "blob:")):
+        if not request.url.startswith(tuple(f"{origin}/" for origin in self.origins)):
             self.strange.append(f"asked elsewhere: {request.url}")
         if "token=" in request.url or "svt_" in request.url:
             self.strange.append("a token stood in an address")
@@ -236,13 +236,13 @@ async def door(site: Site, browser: Browser) -> AsyncIterator[Door]:
 
 @asynccontextmanager
 async def entering(
-    site: Site, browser: Browser, options: Mapping[str, Any] | None = None
+    site: Site, browser: Browser, options: Mapping[str, Any] | None = None, *also: str
 ) -> AsyncIterator[Door]:
-    """A browser whose deeds are watched; `options` of its context."""
+    """A browser whose deeds are watched; `options` of its context, `also` where it may ask."""
     context = await browser.new_context(
         **{"locale": "en-GB", "timezone_id": "Europe/Berlin", **(options or {})}
     )
-    seen = Seen(site.url)
+    seen = Seen((site.url, *also))
     seen.watch(context)
     try:
         yield Door(site, context)

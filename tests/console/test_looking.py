@@ -105,23 +105,21 @@ async def test_what_a_backend_holds_is_text_wherever_it_stands(site: Site, door:
 
 async def test_thousands_of_backends_stay_usable(site: Site, door: Door) -> None:
     many = 3000
+    # Rows as the live backend has them, of other ids and names.
+    own = "jsonb_build_object('id', 'fed_many' || n, 'name', 'many-' || lpad(n::text, 4, '0'))"
+    renamed = f"{own} || jsonb_build_object('backend_id', 'fed_many' || n, 'state', 'paused')"
+    spec = f"jsonb_build_object('spec', (one.spec::jsonb || {own})::text)"
     async with connected(site.desk.database) as admin:
-        await admin.execute(
-            "INSERT INTO backends SELECT (jsonb_populate_record(b, jsonb_build_object("
-            "'backend_id', 'fed_many' || n, 'name', 'many-' || lpad(n::text, 4, '0'),"
-            " 'state', 'paused', 'spec', (b.spec::jsonb || jsonb_build_object('id', 'fed_many' || n,"
-            " 'name', 'many-' || lpad(n::text, 4, '0')))::text))).* FROM backends b, generate_series(1, $1) n"
-            " WHERE backend_id = $2",
-            many,
-            LIVE,
-        )
-        await admin.execute(
-            "INSERT INTO backend_health SELECT (jsonb_populate_record(h,"
-            " jsonb_build_object('backend_id', 'fed_many' || n))).* FROM backend_health h,"
-            " generate_series(1, $1) n WHERE backend_id = $2",
-            many,
-            LIVE,
-        )
+        for table, changes in (
+            ("backends", f"{renamed} || {spec}"),
+            ("backend_health", "jsonb_build_object('backend_id', 'fed_many' || n)"),
+        ):
+            await admin.execute(
+                f"INSERT INTO {table} SELECT (jsonb_populate_record(one, {changes})).*"
+                f" FROM {table} one, generate_series(1, $1) n WHERE backend_id = $2",
+                many,
+                LIVE,
+            )
     try:
         page = await door.enter()
         await expect(page.get_by_text("3,004 backends")).to_be_visible(timeout=20_000)

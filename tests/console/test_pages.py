@@ -31,6 +31,11 @@ PLACES: Final = {
     "webhooks": "webhooks",
     "webhook": "webhooks/HOOK",
     "audit": "audit",
+    "migration": "migration",
+    "policies": "policies",
+    "policy": "policies/POLICY",
+    "tokens": "tokens",
+    "keys": "keys",
     "nowhere": "nowhere",
 }
 _SHOTS: Final = os.environ.get("SVSYNC_SCREENSHOTS", "")
@@ -50,6 +55,11 @@ async def address(site: Site, kept: dict[str, str], place: str) -> str:
         kept["LAST"] = runs[0]["run_id"]
         made = await site.call("POST", "/v1/webhooks", {"url": "http://127.0.0.1:9/svsync"})
         kept["HOOK"] = made[1]["id"]
+        rules = [{"path_pattern": "apps/**", "permissions": ["read", "list"]}]
+        policy = {"name": "app-readers", "description": "What applications read.", "rules": rules}
+        kept["POLICY"] = (await site.call("POST", "/v1/policies", policy))[1]["id"]
+        bound = {"identity_type": "service_account", "identity_id": "sa:billing"}
+        await site.call("POST", f"/v1/policies/{kept['POLICY']}/bindings", bound)
         await site.run()
     for name, value in kept.items():
         place = place.replace(name, value)
