@@ -1,7 +1,8 @@
 """One table, four readers: the loader, the editor's schema, the reference page, the example."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,23 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from svsync.cli.opening import compiled
 from svsync.config import schema
-from svsync.config.backend_keys import BACKEND, GUARD, TAGS
+from svsync.config.anchors import ANCHOR
+from svsync.config.api_rates import API_RATES
+from svsync.config.backend_keys import (
+    BACKEND,
+    CALL_BUDGET,
+    GUARD,
+    LIMIT,
+    RATE_LIMIT,
+    RULE,
+    TAGS,
+    TRANSFORM,
+)
 from svsync.config.backend_types import TYPES
 from svsync.config.feed_types import FEEDS
+from svsync.config.key_services import ACCESS
 from svsync.config.kinds import Key
 from svsync.config.load import load
 from svsync.config.model import ROWS
@@ -85,6 +99,84 @@ def test_the_example_validates_and_loads() -> None:
     settings = load(str(EXAMPLE), {})
     assert {spec.type for spec in settings.backends} == set(TYPES)
     assert len(settings.backends) == 4
+
+
+def with_all_given(example: str) -> str:
+    """The example as if every setting in it were given: those that are commented out are taken
+    in, also in place of the same one in the line before."""
+    lines: list[str] = []
+    for line in example.splitlines():
+        taken = re.sub(r"^( *)#(?=[a-z_]+:|- |  )", r"\1", line)
+        key = re.match(r" *[a-z_]+:", taken)
+        if taken != line and key and lines[-1].startswith(key[0]):
+            lines.pop()
+        lines.append(taken)
+    return "\n".join(lines)
+
+
+def test_the_example_with_every_setting_given_loads_too(tmp_path: Path) -> None:
+    whole = tmp_path / "svsync.yaml"
+    whole.write_text(with_all_given(EXAMPLE.read_text()))
+    assert list(validator.iter_errors(yaml.safe_load(whole.read_text()))) == []
+    settings = load(str(whole), {})
+    compiled(settings)
+    assert settings.database_url is not None
+    assert len(settings.backends) > 4
+
+
+def test_the_example_shows_every_setting_of_every_table() -> None:
+    """Given in its place; what another one there excludes is at least named in a comment."""
+    text = EXAMPLE.read_text()
+    document = yaml.safe_load(with_all_given(text))
+    backends = document["backends"]
+    by_type = {name: [b for b in backends if b["type"] == name] for name in TYPES}
+    rules = [
+        rule for b in backends if isinstance(b["path_mapping"], list) for rule in b["path_mapping"]
+    ]
+    transforms = [rule["transform"] for rule in rules if "transform" in rule]
+    rates = [b["rate_limit"] for b in backends if "rate_limit" in b]
+    tables: list[tuple[str, Iterable[Key], list[dict[str, Any]]]] = [
+        ("top level", ROWS.values(), [document]),
+        ("api_rate_limits", API_RATES, [document["api_rate_limits"]]),
+        ("audit_anchors", ANCHOR, document["audit_anchors"]),
+        ("kms_access", ACCESS, [document["kms_access"], document["kms_access_secondary"]]),
+        ("backends", BACKEND, backends),
+        ("path_mapping", RULE, rules),
+        ("transform", TRANSFORM, transforms),
+        ("transform.tags", TAGS, [one["tags"] for one in transforms]),
+        ("guard", GUARD, [b["guard"] for b in backends if "guard" in b]),
+        ("rate_limit", RATE_LIMIT, rates),
+        ("one limit", LIMIT, [one for r in rates for one in r.values() if isinstance(one, dict)]),
+        ("call_budget", CALL_BUDGET, [b["call_budget"] for b in backends if "call_budget" in b]),
+    ]
+    for name, known in TYPES.items():
+        mine = by_type[name]
+        tables.append((f"config of {name}", known.keys, [b["config"] for b in mine]))
+        tables.append((f"filters of {name}", known.filters, [b.get("filters", {}) for b in mine]))
+    feeds = [feed for b in backends for feed in b.get("events", ())]
+    for name, (_, keys) in FEEDS.items():
+        told = [feed for feed in feeds if feed["feed"] == name]
+        assert told, f"config/svsync.example.yaml shows no feed {name}"
+        tables.append((f"feed {name}", keys, told))
+    named = " ".join(re.findall(r"# .*", text))
+    lacking = [
+        f"{where}: {key.name}"
+        for where, keys, given in tables
+        for key in keys
+        if not any(key.name in one for one in given) and f"`{key.name}`" not in named
+    ]
+    assert lacking == [], "explain them in config/svsync.example.yaml"
+
+
+def test_each_setting_of_the_example_is_explained() -> None:
+    """By a comment behind it, or by one that stands before its group."""
+    lines = EXAMPLE.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"#?[a-z_]+:", line):
+            before = number
+            while re.match(r"#?[a-z_]+:| |#  ", lines[before]):
+                before -= 1
+            assert lines[before].startswith("# "), line
 
 
 def test_the_example_names_the_schema_for_editors() -> None:
