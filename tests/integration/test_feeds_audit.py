@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ import pytest_asyncio
 from tests.openbao import Bao, new_mount
 
 from svsync.domain.errors import ConfigError
+from svsync.domain.federation import BackendSpec, Mode, RuleSpec
+from svsync.domain.ids import BackendId, RemotePath, TenantId
+from svsync.domain.mapping import RuleSet
 from svsync.embedded.openbao import OpenBaoServer
 from svsync.embedded.processes import free_port
 from svsync.feeds.vault_audit import VaultAuditFeed
 from svsync.ports import Notice
+from svsync.services.feeds import Feeds, Listening
 
 GAP = Notice("", None)
 ENTRY = (
@@ -154,6 +158,43 @@ async def test_a_secret_within_a_namespace_is_told_with_it(audited: _Audited) ->
         await inner.put("x", {"a": "1"})
         told = Notice("acme/finance", f"{inner.mount}/x")  # type: ignore[arg-type]
         await heard.until(lambda: told in heard.notices)
+
+
+async def test_backend_in_the_namespace_root_hears_what_is_told_of_none(
+    audited: _Audited, kv: Bao
+) -> None:
+    """To the server `root` is the outermost namespace, of which its log gives no name."""
+    told: asyncio.Queue[list[RemotePath] | None] = asyncio.Queue()
+
+    async def take(
+        _tenant: TenantId, _backend: BackendId, paths: Collection[RemotePath] | None, _feed: str
+    ) -> None:
+        told.put_nowait(None if paths is None else sorted(paths))
+
+    rules = (RuleSpec("ext/**", f"{kv.mount}/data/**"),)
+    spec = BackendSpec(
+        BackendId("fed_a"), "a", "hashicorp-vault", rules, {"namespace": "root"}, mode=Mode.SYNC,
+        events=({"feed": "vault-audit", "listen": f"unix:{audited.unix}"},),
+    )  # fmt: skip
+    feeds = Feeds(
+        lambda entry, _spec, _tenant: VaultAuditFeed(
+            str(entry["listen"]), first_s=0.0, poll_s=0.01
+        ),
+        take,
+        window_s=0.0,
+    )
+    feeds.follow([Listening(TenantId(1), spec, RuleSet.compile(rules))])
+    task = asyncio.create_task(feeds.run())
+    try:
+        assert await asyncio.wait_for(told.get(), 10) is None  # it begins: anything may be
+        await kv.put("connects", {"k": "1"})
+        assert await asyncio.wait_for(told.get(), 10) is None  # likewise, once the server connects
+        await kv.request("POST", f"{kv.mount}/data/x", {"data": {"k": "1"}}, namespace="root")
+        while await asyncio.wait_for(told.get(), 10) != [f"{kv.mount}/data/x"]:
+            pass
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_server_goes_on_while_nobody_listens_and_a_gap_is_told_after(

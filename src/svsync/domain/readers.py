@@ -17,11 +17,17 @@ SLOTS: Final = 10
 """A silence that is longer than one of so many parts of a time leaves something out."""
 
 
+def plain_namespace(namespace: str) -> str:
+    """Without slashes around it; empty is the outermost one, of which `root` is a name."""
+    outer = namespace.strip("/")
+    return "" if outer == "root" else outer
+
+
 def whole_path(namespace: str, path: str) -> str:
     """A path as it is named from the root: what one caller gives as the namespace, another
-    writes as the beginning of the path. `root` is a name of the outermost one."""
-    outer = namespace.strip("/")
-    return path if outer in ("", "root") else f"{outer}/{path}"
+    writes as the beginning of the path."""
+    outer = plain_namespace(namespace)
+    return f"{outer}/{path}" if outer else path
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from svsync.domain.federation import BackendSpec, Mode
 from svsync.domain.feeds import HTTP_FEEDS
 from svsync.domain.ids import BackendId, RemotePath, TenantId
 from svsync.domain.mapping import Mapped, RuleSet
+from svsync.domain.readers import plain_namespace
 from svsync.observe.logs import get_logger
 from svsync.ports import ChangeFeed, Notice
 from svsync.services.owed import WINDOW_S, Owed, TakeNotice
@@ -135,7 +136,7 @@ class _Source:
         self.members = tuple(members)
         index = defaultdict(list)
         for member in self.members:
-            namespace = str(member.spec.config.get("namespace", "")).strip("/")
+            namespace = plain_namespace(str(member.spec.config.get("namespace", "")))
             for first in set(member.beginnings()):
                 index[namespace, first].append(member)
         self.index = dict(index)
@@ -146,6 +147,7 @@ class _Source:
         What lies in the namespace `a/b` may be reached from there, from `a` as
         `b/PATH`, and from the root as `a/b/PATH`.
         """
+        namespace = plain_namespace(namespace)
         outer = namespace.split("/") if namespace else []
         for depth in range(len(outer) + 1):
             remote = RemotePath("/".join((*outer[depth:], path)))
