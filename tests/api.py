@@ -44,6 +44,7 @@ from svsync.services.plans import Plans
 from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling
+from svsync.services.subtrees import Subtrees
 from svsync.services.webhooks import Webhooks
 
 BACKENDS: Final = "/v1/federation/backends"
@@ -211,6 +212,7 @@ def api_of(
         reports=Reports(app.db),
         plans=Plans(app.runs, app.federation),
         mapping_tests=MappingTests(app.db, app.registry),
+        subtrees=Subtrees(app.db, app.registry),
         policies=app.policies,
         policy_tests=app.policy_tests,
         scheduling=scheduling,

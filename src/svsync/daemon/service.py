@@ -55,6 +55,7 @@ from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.singletons import turn_at
 from svsync.services.tenants import keep_forgetting
+from svsync.services.subtrees import Subtrees
 from svsync.services.webhooks import Webhooks
 from svsync.services.workers import Workers
 
@@ -233,6 +234,7 @@ class _Service:
                 reports=Reports(app.db),
                 plans=Plans(app.runs, app.federation),
                 mapping_tests=MappingTests(app.db, app.registry),
+                subtrees=Subtrees(app.db, app.registry),
                 policies=app.policies,
                 policy_tests=app.policy_tests,
                 scheduling=self._scheduling,

@@ -20,7 +20,7 @@ _ROOM: Final = 20_000
 """Buckets that are kept. The one that was not used for longest is forgotten first; it is full
 again unless as many identities call within seconds."""
 _SECRETS: Final = "/v1/secrets"
-_FEDERATION: Final = ("/v1/federation", "/v1/webhooks", "/v1/events")
+_FEDERATION: Final = ("/v1/federation", "/v1/migration", "/v1/webhooks", "/v1/events")
 _READS: Final = frozenset({"GET", "HEAD"})
 
 

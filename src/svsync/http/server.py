@@ -52,6 +52,7 @@ from svsync.http.request_log import ERROR_CODE, RequestLog
 from svsync.http.secret_writes import SecretWriteRoutes
 from svsync.http.secrets import SecretRoutes
 from svsync.http.short_way import GIVEN_ID, ShortWay
+from svsync.http.subtrees import SubtreeRoutes
 from svsync.http.tokens import TokenRoutes
 from svsync.http.tracing import traced
 from svsync.http.webhooks import WebhookRoutes
@@ -85,6 +86,7 @@ from svsync.services.reports import Reports
 from svsync.services.secret_writes import SecretWrites
 from svsync.services.secrets import Secrets
 from svsync.services.strangers import Strangers
+from svsync.services.subtrees import Subtrees
 from svsync.services.webhook_rights import WebhookRights
 from svsync.services.webhooks import Webhooks
 
@@ -119,6 +121,7 @@ class Api:
     reports: Reports
     plans: Plans
     mapping_tests: MappingTests
+    subtrees: Subtrees
     policies: Policies
     policy_tests: PolicyTests
     scheduling: Trigger
@@ -188,6 +191,7 @@ def make_server(
         BackendRoutes(api.backends, api.federation, api.removal, api.pair_states).routes()
     )
     app.add_routes(PlanRoutes(api.plans).routes())
+    app.add_routes(SubtreeRoutes(api.subtrees).routes())
     app.add_routes(MappingTestRoutes(api.mapping_tests).routes())
     app.add_routes(ConflictRoutes(api.conflicts).routes())
     app.add_routes(WebhookRoutes(api.webhooks, WebhookRights(api.authorizing)).routes())

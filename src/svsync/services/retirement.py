@@ -33,7 +33,7 @@ from svsync.store.federation import StoredBackend
 MOST: Final = 50_000
 """Secrets of one plan."""
 _PAGE: Final = 1_000
-_LATE: Final = 3
+LATE: Final = 3
 """Intervals after which a backend's last full run says nothing of today."""
 _SOMEBODY: Final = "somebody, or svsync itself,"
 
@@ -119,7 +119,7 @@ class Retirement:
             facts = Facts(
                 equal=row["equal"],
                 looked_at=self._looked_at(pairs, row),
-                settings=_settings(pairs.backends[row["backend_id"]].spec, row["rule_ord"]),
+                settings=settings_of(pairs.backends[row["backend_id"]].spec, row["rule_ord"]),
                 read_here=here is not None,
                 source=source,
                 command=command,
@@ -187,7 +187,7 @@ class Retirement:
         ago = pairs.looked_at[spec.id]["seconds_ago"]
         return (
             ago is not None
-            and ago <= _LATE * spec.sync_interval
+            and ago <= LATE * spec.sync_interval
             and (row["mapping_hash"], row["base_pair"]) == (mapping.hash, mapping.base_pair)
         )
 
@@ -302,7 +302,7 @@ def _may_be_one(this: StoredBackend, other: StoredBackend) -> bool:
     return kinds[0] == kinds[1] and (None in identities or len(identities) == 1)
 
 
-def _settings(spec: BackendSpec, rule: int) -> PathSettings | None:
+def settings_of(spec: BackendSpec, rule: int) -> PathSettings | None:
     """Those of a pair's rule; None where it keeps nothing here any more."""
     if rule >= len(spec.rules) or spec.rules[rule].exclude:
         return None

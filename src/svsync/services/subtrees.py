@@ -1,0 +1,237 @@
+"""How far a migration is, folder by folder, for somebody who may list some of its secrets.
+
+It is counted from what the last runs settled and from the audit log; no backend is asked, so of
+readers at the source nothing is known. That a value stands at another path as well is told only
+of secrets that the caller may read: whoever may not would find out what a value is by writing it
+elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from svsync.config.kinds import SECONDS, shortest
+from svsync.domain.access import Caller
+from svsync.domain.changes import PairStatus
+from svsync.domain.errors import UsageError
+from svsync.domain.federation import Mode
+from svsync.domain.globs import Glob
+from svsync.domain.ids import BackendId, LocalPath
+from svsync.domain.policies import Permission, Permissions
+from svsync.domain.retirement import Facts, Held, Source, held_by
+from svsync.domain.subtrees import Folder, Next, next_step
+from svsync.services.authorizing import may_read
+from svsync.services.retirement import LATE, settings_of
+from svsync.services.runs import Backends
+from svsync.services.secrets import time_of
+from svsync.store import audit, federation, retirement
+from svsync.store import subtrees as store
+from svsync.store.database import Database, Row, Transaction
+from svsync.store.federation import StoredBackend
+
+MOST: Final = 200_000
+"""Secrets of one answer."""
+MOST_FOLDERS: Final = 1_000
+"""Folders of one answer; the rest is left out, and how many they are is told."""
+_PAGE: Final = 5_000
+_OF_SOURCE: Final = {Held.SOURCE_UNKNOWN, Held.NO_COMMAND}
+"""Doubts that only the source can clear."""
+_READERS: Final = (
+    "who still reads a secret at its source: `svsync retire plan` asks the source, or reads its"
+    " audit log"
+)
+_ELSEWHERE: Final = (
+    "whether another backend maps the same secret of the same store: `svsync retire plan` looks"
+)
+_UNCOUNTED: Final = (
+    "how many secrets are read through: `svsync inventory` counts them at their backend"
+)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What is asked, and what is known of all backends."""
+
+    caller: Caller
+    permissions: Permissions
+    prefix: str
+    since: datetime
+    backends: Mapping[BackendId, StoredBackend]
+    lately: frozenset[BackendId]
+    mappings: Mapping[BackendId, tuple[str, str]]
+    folders: dict[str, Folder] = field(default_factory=dict)
+
+    def folder_of(self, path: str) -> Folder:
+        below, slash, _ = path.removeprefix(self.prefix).partition("/")
+        name = f"{self.prefix}{below}/" if slash else self.prefix
+        return self.folders.setdefault(name, Folder())
+
+
+class Subtrees:
+    """The folders of every tenant."""
+
+    def __init__(self, db: Database, backends: Backends, *, most: int = MOST) -> None:
+        """`most`: secrets of one answer."""
+        self._db = db
+        self._backends = backends
+        self._most = most
+
+    async def look(
+        self, caller: Caller, permissions: Permissions, prefix: str, idle: timedelta
+    ) -> dict[str, Any]:
+        """Each folder right below a folder, with its counts and its next step; secrets right in
+        it are told under its own name.
+
+        Args:
+            prefix: the folder, with its slash; empty: the root.
+            idle: within it an application must have read here.
+
+        Raises:
+            UsageError: `too_many_secrets`: too much lies below it.
+            StoreError.
+        """
+        async with self._db.transaction(caller.tenant, read_only=True) as tx:
+            now = await audit.now(tx)
+            stored = {one.spec.id: one for one in await federation.list_backends(tx)}
+            look = _Look(
+                caller,
+                permissions,
+                prefix,
+                now - idle,
+                stored,
+                _lately(stored, await retirement.looked_at(tx)),
+                self._mappings(stored),
+            )
+            after, seen = "", 0
+            while rows := await store.page(tx, after, prefix, _PAGE):
+                after, seen = rows[-1]["path"], seen + len(rows)
+                if seen > self._most:
+                    raise UsageError(
+                        f"prefix: more than {self._most:,} secrets lie below it: name a longer one",
+                        code="too_many_secrets",
+                    )
+                await _count(tx, look, rows)
+                if len(rows) < _PAGE:
+                    break
+        through = _read_through(stored, prefix)
+        words = shortest(int(idle.total_seconds()), SECONDS)
+        folders = []
+        for name, found in sorted(look.folders.items())[:MOST_FOLDERS]:
+            passes = any(_meet(name, pattern) for pattern in through)
+            folders.append(
+                _shown(name, found, next_step(name, found, read_through=passes, idle=words))
+            )
+        return {
+            "prefix": prefix,
+            "as_of": time_of(now),
+            "idle_s": int(idle.total_seconds()),
+            "folders": folders,
+            "left_out": max(0, len(look.folders) - MOST_FOLDERS),
+            "read_through": through,
+            "read_at_source": None,
+            "unknown": [_READERS, _ELSEWHERE, *([_UNCOUNTED] if through else [])],
+        }
+
+    def _mappings(
+        self, stored: Mapping[BackendId, StoredBackend]
+    ) -> dict[BackendId, tuple[str, str]]:
+        found = {}
+        for one in stored.values():
+            _, mapping = self._backends.rules(one.spec)
+            found[one.spec.id] = (mapping.hash, mapping.base_pair)
+        return found
+
+
+async def _count(tx: Transaction, look: _Look, rows: Sequence[Row]) -> None:
+    """Add a page of rows to their folders: those that the caller may list."""
+    rows = [r for r in rows if look.permissions.decide(r["path"], Permission.LIST) is not None]
+    compared = [
+        (LocalPath(row["path"]), row["base_fp"], row["base_fp_key"])
+        for row in rows
+        if row["equal"] and may_read(look.caller, look.permissions, row["path"])
+    ]
+    copies: dict[str, list[LocalPath]] = {}
+    for path, copy in await retirement.copies(tx, compared):
+        copies.setdefault(path, []).append(copy)
+    pairs = [LocalPath(row["path"]) for row in rows if row["backend_id"] is not None]
+    wanted = {*pairs, *(copy for found in copies.values() for copy in found)}
+    reads = await retirement.last_reads(tx, sorted(wanted), look.since)
+    for row in rows:
+        folder = look.folder_of(row["path"])
+        if row["backend_id"] is None:
+            folder.local += 1
+            folder.detached += row["detached"]
+            continue
+        own = copies.get(row["path"], ())
+        read = any(path in reads for path in (row["path"], *own))
+        folder.backends.add(row["backend_id"])
+        folder.federated += 1
+        folder.synced += row["equal"]
+        folder.copied += bool(own)
+        folder.read_here += read
+        folder.ready += _is_ready(look, row, read)
+        folder.conflicts += row["status"] == PairStatus.CONFLICT
+
+
+def _is_ready(look: _Look, row: Row, read: bool) -> bool:
+    """Does nothing that is known here speak against retiring it?"""
+    backend = row["backend_id"]
+    facts = Facts(
+        equal=row["equal"],
+        looked_at=backend in look.lately
+        and look.mappings[backend] == (row["mapping_hash"], row["base_pair"]),
+        settings=settings_of(look.backends[backend].spec, row["rule_ord"]),
+        read_here=read,
+        source=Source(),
+        command=None,
+    )
+    return set(held_by(facts)) <= _OF_SOURCE
+
+
+def _lately(
+    stored: Mapping[BackendId, StoredBackend], looked_at: Mapping[BackendId, Row]
+) -> frozenset[BackendId]:
+    """Those that were listed whole a short while ago."""
+    found = set()
+    for backend, one in stored.items():
+        ago = looked_at[backend]["seconds_ago"]
+        if ago is not None and ago <= LATE * one.spec.sync_interval:
+            found.add(backend)
+    return frozenset(found)
+
+
+def _read_through(stored: Mapping[BackendId, StoredBackend], prefix: str) -> list[str]:
+    """Local patterns of rules that keep nothing here, and may have paths below a folder."""
+    found = set()
+    for one in stored.values():
+        for rule in one.spec.rules:
+            if not rule.exclude and one.spec.for_rule(rule).mode is Mode.PROXY:
+                found.add(rule.local)
+    return sorted(local for local in found if _meet(prefix, local))
+
+
+def _meet(folder: str, pattern: str) -> bool:
+    begins = Glob(pattern).literal_prefix
+    return begins.startswith(folder) or folder.startswith(begins)
+
+
+def _shown(name: str, folder: Folder, following: Next) -> dict[str, Any]:
+    return {
+        "folder": name,
+        "backend_ids": sorted(folder.backends),
+        "secrets": folder.secrets,
+        "federated": folder.federated,
+        "synced": folder.synced,
+        "copied": folder.copied,
+        "read_here": folder.read_here,
+        "ready": folder.ready,
+        "conflicts": folder.conflicts,
+        "local": folder.local,
+        "detached": folder.detached,
+        "next": {
+            "step": str(following.step),
+            "message": following.message,
+            "command": following.command or None,
+        },
+    }
