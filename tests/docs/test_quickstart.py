@@ -45,6 +45,7 @@ def fits(answer: str, printed: str) -> bool:
         ("quickstart", "svsync-quickstart"),
         ("tutorials/from-hashicorp-vault", "off-vault"),
         ("tutorials/from-aws-secrets-manager", "off-aws"),
+        ("tutorials/from-env-files", "off-env"),
     ],
 )
 async def test_a_page_prints_what_it_says(state_dir: Path, name: str, folder: str) -> None:
