@@ -56,7 +56,7 @@ def copied(house: House, tmp_path: Path) -> Copied:
             mapping(tmp_path, *(lines or ('"ext/**": "new/**"',))),
             report,
             overwrite=overwrite,
-            tell=lambda done, total: None,
+            tell=lambda done: None,
         )
         return report
 
@@ -224,7 +224,7 @@ async def test_backend_that_goes_away_ends_it_and_what_was_done_is_told(
             mapping(tmp_path, '"ext/**": "new/**"'),
             report,
             overwrite=False,
-            tell=lambda done, total: None,
+            tell=lambda done: None,
         )
     house.there.before = None
     done = report.counts()["created"]
@@ -337,7 +337,7 @@ async def test_copy_that_lacks_its_source_is_missing_there(house: House, tmp_pat
         mapping(tmp_path, "apps/a: new/a"),
         comparison,
         only=None,
-        tell=lambda done, total: None,
+        tell=lambda done: None,
     )
     [one] = comparison.differences
     assert (one.path, one.there, str(one.what)) == ("new/a", "apps/a", "missing_there")
@@ -356,7 +356,7 @@ def compared_copies(house: House, tmp_path: Path) -> Callable[..., Awaitable[Com
             mapping(tmp_path, *lines),
             comparison,
             only=None if only is None else Glob(only),
-            tell=lambda done, total: None,
+            tell=lambda done: None,
         )
         return comparison
 
@@ -472,5 +472,5 @@ async def test_an_error_of_the_store_ends_the_comparison(house: House, tmp_path:
             mapping(tmp_path, "apps/a: new/a"),
             Comparison(),
             only=None,
-            tell=lambda done, total: None,
+            tell=lambda done: None,
         )

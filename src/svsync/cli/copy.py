@@ -85,7 +85,10 @@ async def copy_by(args: argparse.Namespace, mapping: Any, access: "Access") -> i
     report = Report(dry=args.dry_run)
 
     async def work(tell: Tell) -> None:
-        await copy_all(access, mapping, report, overwrite=args.overwrite, tell=tell)
+        await copy_all(
+            access, mapping, report,
+            overwrite=args.overwrite, tell=lambda done: tell(done, None),
+        )  # fmt: skip
 
     return await placed(args, report, ("copying", "copied"), work)
 
@@ -103,7 +106,7 @@ async def placed(
     try:
         with counting(out, doing) as tell:
             await work(tell)
-    except BaseException:
+    except BaseException:  # a signal too, which cancels it: what was done until then is done
         args.failure = report.as_json()
         if (report.placed or report.unchanged or report.not_listed) and not out.json:
             tell_placed(out, report, done)

@@ -108,7 +108,9 @@ async def verify_copies(
     from svsync.services.comparing import compare_copies
 
     async def work(comparison: "Comparison", tell: Tell) -> None:
-        await compare_copies(access, mapping, comparison, only=only, tell=tell)
+        await compare_copies(
+            access, mapping, comparison, only=only, tell=lambda done: tell(done, None)
+        )
 
     return await compared(args, work)
 
@@ -125,7 +127,7 @@ async def compared(
     try:
         with counting(out, "comparing") as tell:
             await work(comparison, tell)
-    except BaseException:
+    except BaseException:  # a signal too, which cancels it: what differs was found already
         args.failure = comparison.as_json()
         if not out.json:
             _tell(out, comparison)

@@ -15,7 +15,7 @@ from svsync.domain.comparison import compare as compare_members
 from svsync.domain.errors import SvsyncError
 from svsync.domain.globs import Glob
 from svsync.domain.ids import LocalPath
-from svsync.services.copying import Copy, find_copies, wanted
+from svsync.services.copying import Copies, Copy, wanted
 from svsync.services.transfer import (
     SOURCE_IN_CONFLICT,
     TARGET_IN_CONFLICT,
@@ -140,7 +140,7 @@ async def compare_copies(
     comparison: Comparison,
     *,
     only: Glob | None,
-    tell: Callable[[int, int], None],
+    tell: Callable[[int], None],
 ) -> None:
     """Compare each copy with its source. Tags that a copy has beside those of its source, and
     of the mapping, are its own.
@@ -148,25 +148,28 @@ async def compare_copies(
     Raises:
         SvsyncError: what is not about one secret alone.
     """
-    found = await find_copies(access, mapping)
-    comparison.differences += [
-        Difference(prefix, prefix, What.NOT_COMPARED, reason="not_listed")
-        for prefix in found.not_listed
-    ]
-    if only is None:
-        comparison.differences += [
-            Difference(one.source, one.source, What.NOT_COMPARED, reason=one.reason)
-            for one in found.unusable
-        ]
-        comparison.unmatched.extend(found.unmatched)
-    copies = [one for one in found.copies if only is None or only(one.path)]
+    found = Copies(access, mapping)
 
     async def work(one: Copy) -> None:
+        if only is not None and not only(one.path):
+            return
         comparison.differences += await _compare_copy(access, one)
         comparison.compared += 1
-        tell(comparison.compared, len(copies))
+        tell(comparison.compared)
 
-    await each(copies, work)
+    try:
+        await each(found.find(), work)
+    finally:
+        comparison.differences += [
+            Difference(prefix, prefix, What.NOT_COMPARED, reason="not_listed")
+            for prefix in found.not_listed
+        ]
+        if only is None:
+            comparison.differences += [
+                Difference(one.source, one.source, What.NOT_COMPARED, reason=one.reason)
+                for one in found.unusable
+            ]
+            comparison.unmatched.extend(found.unmatched)
     if found.away is not None:  # what could be compared was
         raise found.away
 

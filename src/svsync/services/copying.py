@@ -1,12 +1,13 @@
 """Secrets copied to new paths, as a mapping says; what is copied already is left.
 
-The sources are listed first, so what is copied is what was there then, and a copy is never
-a source (`config/copy_mapping` sees to that). Each secret is brought to its place by itself:
-a run that was stopped is gone on with by the next one.
+The sources are listed page by page while they are copied, so that a mapping may mean more
+than memory holds; a copy is never a source (`config/copy_mapping` sees to that). Each secret
+is brought to its place by itself: a run that was stopped is gone on with by the next one.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from svsync.config.copy_mapping import CopyMapping, Labels
@@ -41,65 +42,81 @@ class Copy:
     labels: Labels
 
 
-@dataclass(frozen=True, slots=True)
 class Copies:
-    """All that a mapping means now.
+    """All that a mapping means, found page by page; what was told of is not kept.
 
     Attributes:
         unusable: sources that have no place, each with the reason.
         not_listed: prefixes below which there may be more.
-        unmatched: lines, by their sources, that match nothing: most likely a slip.
+        unmatched: lines, by their sources, that match nothing: most likely a slip. Known at the
+            end.
         away: a backend of these could not be reached.
     """
 
-    copies: tuple[Copy, ...]
-    unusable: tuple[Placed, ...]
-    not_listed: tuple[str, ...]
-    unmatched: tuple[str, ...]
-    away: BackendUnreachableError | None
+    def __init__(self, access: Access, mapping: CopyMapping) -> None:
+        self._access = access
+        self._mapping = mapping
+        self._matched: set[int | None] = set()
+        self.unusable: list[Placed] = []
+        self.not_listed: list[str] = []
+        self.unmatched: tuple[str, ...] = ()
+        self.away: BackendUnreachableError | None = None
 
+    async def find(self) -> AsyncGenerator[Copy, None]:
+        """Each copy once. Raises SvsyncError: nothing can be listed."""
+        named, prefixes = self._sources()
+        for prefix in sorted(prefixes):
+            if any(prefix != other and prefix.startswith(other) for other in prefixes):
+                continue
+            whole = True
+            async with aclosing(self._access.names(prefix)) as pages:
+                async for page in pages:
+                    named.difference_update(page.paths)
+                    for copy in map(self._copy, page.paths):
+                        if copy is not None:
+                            yield copy
+                    self.unusable += [_unusable(n.name, n.reason, n.detail) for n in page.nameless]
+                    self.away = self.away or page.away
+                    whole &= not page.incomplete
+            if not whole:
+                self.not_listed.append(prefix)
+        for copy in map(self._copy, sorted(named)):
+            if copy is not None:
+                yield copy
+        self.unmatched = self._lines_without_any()
 
-async def find_copies(access: Access, mapping: CopyMapping) -> Copies:
-    """Raises SvsyncError: nothing can be listed."""
-    sources: dict[LocalPath, None] = {}
-    prefixes: set[str] = set()
-    for rule in mapping.rules.rules:
-        if rule.spec.exclude or rule.remote is None:
-            continue
-        if rule.remote.slots:
-            prefixes.add(rule.remote.literal)
-        else:
-            sources[LocalPath(rule.remote.text)] = None
-    unusable: list[Placed] = []
-    not_listed: list[str] = []
-    away = None
-    for prefix in sorted(prefixes):
-        if any(prefix != other and prefix.startswith(other) for other in prefixes):
-            continue
-        names = await access.names(prefix)
-        sources.update(dict.fromkeys(names.paths))
-        unusable += [_unusable(one.name, one.reason, one.detail) for one in names.nameless]
-        away = away or names.away
-        if names.incomplete:
-            not_listed.append(prefix)
-    copies = []
-    matched: set[int | None] = set()
-    for source in sorted(sources):
-        mapped = mapping.rules.to_local(RemotePath(source))
-        matched.add(mapped.rule)
+    def _sources(self) -> tuple[set[LocalPath], set[str]]:
+        """Those that are named, and what the names of all others begin with."""
+        named: set[LocalPath] = set()
+        prefixes: set[str] = set()
+        for rule in self._mapping.rules.rules:
+            if rule.spec.exclude or rule.remote is None:
+                continue
+            if rule.remote.slots:
+                prefixes.add(rule.remote.literal)
+            else:
+                named.add(LocalPath(rule.remote.text))
+        return named, prefixes
+
+    def _copy(self, source: LocalPath) -> Copy | None:
+        mapped = self._mapping.rules.to_local(RemotePath(source))
+        self._matched.add(mapped.rule)
         if isinstance(mapped, Mapped):
-            copies.append(Copy(source, mapped.local, mapping.labels[mapped.rule]))
-        elif mapped.reason not in NOT_MEANT:
+            return Copy(source, mapped.local, self._mapping.labels[mapped.rule])
+        if mapped.reason not in NOT_MEANT:
             message = mapped.detail.replace("path_mapping[", "paths[")
-            unusable.append(_unusable(source, mapped.reason, message))
-    unmatched = tuple(
-        rule.remote.text
-        for rule in mapping.rules.rules
-        # What is left out need not be there.
-        if rule.remote is not None and not rule.spec.exclude and rule.index not in matched
-        if not rule.remote.literal.startswith(tuple(not_listed))
-    )
-    return Copies(tuple(copies), tuple(unusable), tuple(not_listed), unmatched, away)
+            self.unusable.append(_unusable(source, mapped.reason, message))
+        return None
+
+    def _lines_without_any(self) -> tuple[str, ...]:
+        return tuple(
+            rule.remote.text
+            for rule in self._mapping.rules.rules
+            # What is left out need not be there.
+            if rule.remote is not None and not rule.spec.exclude
+            if rule.index not in self._matched
+            if not rule.remote.literal.startswith(tuple(self.not_listed))
+        )
 
 
 def _unusable(source: str, reason: str, message: str) -> Placed:
@@ -112,27 +129,29 @@ async def copy(
     report: Report,
     *,
     overwrite: bool,
-    tell: Callable[[int, int], None],
+    tell: Callable[[int], None],
 ) -> None:
     """Copy what is not there yet. `report` tells what was done at any moment, also of a run
-    that ends early; `tell` is told how many are done, and of how many.
+    that ends early; `tell` is told how many are done.
 
     Raises:
         SvsyncError: what is not about one secret alone: the store, or a backend, is away.
     """
-    found = await find_copies(access, mapping)
-    report.placed.extend(found.unusable)
-    report.not_listed.extend(found.not_listed)
-    report.unmatched.extend(found.unmatched)
+    found = Copies(access, mapping)
     done = 0
 
     async def work(one: Copy) -> None:
         nonlocal done
         report.add(await _copy(access, one, overwrite=overwrite, dry=report.dry))
         done += 1
-        tell(done, len(found.copies))
+        tell(done)
 
-    await each(found.copies, work)
+    try:
+        await each(found.find(), work)
+    finally:
+        report.placed.extend(found.unusable)
+        report.not_listed.extend(found.not_listed)
+        report.unmatched.extend(found.unmatched)
     if found.away is not None:  # what could be copied was
         raise found.away
 

@@ -5,6 +5,7 @@ its backend, and each access is in the audit log before it is done.
 """
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from svsync.domain.access import Call, Caller, Identity, IdentityType, Scope
@@ -69,20 +70,20 @@ class Operating:
         entry = self._call.entry(action, Decision.ALLOW, path=path, backend=backend, detail=detail)
         await self._recorder.record(entry)
 
-    async def names(self, prefix: str) -> Names:
+    async def names(self, prefix: str) -> AsyncGenerator[Names, None]:
         await self.note("secret.list", prefix or None)
-        found: list[LocalPath] = []
-        incomplete, cursor = False, ""
+        cursor = ""
         while True:
             page: Any = await self._listing.page(
                 self._call.tenant, ADMIN, prefix, limit=MAX_PAGE, cursor=cursor
             )
-            found += [LocalPath(one["path"]) for one in page["secrets"]]
-            incomplete |= page["incomplete"]
+            yield Names(
+                tuple(LocalPath(one["path"]) for one in page["secrets"]), page["incomplete"]
+            )
             if (cursor := page["next_cursor"]) is None:
                 break
         below = await self._nameless.below(self._call.tenant, prefix)
-        return Names(tuple(found), incomplete or not below.whole, below.names, below.away)
+        yield Names((), not below.whole, below.names, below.away)
 
     async def read(self, path: LocalPath) -> Held:
         secret = await self._reading.read(self._call, self._rights, path, None, fresh=True)

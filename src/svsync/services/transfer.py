@@ -7,8 +7,9 @@ there meanwhile. What was deleted there is not brought back without being asked 
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
@@ -114,8 +115,8 @@ class Access(Protocol):
     Each method records the access before it is done, and raises SvsyncError.
     """
 
-    async def names(self, prefix: str) -> "Names":
-        """All that begins with a string prefix."""
+    def names(self, prefix: str) -> AsyncGenerator["Names", None]:
+        """All that begins with a string prefix, by path, page by page."""
         ...
 
     async def read(self, path: LocalPath) -> Held:
@@ -144,7 +145,7 @@ class Nameless:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Paths in their order.
+    """A page of paths in their order.
 
     Attributes:
         incomplete: a backend did not list all.
@@ -374,18 +375,37 @@ def _left(path: str, source: str, reason: str, what: str) -> Placed:
     return Placed(path, source, Outcome.DIFFERS, reason, message)
 
 
-async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do this work for every item, several at once; the first error ends the rest."""
-    waiting = deque(items)
+async def each(
+    items: Iterable[T] | AsyncGenerator[T, None], work: Callable[[T], Awaitable[None]]
+) -> None:
+    """Do this work for every item, several at once; the first error ends the rest. An item is
+    asked for once somebody has time for it, so that no more of them are held."""
+    async with aclosing(_one_by_one(items)) as waiting:
+        taking = asyncio.Lock()
 
-    async def worker() -> None:
-        while waiting:
-            await work(waiting.popleft())
+        async def worker() -> None:
+            while True:
+                async with taking:
+                    try:
+                        item = await anext(waiting)
+                    except StopAsyncIteration:
+                        return
+                await work(item)
 
-    tasks = [asyncio.create_task(worker()) for _ in range(min(WORKERS, len(waiting)))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.create_task(worker()) for _ in range(WORKERS)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _one_by_one(items: Iterable[T] | AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    if isinstance(items, AsyncGenerator):
+        async with aclosing(items):
+            async for item in items:
+                yield item
+    else:
+        for item in items:
+            yield item

@@ -1,6 +1,7 @@
 """Secrets as a service's caller reads and writes them; an `Access` of `services.transfer`."""
 
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Final
 
 from svsync.cli.remote.opening import told
 from svsync.client import Client
@@ -9,6 +10,8 @@ from svsync.domain.errors import SvsyncError
 from svsync.domain.ids import LocalPath
 from svsync.services.transfer import Given, Held, Names, is_absent
 
+_PAGE: Final = 1000
+
 
 class ByService:
     """Those of the token's tenant. The service records each access itself."""
@@ -16,12 +19,18 @@ class ByService:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def names(self, prefix: str) -> Names:
-        try:
-            listing = await self._client.secrets.list(prefix)
-        except Answered as error:
-            raise told(error) from None
-        return Names(tuple(LocalPath(one["path"]) for one in listing), listing.incomplete)
+    async def names(self, prefix: str) -> AsyncGenerator[Names, None]:
+        cursor = None
+        while True:
+            try:
+                page = await self._client.secrets.page(prefix, limit=_PAGE, cursor=cursor)
+            except Answered as error:
+                raise told(error) from None
+            yield Names(
+                tuple(LocalPath(one["path"]) for one in page["secrets"]), page["incomplete"]
+            )
+            if (cursor := page["next_cursor"]) is None:
+                break
 
     async def read(self, path: LocalPath) -> Held:
         try:
