@@ -142,13 +142,17 @@ async def aws_rounds(plan: Plan, server: EmbeddedPostgres, state: Path) -> list[
 
 
 async def small_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Result:
-    """The size of ten versions, and how long it takes until a command line answers."""
-    say("the size of ten versions, the start of the command line")
-    async with fresh_database(server, "sizes") as dsn:
-        size = await run_program(
-            "bench.svsync_memory", step="sizes", dsn=dsn, state_dir=str(state), count=1000,
-            versions=10,
-        )  # fmt: skip
+    """The size of secrets and runs, and how long it takes until a command line answers."""
+    say("the size of one version, of ten and of a run; the start of the command line")
+    sizes = []
+    for versions in (1, 10):
+        async with fresh_database(server, f"sizes_{versions}") as dsn:
+            size = await run_program(
+                "bench.svsync_memory", step="sizes", dsn=dsn, state_dir=str(state), count=1000,
+                versions=versions, runs=500,
+            )  # fmt: skip
+            sizes.append(size)
+    one, ten = sizes
     starts = []
     for _ in range(max(3, plan.rounds)):
         began = time.perf_counter()
@@ -158,7 +162,12 @@ async def small_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Re
         )  # fmt: skip
         assert await help_page.wait() == 0
         starts.append(time.perf_counter() - began)
-    return {"bytes": size["bytes"], "help_s": middle(starts)}
+    return {
+        "bytes": ten["bytes"],
+        "one_bytes": one["bytes"],
+        "run_bytes": ten["run_bytes"],
+        "help_s": middle(starts),
+    }
 
 
 async def service_figures(plan: Plan, server: EmbeddedPostgres, state: Path) -> Result:

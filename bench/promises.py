@@ -78,6 +78,12 @@ def million_figures(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
 def small(found: Result) -> Iterator[Figure]:
     size, start = found["bytes"], found["help_s"]
     yield Figure("bytes a secret with ten versions", f"{size:,.0f} B", "", size, 10_000)
+    if "one_bytes" in found:
+        one, run = found["one_bytes"], found["run_bytes"]
+        yield Figure("  with one version", f"{one:,.0f} B", "", one, None)
+        more = (size - one) / 9
+        yield Figure("  each version beyond it", f"{more:,.0f} B", "", more, None)
+        yield Figure("bytes a quiet run, its event included", f"{run:,.0f} B", "", run, None)
     yield Figure("svsync --help, s", f"{start:.2f} s", "", start, 0.3)
 
 

@@ -29,6 +29,7 @@ _SIZE = """
 SELECT sum(pg_total_relation_size(oid)) FROM pg_class
 WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
 """
+_OF_RUNS = "SELECT pg_total_relation_size('runs') + pg_total_relation_size('outbox')"
 
 
 @asynccontextmanager
@@ -90,7 +91,8 @@ async def cycles(given: Result) -> Result:
 
 
 async def sizes(given: Result) -> Result:
-    """Bytes that Postgres holds for each of `count` secrets of `versions` versions."""
+    """Bytes that Postgres holds for each of `count` secrets of `versions` versions, and for
+    each of `runs` quiet runs afterwards, their events included."""
     store = MemoryStore()
     async with opened(given, store) as app:
         before = await _size(given["dsn"])
@@ -103,13 +105,20 @@ async def sizes(given: Result) -> Result:
         run = await one_run(app)
         imported = given["count"] * (given["versions"] - 1)
         assert run["counts"]["imported_versions"] == imported, run
-        return {"bytes": (await _size(given["dsn"]) - before) / given["count"]}
+        full = await _size(given["dsn"])
+        told = await _size(given["dsn"], _OF_RUNS)
+        for _ in range(given["runs"]):
+            await one_run(app)
+        return {
+            "bytes": (full - before) / given["count"],
+            "run_bytes": (await _size(given["dsn"], _OF_RUNS) - told) / given["runs"],
+        }
 
 
-async def _size(dsn: str) -> int:
+async def _size(dsn: str, statement: str = _SIZE) -> int:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(dsn)
     await connection.execute("VACUUM")
-    found: int = await connection.fetchval(_SIZE)
+    found: int = await connection.fetchval(statement)
     await connection.close()
     return int(found)
 
