@@ -34,7 +34,8 @@ MOST: Final = 200_000
 """Secrets of one answer."""
 MOST_FOLDERS: Final = 1_000
 """Folders of one answer; the rest is left out, and how many they are is told."""
-_PAGE: Final = 5_000
+_PAGE: Final = 1_000
+"""Secrets that are counted in one go: nothing else is done meanwhile."""
 _OF_SOURCE: Final = {Held.SOURCE_UNKNOWN, Held.NO_COMMAND}
 """Doubts that only the source can clear."""
 _READERS: Final = (
@@ -49,23 +50,56 @@ _UNCOUNTED: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """Pairs whose value stands at a path of no backend too, and those whose copy was read."""
+
+    made: frozenset[LocalPath]
+    read: frozenset[LocalPath]
+
+
 @dataclass(slots=True)
 class _Look:
-    """What is asked, and what is known of all backends."""
+    """What is asked, and what is known of all backends.
 
-    caller: Caller
+    Attributes:
+        lately: those that were listed whole a short while ago.
+        mappings: hash and base pair of each.
+    """
+
     permissions: Permissions
     prefix: str
-    since: datetime
     backends: Mapping[BackendId, StoredBackend]
     lately: frozenset[BackendId]
     mappings: Mapping[BackendId, tuple[str, str]]
+    copies: _Copies
     folders: dict[str, Folder] = field(default_factory=dict)
+    _ready: dict[tuple[object, ...], bool] = field(default_factory=dict)
 
     def folder_of(self, path: str) -> Folder:
         below, slash, _ = path.removeprefix(self.prefix).partition("/")
         name = f"{self.prefix}{below}/" if slash else self.prefix
-        return self.folders.setdefault(name, Folder())
+        found = self.folders.get(name)
+        if found is None:
+            found = self.folders[name] = Folder()
+        return found
+
+    def is_ready(self, row: Row) -> bool:
+        """Does nothing that is known here speak against retiring a pair that is equal and read
+        here? It is the same for all pairs of a rule."""
+        key = (row["backend_id"], row["rule_ord"], row["mapping_hash"], row["base_pair"])
+        if key not in self._ready:
+            backend, rule, *mapping = key
+            facts = Facts(
+                equal=True,
+                looked_at=backend in self.lately and self.mappings[backend] == tuple(mapping),
+                settings=settings_of(self.backends[backend].spec, rule),
+                read_here=True,
+                source=Source(),
+                command=None,
+            )
+            self._ready[key] = set(held_by(facts)) <= _OF_SOURCE
+        return self._ready[key]
 
 
 class Subtrees:
@@ -95,25 +129,24 @@ class Subtrees:
             now = await audit.now(tx)
             stored = {one.spec.id: one for one in await federation.list_backends(tx)}
             look = _Look(
-                caller,
                 permissions,
                 prefix,
-                now - idle,
                 stored,
                 _lately(stored, await retirement.looked_at(tx)),
                 self._mappings(stored),
+                await _copies(tx, caller, permissions, prefix, now - idle),
             )
-            after, seen = "", 0
-            while rows := await store.page(tx, after, prefix, _PAGE):
-                after, seen = rows[-1]["path"], seen + len(rows)
+            after, seen, more = "", 0, True
+            while more:
+                rows = await store.page(tx, after, prefix, now - idle, _PAGE)
+                more, seen = len(rows) == _PAGE, seen + len(rows)
                 if seen > self._most:
                     raise UsageError(
                         f"prefix: more than {self._most:,} secrets lie below it: name a longer one",
                         code="too_many_secrets",
                     )
-                await _count(tx, look, rows)
-                if len(rows) < _PAGE:
-                    break
+                _count(look, rows)
+                after = rows[-1]["path"] if rows else after
         through = _read_through(stored, prefix)
         words = shortest(int(idle.total_seconds()), SECONDS)
         folders = []
@@ -143,50 +176,44 @@ class Subtrees:
         return found
 
 
-async def _count(tx: Transaction, look: _Look, rows: Sequence[Row]) -> None:
-    """Add a page of rows to their folders: those that the caller may list."""
-    rows = [r for r in rows if look.permissions.decide(r["path"], Permission.LIST) is not None]
-    compared = [
-        (LocalPath(row["path"]), row["base_fp"], row["base_fp_key"])
-        for row in rows
-        if row["equal"] and may_read(look.caller, look.permissions, row["path"])
+async def _copies(
+    tx: Transaction, caller: Caller, permissions: Permissions, prefix: str, since: datetime
+) -> _Copies:
+    """Of the pairs that the caller may read."""
+    found = [
+        (path, copy)
+        for path, copy in await store.copies(tx, prefix, MOST)
+        if may_read(caller, permissions, path)
     ]
-    copies: dict[str, list[LocalPath]] = {}
-    for path, copy in await retirement.copies(tx, compared):
-        copies.setdefault(path, []).append(copy)
-    pairs = [LocalPath(row["path"]) for row in rows if row["backend_id"] is not None]
-    wanted = {*pairs, *(copy for found in copies.values() for copy in found)}
-    reads = await retirement.last_reads(tx, sorted(wanted), look.since)
+    reads = await retirement.last_reads(tx, sorted({copy for _, copy in found}), since)
+    return _Copies(
+        frozenset(path for path, _ in found), frozenset(path for path, at in found if at in reads)
+    )
+
+
+def _count(look: _Look, rows: Sequence[Row]) -> None:
+    """Add a page of rows to their folders: those that the caller may list."""
+    decide = look.permissions.decide
     for row in rows:
-        folder = look.folder_of(row["path"])
-        if row["backend_id"] is None:
+        path, backend = row["path"], row["backend_id"]
+        if decide(path, Permission.LIST) is None:
+            continue
+        folder = look.folder_of(path)
+        if backend is None:
             folder.local += 1
             folder.detached += row["detached"]
             continue
-        own = copies.get(row["path"], ())
-        read = any(path in reads for path in (row["path"], *own))
-        folder.backends.add(row["backend_id"])
+        equal = row["equal"]
+        copied = equal and path in look.copies.made
+        read = row["read"] or (copied and path in look.copies.read)
+        folder.backends.add(backend)
         folder.federated += 1
-        folder.synced += row["equal"]
-        folder.copied += bool(own)
+        folder.synced += equal
+        folder.copied += copied
         folder.read_here += read
-        folder.ready += _is_ready(look, row, read)
         folder.conflicts += row["status"] == PairStatus.CONFLICT
-
-
-def _is_ready(look: _Look, row: Row, read: bool) -> bool:
-    """Does nothing that is known here speak against retiring it?"""
-    backend = row["backend_id"]
-    facts = Facts(
-        equal=row["equal"],
-        looked_at=backend in look.lately
-        and look.mappings[backend] == (row["mapping_hash"], row["base_pair"]),
-        settings=settings_of(look.backends[backend].spec, row["rule_ord"]),
-        read_here=read,
-        source=Source(),
-        command=None,
-    )
-    return set(held_by(facts)) <= _OF_SOURCE
+        if equal and read:
+            folder.ready += look.is_ready(row)
 
 
 def _lately(
