@@ -58,7 +58,7 @@ async def plan(args: argparse.Namespace) -> int:
         about = {"pattern": args.pattern, "idle": args.idle}
         await record(app, tenant, "retirement.plan", backend=args.backend, about=about)
         found = await Retirement(app.db, app.registry).plan(tenant, asked, log)
-    _tell(args.out, found)
+    tell_plan(args.out, found)
     return 0
 
 
@@ -73,7 +73,8 @@ def _idle(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _tell(out: Output, found: Mapping[str, Any]) -> None:
+def tell_plan(out: Output, found: Mapping[str, Any]) -> None:
+    """What may be retired, with its commands, and why the rest may not."""
     if out.json:
         out.document(found)
         return
