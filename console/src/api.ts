@@ -97,4 +97,8 @@ function written(query: Query): string {
 export const inPath = (path: string): string => path.split("/").map(encodeURIComponent).join("/");
 
 /** For a request that must not be made twice, however often it is sent. */
-export const onceKey = (): string => crypto.randomUUID();
+export function onceKey(): string {
+  // `randomUUID` is missing where the page came over plain http.
+  const drawn = crypto.getRandomValues(new Uint8Array(16));
+  return [...drawn].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -76,6 +76,7 @@ function Within({ session, leave }: { session: Session; leave: () => void }) {
     // A screen reader goes on at the new page, not at the link or the door that is gone.
     main.current?.focus({ preventScroll: true });
     scrollTo(0, 0);
+    for (const current of document.querySelectorAll("nav [aria-current]")) current.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [key]);
   return (
     <>

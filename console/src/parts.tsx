@@ -64,13 +64,18 @@ export function Strip({ runs, room = 50 }: { runs: StripRun[] | undefined; room?
   );
 }
 
+/** A sentence of the API, in which what stands between backticks is to be typed. */
+export function Told({ text }: { text: string }) {
+  return <>{text.split("`").map((part, i) => (i % 2 ? <code key={i}>{part}</code> : part))}</>;
+}
+
 /** What went wrong, in one sentence. */
 export function Trouble({ problem, children }: { problem: Problem | null; children?: ComponentChildren }) {
   if (!problem) return null;
   return (
     <div class="trouble" role="alert">
       <span aria-hidden="true">✕</span>
-      <p>{problem.message} {children}</p>
+      <p><Told text={problem.message} /> {children}</p>
     </div>
   );
 }

@@ -48,6 +48,9 @@ async function asked<T>(address: string, init: RequestInit = {}): Promise<T> {
 
 /** Leave for ScaiKey. */
 export async function begin(scaikey: ScaiKey): Promise<void> {
+  if (!isSecureContext) {
+    throw new Problem(0, "insecure", "ScaiKey signs people in over https alone: open this page over https, or sign in with a token.");
+  }
   const { authorization_endpoint } = await endpoints(scaikey);
   const begun: Begun = { verifier: drawn(), state: drawn(), nonce: drawn() };
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(begun.verifier));

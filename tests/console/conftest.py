@@ -13,7 +13,14 @@ from typing import Any, Final
 import aiohttp
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    expect,
+)
 from tests.acceptance.conftest import Desk, open_desk
 from tests.acceptance.serving import Served, new_token, start_serving
 from tests.browser import browser
@@ -25,12 +32,18 @@ from svsync.embedded.postgres import EmbeddedPostgres
 
 __all__ = ["browser"]
 
+PATIENCE_MS: Final = 20_000
+"""Far more than anything takes: nothing waits for it but a test that fails."""
+expect.set_options(timeout=PATIENCE_MS)
+
 MARKUP: Final = "<img src=x onerror=\"document.title='owned'\">"
 """What a backend is named, and what its secrets are, to become markup where text is not told."""
 BACKEND: Final = "fed_apps"
 EVIL: Final = "fed_evil"
 AWAY: Final = "fed_away"
 LIVE: Final = "fed_live"
+GUARDED: Final = "fed_guarded"
+"""Of which a guard stopped the last run: everything had vanished there."""
 
 
 @dataclass
@@ -83,20 +96,18 @@ class Site:
         await until(ended)
         return found
 
-    async def quarrel(self, name: str = "") -> str:
-        """A path in an open conflict: its values differ in `k` alone, and hold the marker."""
+    async def quarrel(self, backend: str = BACKEND, key: str = "k") -> str:
+        """A path in an open conflict: its values differ in `key` alone, and hold the marker."""
         self.drawn += 1
-        name = name or f"quarrel-{self.drawn}"
+        path = f"{backend.removeprefix('fed_')}/quarrel-{self.drawn}"
         marker = self.desk.program.canary.marker
-        base = {"k": "base", "same": marker}
-        await self.desk.bao.put(f"apps/{name}", base)
-        await self.run()
-        path = f"apps/{name}"
-        ours = {"data": {"k": f"{marker}-here", "same": marker}}
+        await self.desk.bao.put(path, {key: "base", "same": marker})
+        await self.run(backend)
+        ours = {"data": {key: f"{marker}-here", "same": marker}}
         status, told = await self.call("PUT", f"/v1/secrets/{path}", ours)
         assert status == 200, told
-        await self.desk.bao.put(f"apps/{name}", {"k": f"{marker}-there", "same": marker})
-        await self.run()
+        await self.desk.bao.put(path, {key: f"{marker}-there", "same": marker})
+        await self.run(backend)
         return path
 
     async def value(self, path: str) -> Any:
@@ -150,13 +161,16 @@ async def site(
             await desk.bao.put(f"apps/{name}", {"user": "svc", "password": f"{marker}-{name}"})
         await desk.bao.put("apps/no name", {"v": marker})  # a path that cannot be one here
         await desk.bao.put(f"evil/{MARKUP.replace('/', '')}", {"v": marker})
-        await desk.bao.put("evil/quiet", {MARKUP: MARKUP})
+        guarded = [f"guarded/{name}" for name in ("a", "b", "c")]
+        for name in guarded:
+            await desk.bao.put(name, {"v": marker})
         await desk.bao.put("live/read", {"v": marker})
         backends = [
             _spec(desk, BACKEND, "applications"),
             _spec(desk, EVIL, "evil"),
             _spec(desk, LIVE, "live-reads", mode="proxy"),
             _spec(desk, AWAY, "data-centre-west", config={"endpoint": "http://127.0.0.1:9"}),
+            _spec(desk, GUARDED, "guarded"),
         ]
         document = {
             "allow_loopback": True,
@@ -169,8 +183,11 @@ async def site(
         await made.start()
         try:
             made.token = await new_token(desk.program)
-            for backend in (BACKEND, EVIL):
+            for backend in (BACKEND, EVIL, GUARDED):
                 await made.run(backend)
+            for name in guarded:
+                await desk.bao.remove(name)
+            await made.run(GUARDED)
             # The configuration takes no such name; what was stored by other means is told all
             # the same.
             async with connected(desk.database) as admin:
@@ -220,7 +237,7 @@ class Door:
     async def enter(self, place: str = "", *, token: str = "") -> Page:
         """A tab that is signed in, at a place in the console."""
         page = await self.context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE_MS)
         await page.goto(f"{self.site.url}/ui/#/{place}")
         await page.get_by_label("Token").fill(token or self.site.token)
         await page.get_by_role("button", name="Sign in", exact=True).click()

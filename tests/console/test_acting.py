@@ -110,6 +110,28 @@ async def test_token_is_made_shown_once_and_revoked(site: Site, door: Door) -> N
     assert (await site.call("GET", "/v1/auth/whoami", token=text))[0] == 401
 
 
+async def test_migration_is_told_folder_by_folder_with_the_next_step(
+    site: Site, door: Door
+) -> None:
+    await site.quarrel()
+    page = await door.enter("migration")
+    row = page.get_by_role("row").filter(has_text="apps/")
+    await expect(row).to_contain_text("resolve")
+    await expect(page.get_by_text("What cannot be known from here")).to_be_visible()
+    await expect(page.locator("main")).to_contain_text("live/**")
+    known = (await site.call("GET", "/v1/migration"))[1]["folders"]
+    [apps] = [folder for folder in known if folder["folder"] == "apps/"]
+    await expect(row.get_by_role("img")).to_have_attribute(
+        "aria-label", re.compile(f"{apps['synced']} synced of {apps['federated']} federated")
+    )
+    await row.get_by_role("link", name="apps/").click()
+    await expect(page.get_by_label("Below")).to_have_value("apps")
+    await expect(page.get_by_role("row").filter(has_text="apps/billing/")).to_be_visible()
+    await expect(page.get_by_text("directly in it")).to_be_visible()
+    await page.get_by_role("link", name="all", exact=True).click()
+    await expect(row).to_be_visible()
+
+
 async def test_keys_are_told_by_their_ages(site: Site, door: Door) -> None:
     page = await door.enter("keys")
     known = (await site.call("GET", "/v1/keys"))[1]["keys"]

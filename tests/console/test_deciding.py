@@ -4,7 +4,7 @@ import re
 
 import pytest
 from playwright.async_api import Browser, Page, expect
-from tests.console.conftest import BACKEND, Door, Site, entering
+from tests.console.conftest import BACKEND, GUARDED, Door, Site, entering
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -51,6 +51,17 @@ async def test_plan_is_shown_before_anything_is_done(site: Site, door: Door) -> 
     await expect(page.get_by_role("row").filter(has_text="apps/billing/stripe")).to_be_visible()
     await site.run()
     assert (await site.call("GET", "/v1/secrets/apps/planned/new"))[0] == 200
+
+
+async def test_guard_that_fired_tells_what_it_kept_from_being_done(site: Site, door: Door) -> None:
+    page = await door.enter(f"backends/{GUARDED}")
+    fired = page.get_by_role("note").filter(has_text="mass delete guard")
+    await expect(fired).to_contain_text("unlisted")
+    await page.get_by_role("button", name="Dry run").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("note")).to_contain_text("mass delete guard")
+    await expect(dialog.get_by_role("row").filter(has_text="guarded/a")).to_be_visible()
+    await expect(dialog.get_by_role("button", name="Sync now")).to_have_count(0)
 
 
 async def test_run_tells_its_stages_counts_calls_and_what_it_skipped(

@@ -3,11 +3,11 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 from playwright.async_api import Browser, Page, expect
-from tests.console.conftest import AWAY, BACKEND, EVIL, Site, entering
+from tests.console.conftest import AWAY, BACKEND, EVIL, GUARDED, Site, entering
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -16,11 +16,13 @@ assert _AXE is not None
 assert _AXE.origin is not None
 AXE: Final = Path(_AXE.origin).with_name("axe.min.js")
 WIDTHS: Final = (360, 1280, 2560)
-CHECKED: Final = (360, 1280)
-"""Between these the page changes its shape; wider ones have that of the second."""
+THEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
+CHECKED: Final = {(360, "light"), (1280, "light"), (1280, "dark")}
+"""By axe. Between the two widths the page changes its shape, between the themes its colours."""
 PLACES: Final = {
     "overview": "",
     "backend": f"backends/{BACKEND}",
+    "guarded": f"backends/{GUARDED}",
     "away": f"backends/{AWAY}",
     "runs": f"backends/{BACKEND}/runs",
     "run": f"backends/{EVIL}/runs/LAST",
@@ -81,35 +83,35 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("place", PLACES)
-async def test_page_is_for_everybody(
-    site: Site, browser: Browser, kept: dict[str, str], place: str, theme: str
-) -> None:
-    at = await address(site, kept, PLACES[place])
-    async with entering(site, browser, {"color_scheme": theme}) as door:
-        await door.context.add_init_script(path=AXE)
-        page = await door.enter(at)
-        for width in WIDTHS:
-            await page.set_viewport_size({"width": width, "height": max(720, width * 9 // 16)})
-            await settled(page)
+async def look(page: Page, place: str) -> None:
+    """Hold what is shown against the rules, in each width and both themes."""
+    for width in WIDTHS:
+        await page.set_viewport_size({"width": width, "height": max(720, width * 9 // 16)})
+        await settled(page)
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert await page.evaluate(wide) == 0, f"{place} is wider than {width} px"
+        for theme in THEMES:
+            await page.emulate_media(color_scheme=theme)
             if _SHOTS:
                 await page.screenshot(path=f"{_SHOTS}/{place}-{theme}-{width}.png", full_page=True)
-            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert await page.evaluate(wide) == 0, f"{place} is wider than {width} px"
-            if width in CHECKED:
+            if (width, theme) in CHECKED:
                 assert not await violations(page)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_door_is_for_everybody(site: Site, browser: Browser, theme: str) -> None:
-    async with entering(site, browser, {"color_scheme": theme}) as door:
+@pytest.mark.parametrize("place", PLACES)
+async def test_page_is_for_everybody(
+    site: Site, browser: Browser, kept: dict[str, str], place: str
+) -> None:
+    at = await address(site, kept, PLACES[place])
+    async with entering(site, browser) as door:
+        await door.context.add_init_script(path=AXE)
+        await look(await door.enter(at), place)
+
+
+async def test_door_is_for_everybody(site: Site, browser: Browser) -> None:
+    async with entering(site, browser) as door:
         await door.context.add_init_script(path=AXE)
         page = await door.context.new_page()
         await page.goto(f"{site.url}/ui/")
         await page.get_by_label("Token").wait_for()
-        for width in CHECKED:
-            await page.set_viewport_size({"width": width, "height": 720})
-            if _SHOTS:
-                await page.screenshot(path=f"{_SHOTS}/door-{theme}-{width}.png")
-            assert not await violations(page)
+        await look(page, "door")

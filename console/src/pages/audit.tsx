@@ -44,8 +44,10 @@ export function Audit() {
             <option value="deny">deny</option>
           </select>
         </Labelled>
-        <button type="submit" class="main">Filter</button>
-        <button type="button" onClick={() => { setGiven({}); filter({}); }}>Clear</button>
+        <div class="actions">
+          <button type="submit" class="main">Filter</button>
+          <button type="button" onClick={() => { setGiven({}); filter({}); }}>Clear</button>
+        </div>
       </form>
       <Loaded asked={pages.asked}>
         {() => pages.rows.length === 0 ? (

@@ -4,7 +4,7 @@ import type { Backend, BackendLook, DryRun, Run } from "../answers";
 import { onceKey, Problem } from "../api";
 import { useAsked } from "../asking";
 import {
-  Act, Badge, Bars, Dialog, Empty, Facts, HealthBadge, Loaded, ResultBadge, Since, Table, Trouble, When,
+  Act, Badge, Bars, Dialog, Empty, Facts, HealthBadge, Loaded, ResultBadge, Since, Table, Told, Trouble, When,
 } from "../parts";
 import { to } from "../router";
 import { useSession } from "../session";
@@ -138,8 +138,8 @@ export function Guarded({ code, message, plan }: { code: string; message: string
   return (
     <div class="guarded" role="note">
       <Badge tone="bad">{plain(code)}</Badge>
-      <p>{message}</p>
-      {plan ? <Facts of={Object.entries(plan).map(([name, n]) => [plain(name), count(n)])} /> : null}
+      <p><Told text={message} /></p>
+      {plan ? <Facts of={Object.entries(plan).filter(([, n]) => n !== 0).map(([name, n]) => [plain(name), count(n)])} /> : null}
     </div>
   );
 }

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import type { Folder, Migration } from "../answers";
 import { useAsked } from "../asking";
-import { Badge, Empty, Labelled, Loaded, Table, When } from "../parts";
+import { Badge, Empty, Labelled, Loaded, Table, Told, When } from "../parts";
 import { to, usePlace } from "../router";
 import { useSession } from "../session";
 import { count, many, plain, span } from "../words";
@@ -44,7 +44,7 @@ export function MigrationState() {
             {found.read_through.length ? <p>Read through, so that their secrets are not known here: {found.read_through.map((pattern, i) => <span key={pattern}>{i ? ", " : ""}<code>{pattern}</code></span>)}.</p> : null}
             <section class="notes">
               <h2>What cannot be known from here</h2>
-              <ul>{found.unknown.map((sentence) => <li key={sentence}>{sentence}</li>)}</ul>
+              <ul>{found.unknown.map((sentence) => <li key={sentence}><Told text={sentence} /></li>)}</ul>
               <p class="soft">As of <When at={found.as_of} />. A secret counts as read here where an application read it within {span(found.idle_s)}.</p>
             </section>
           </>
@@ -76,7 +76,7 @@ function Folders({ found, onGo }: { found: Migration; onGo: (prefix: string) => 
         head: "Next", wide: true,
         cell: (row) => (
           <div class="next">
-            <Badge tone={TONES[row.next.step] ?? "calm"}>{plain(row.next.step)}</Badge> {row.next.message}
+            <Badge tone={TONES[row.next.step] ?? "calm"}>{plain(row.next.step)}</Badge> <Told text={row.next.message} />
             {row.next.command ? <code>{row.next.command}</code> : null}
           </div>
         ),

@@ -7,7 +7,7 @@ import {
 } from "../parts";
 import { to } from "../router";
 import { useSession } from "../session";
-import { count, duration, many, money, short, span } from "../words";
+import { count, duration, many, money, plain, short, span } from "../words";
 
 const EVERY_MS = 2000;
 const PAGE = 1000;
@@ -195,7 +195,7 @@ function Rows({ items, at, total }: { items: Item[]; at: number; total: number }
         <div class="name">
           <HealthBadge status={one.status} />
           {one.unreachable_since ? <span class="soft">for {span((at - Date.parse(one.unreachable_since)) / 1000)}</span>
-            : one.last_error ? <span class="soft">{one.last_error}</span>
+            : one.last_error ? <span class="soft">{plain(one.last_error)}</span>
               : !one.tls_verify ? <span class="soft">TLS is not verified</span> : null}
         </div>
       ),

@@ -253,7 +253,14 @@ async def _keep(
             " and external/live/, and list the rest:",
         )
         out.line()
-        out.facts([("API", kept.api), ("metrics", kept.metrics), ("OpenBao", kept.openbao)])
+        out.facts(
+            [
+                ("console", f"{kept.api}/ui/"),
+                ("API", kept.api),
+                ("metrics", kept.metrics),
+                ("OpenBao", kept.openbao),
+            ]
+        )
         out.line()
         out.line(f"  export SVSYNC_TOKEN={kept.token.reveal()}")
         for what, line in kept.commands:
