@@ -17,6 +17,7 @@ RUN python -m pip install --require-hashes --no-deps --only-binary=:all: -r requ
       --require-hashes --no-deps --only-binary=:all: -r requirements/run.txt
 
 COPY pyproject.toml README.md LICENSE ./
+COPY docs/reference/svsync.1 docs/reference/
 COPY src src
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && python -m pip --python /opt/svsync/bin/python install --no-deps dist/*.whl

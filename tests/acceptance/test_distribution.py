@@ -67,10 +67,12 @@ def test_wheel_is_the_package_and_all_of_it(unpacked: Path, wheel: Path) -> None
     """Statements, migrations and the document too, which no import would miss."""
     package = unpacked / "src"
     there = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+    about = f"svsync-{__version__}.dist-info/"
+    manual = f"svsync-{__version__}.data/data/share/man/man1/svsync.1"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    about = f"svsync-{__version__}.dist-info/"
-    assert {name for name in names if not name.startswith(about)} == there
+        assert archive.read(manual).decode() == text_of("docs/reference/svsync.1")
+    assert {name for name in names if not name.startswith(about)} == there | {manual}
     assert f"{about}licenses/LICENSE" in names
     assert {"svsync/py.typed", "svsync/store/sql/secrets.sql"} <= names
 

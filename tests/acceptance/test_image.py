@@ -62,7 +62,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, rest in stages()[0]:
         if name == "COPY":
             *sources, target = rest.split()
-            (folder / target).mkdir(exist_ok=True)
+            (folder / target).mkdir(parents=True, exist_ok=True)
             for source in sources:
                 to = folder / target / Path(source).name
                 if (ROOT / source).is_dir():
