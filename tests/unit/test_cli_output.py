@@ -2,10 +2,12 @@
 
 import io
 import os
+import re
 import sys
 from datetime import UTC, datetime
 
 import pytest
+from rich.cells import cell_len
 
 from svsync.cli.output import Output, ago, plain_table, shown, span
 from svsync.cli.standing import state_of
@@ -78,6 +80,30 @@ def test_a_table_on_a_terminal_keeps_run_ids_whole_and_markup_as_text(
     assert run in text
     assert "[red]ppp" in text
     assert "\x1b[31mfailed" in text
+
+
+@pytest.mark.parametrize("columns", ["50", "60", "80", "200"])
+def test_no_column_is_left_out_however_narrow_the_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    terminal = terminal_for(monkeypatch)
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ("id", "path", "state", "expires", "scopes")
+    row = ("tok_" + "0" * 32, "部署/" * 20, "active", "2026-11-24", "secrets:read federation:read")
+    Output().table(names, [row, row])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", drawn(terminal))
+    for word in (*names, *row[:1], *row[2:4], *row[4].split()):
+        assert word in text, word
+    assert text.count("部署") == 40
+    assert max(map(cell_len, text.splitlines())) <= int(columns)
+
+
+def test_a_plain_table_is_aligned_by_what_letters_take_of_a_terminal() -> None:
+    rows = [["部署", "x"], ["abcde", "y"], ["e\u0301", "z"]]
+    lines = plain_table(None, rows, [False, False]).splitlines()
+    assert [cell_len(line[: line.index(c)]) for line, c in zip(lines, "xyz", strict=True)] == [
+        7
+    ] * 3
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,7 +278,7 @@ def tell_readers_here(args: argparse.Namespace, found: Mapping[str, Any]) -> Non
     out.table(
         ("path", "reader", "reads", "last read"),
         [
-            (row["path"], row["reader"], row["reads"], _minute(row["last_read_at"]))
+            (quoted(row["path"]), row["reader"], row["reads"], _minute(row["last_read_at"]))
             for row in found["readers"]
         ],
     )

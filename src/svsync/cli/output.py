@@ -10,6 +10,7 @@ would move a cursor or hide text is shown escaped.
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -52,9 +53,11 @@ _COLOURS: Final = {
 _FOLDED: Final = frozenset(
     {"path", "source", "remote path", "local", "remote", "but", "what", "because", "such as"}
     | {"value", "tags", "error", "granted by", "wrapped by", "from run"}
-    | {"reader", "from where", "below", "mount", "last read here"}
+    | {"reader", "from where", "below", "not listed below", "mount", "last read here"}
 )
 """Columns that give way on a narrow terminal; all others keep their words whole."""
+_NARROWEST: Final = 12
+"""Characters of such a column, below which rows are told one by one."""
 _STAGE_WORDS: Final = {"list": "listing", "fetch": "reading and writing what changed"}
 
 
@@ -99,7 +102,8 @@ class Output:
             self.text(shown(text) + "\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        """Rows under their column names; numbers are set to the right."""
+        """Rows under their column names; numbers are set to the right. Where a terminal is too
+        narrow for that, one by one: rich would leave columns out."""
         cells = [[shown(cell) for cell in row] for row in rows]
         right = [
             bool(rows) and all(_is_number(row[n]) for row in rows) for n in range(len(columns))
@@ -110,6 +114,9 @@ class Output:
         from rich import box
         from rich.table import Table
 
+        if not _fits(columns, cells):
+            self._draw(_row_by_row(columns, cells))
+            return
         table = Table(
             box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
         )
@@ -130,14 +137,7 @@ class Output:
         if not self.on_terminal:
             self.text(plain_table(None, rows, [False, False]))
             return
-        from rich.table import Table
-
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim")
-        grid.add_column(overflow="fold")
-        for name, value in rows:
-            grid.add_row(name, styled(value))
-        self._draw(grid)
+        self._draw(_named(rows))
 
     @contextmanager
     def progress(self) -> Iterator["Progress"]:
@@ -290,15 +290,57 @@ def plain_table(head: Sequence[str] | None, rows: Sequence[Row], right: Sequence
     """Columns two spaces apart, as wide as their widest cell; one line a row."""
     lines = [*([head] if head else []), *rows]
     cells = [[str(cell).replace("\n", "\\n") for cell in line] for line in lines]
-    widths = [max(len(line[n]) for line in cells) for n in range(len(right))] if cells else []
+    widths = [max(_width(line[n]) for line in cells) for n in range(len(right))] if cells else []
     return "".join(
         "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
+            " " * (width - _width(cell)) + cell if to_right else cell + " " * (width - _width(cell))
             for cell, width, to_right in zip(line, widths, right, strict=True)
         ).rstrip()
         + "\n"
         for line in cells
     )
+
+
+def _width(text: str) -> int:
+    """In cells of a terminal, of which some letters take two and accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _fits(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+    """Is the terminal wide enough for a table of these, once what may give way has done so?"""
+    from rich.cells import cell_len
+    from rich.console import Console
+
+    needed = 0
+    for n, name in enumerate(columns):
+        lines = [name, *(line for row in cells for line in row[n].split("\n"))]
+        width = max(map(cell_len, lines))
+        needed += 2 + (min(width, _NARROWEST) if name in _FOLDED else width)
+    return needed <= Console(force_terminal=True).width
+
+
+def _row_by_row(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> "RenderableType":
+    rows: list[tuple[str, str]] = []
+    for row in cells:
+        rows += [("", ""), *zip(columns, row, strict=True)]
+    return _named(rows[1:])
+
+
+def _named(rows: Sequence[Sequence[str]]) -> "RenderableType":
+    """Names and what they are, one a line."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, styled(value))
+    return grid
 
 
 def ago(moment: str | None, now: datetime) -> str:
