@@ -33,6 +33,7 @@ CALLS: dict[str, Call] = {
     "federation.sync": lambda c: c.federation.sync("fed_a", paths=["a/b"], allow=["mass_delete"]),
     "federation.plan": lambda c: c.federation.plan("fed_a", paths=["a/b"]),
     "federation.test_mapping": lambda c: c.federation.test_mapping("fed_a", ["a/b"]),
+    "federation.migration": lambda c: c.federation.migration("a/", idle="7d"),
     "federation.runs": lambda c: c.federation.runs("fed_a", cursor="run_1"),
     "federation.last_runs": lambda c: c.federation.last_runs(["fed_a", "fed_b"], last=5),
     "federation.run": lambda c: c.federation.run("fed_a", "run_1"),

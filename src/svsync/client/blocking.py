@@ -132,6 +132,7 @@ class SyncFederation(_Waiting[federation.Federation]):
     sync = _waiting(federation.Federation.sync)
     plan = _waiting(federation.Federation.plan)
     test_mapping = _waiting(federation.Federation.test_mapping)
+    migration = _waiting(federation.Federation.migration)
     runs = _waiting(federation.Federation.runs)
     last_runs = _waiting(federation.Federation.last_runs)
     run = _waiting(federation.Federation.run)

@@ -16,6 +16,7 @@ from svsync.client.records import (
     LastRuns,
     MadeBackend,
     MappingTest,
+    Migration,
     Overview,
     PairStatus,
     Plan,
@@ -187,6 +188,21 @@ class Federation:
         """
         body = {"paths": list(paths)}
         found: MappingTest = await self._calls.send("POST", f"{_one(backend)}/map/test", body)
+        return found
+
+    async def migration(self, prefix: str = "", *, idle: str | None = None) -> Migration:
+        """How far each folder right below one is, and what comes next there; of secrets that the
+        caller may list.
+
+        Args:
+            prefix: a folder of local paths; empty: the root.
+            idle: within what an application must have read here, as `7d`, which it is where
+                that is None.
+
+        Raises:
+            SvsyncError: `too_many_secrets`, `illegal_path` and others.
+        """
+        found: Migration = await self._calls.get("/v1/migration", prefix=prefix, idle=idle)
         return found
 
     async def runs(self, backend: str, *, limit: int = 100, cursor: str | None = None) -> RunPage:

@@ -361,6 +361,42 @@ class MappedPath(TypedDict):
     as_local: MappingExplained | None
 
 
+class NextStep(TypedDict):
+    step: Literal[
+        "synchronise", "resolve", "wait_for_run", "move_readers", "check_source", "done"
+    ]  # fmt: skip
+    message: str
+    command: str | None
+
+
+class Subtree(TypedDict):
+    folder: str
+    backend_ids: list[str]
+    secrets: int
+    federated: int
+    synced: int
+    copied: int
+    read_here: int
+    ready: int
+    conflicts: int
+    local: int
+    detached: int
+    next: NextStep
+
+
+class Migration(TypedDict):
+    """`read_at_source` is always None: nobody tells svsync."""
+
+    prefix: str
+    as_of: str
+    idle_s: int
+    folders: list[Subtree]
+    left_out: int
+    read_through: list[str]
+    read_at_source: None
+    unknown: list[str]
+
+
 class MappingTest(TypedDict):
     backend_id: str
     paths: list[MappedPath]
