@@ -440,10 +440,14 @@ async def test_doctor_tells_of_each_key_service_and_changes_nothing(
 
     both = also_by(plain, vault_home)
     assert any("does not wrap the root key yet" in line for line in await told(both))
+    alone = by(plain, vault_home)
+    assert not any(line.startswith("ok") for line in await told(alone)), "it wraps nothing yet"
     away = replace(both, kms_access_secondary=vault_home.away)
     assert any("takes no connection" in line for line in await told(away))
     assert dict(await house.row("root_keys")) == before
     await start(both, vault_home.environ)
-    assert not any("vault:" in line for line in await told(both))
+    [well] = [line for line in await told(both) if "vault:" in line]
+    assert well.startswith("ok: ")
+    assert well.endswith(" wraps the root key")
     await vault_home.disable()
     assert any("does not open with the secondary" in line for line in await told(both))

@@ -111,6 +111,15 @@ def test_private_key_that_others_may_read_is_wrong(files: Path, certify: Certify
     assert (found.state, found.advice) == (State.WRONG, f"run: chmod 600 {files / 'key.pem'}")
 
 
+def test_private_key_that_is_not_there_is_told_with_its_certificate(
+    files: Path, certify: Certify
+) -> None:
+    certify(timedelta(days=60))
+    (files / "key.pem").unlink()
+    assert [f.state for f in look_at_files(settings(files))] == [State.OK]
+    assert [f.state for f in certificates(files)] == [State.WRONG, State.OK]
+
+
 @pytest.mark.parametrize("name", ["source", "state_dir"])
 def test_configuration_and_state_that_others_may_change_are_wrong(files: Path, name: str) -> None:
     open_to_all = files / "open"

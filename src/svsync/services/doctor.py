@@ -7,13 +7,13 @@ has them, also before the first start.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from svsync.config.model import KmsProvider, Settings
+from svsync.config.model import Settings
 from svsync.domain.errors import ConfigError, SvsyncError
 from svsync.domain.federation import BackendSpec, from_json
 from svsync.domain.ids import BackendId, TenantId
@@ -23,13 +23,12 @@ from svsync.services.backend_findings import look_at_backend
 from svsync.services.backend_status import status_json
 from svsync.services.checkpoints import LATE_S
 from svsync.services.findings import Finding, ok, warning, wrong
+from svsync.services.key_findings import OpenRoot, look_at_keys
 from svsync.services.machine import look_at_certificates, look_at_files
 from svsync.services.overview import RESUME
 from svsync.services.replica_findings import look_at_replica
-from svsync.services.root_keys import Word
 from svsync.services.runs import Backends
 from svsync.services.scheduling import OVERDUE_S
-from svsync.services.sealing import Sealing
 from svsync.services.webhook_findings import look_at_receivers
 from svsync.store import checkpoints, doctor, federation, overview
 from svsync.store.database import Database, Row
@@ -68,7 +67,7 @@ class Doctor:
         backends: Backends,
         *,
         open_store: OpenStore,
-        open_root: Callable[[Database], Awaitable[Sealing | None]],
+        open_root: OpenRoot,
         open_hints: Callable[[], AbstractAsyncContextManager[Signals]],
         now: Callable[[], datetime],
         places: Sequence[str] = (),
@@ -129,7 +128,7 @@ class Doctor:
             yield await look_at_replica(store.replica, self._settings.max_replica_lag)
         if store.schema is None:
             yield await store_findings.look_at_home(store.db)
-            async for finding in self._look_at_keys(store.db):
+            for finding in await look_at_keys(self._settings, store.db, self._open_root):
                 yield finding
 
     def _schema(self, problem: SvsyncError | None) -> Finding:
@@ -138,43 +137,6 @@ class Doctor:
         if problem.code == "migrations_pending" and self._settings.migrate_on_start:
             return warning("migrations", "some are not applied", "the next start applies them")
         return wrong("migrations", problem.message)
-
-    async def _look_at_keys(self, db: Database) -> AsyncIterator[Finding]:
-        settings = self._settings
-        if settings.kms_provider is KmsProvider.LOCAL:
-            yield warning(
-                "key service",
-                "a key file on this machine wraps the root key: whoever has it and the database"
-                " has the secrets",
-                "set KMS_PROVIDER, or keep the file and backups of the database apart",
-            )
-        else:
-            yield ok("key service", f"{settings.kms_provider} wraps the root key")
-        if settings.kms_key_id_secondary is None:
-            yield warning(
-                "key service",
-                "no second key wraps the root key: were the first one lost, everything would be",
-                "set KMS_KEY_ID_SECONDARY, or keep a copy of the key elsewhere",
-            )
-        try:
-            sealing = await self._open_root(db)
-        except SvsyncError as problem:
-            yield wrong("root key", problem.message)
-            return
-        if sealing is None:
-            yield ok("root key", "there is none yet: the first start makes it")
-        elif sealing.warnings:
-            for said in sealing.warnings:
-                yield warning("root key", said)
-        else:
-            yield ok("root key", "it opens")
-        for one in () if sealing is None else sealing.standings:
-            if one.word is Word.UNUSED:
-                yield warning(
-                    "key service",
-                    f"{one.reference} does not wrap the root key yet",
-                    "the next start of svsync lets it",
-                )
 
     # --- backends -------------------------------------------------------------------
 

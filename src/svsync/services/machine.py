@@ -37,7 +37,8 @@ def look_at_files(settings: Settings) -> list[Finding]:
                 )
             )
     key = settings.tls_key_file
-    if key is not None and (mode := _mode(key)) & _others(key):
+    # One that is not there is told with the certificate.
+    if key is not None and (mode := _mode(key)) and mode & _others(key):
         found.append(
             wrong(
                 "files",
