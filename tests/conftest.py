@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.postgres",
     "tests.canary",
     "tests.house",
+    "tests.shredded",
     "tests.aws_house",
     "tests.api",
     "tests.valkey",
