@@ -62,6 +62,16 @@ async def read_here(
     await house.app.recorder.record(row)
 
 
+@asynccontextmanager
+async def read_lately(bao: Bao, database: Database, **settings: Any) -> AsyncIterator[House]:
+    """A house that has one secret, `ext/a`, equal on both sides; an application read it here."""
+    await bao.put("a", {"k": "1"})
+    async with house_of(bao, database, **settings) as house:
+        await house.run()
+        await read_here(house, "ext/a")
+        yield house
+
+
 async def plan(
     house: House, log: AccessLog | None = None, pattern: str = "ext/**", **asked: Any
 ) -> dict[str, Any]:
@@ -165,10 +175,7 @@ async def test_a_copy_that_is_read_counts_as_read_here(
 async def test_a_setting_that_makes_a_delete_there_dangerous_holds_it_back(
     kv: Bao, database: Database, logs: Logs, settings: dict[str, Any], says: str
 ) -> None:
-    await kv.put("a", {"k": "1"})
-    async with house_of(kv, database, **settings) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database, **settings) as house:
         assert reasons(await plan(house, logs.open())) == {"ext/a": [says]}
 
 
@@ -252,10 +259,7 @@ async def test_what_another_backend_maps_as_well_is_not_deleted_under_it(
 async def test_a_log_that_leaves_something_out_proves_nothing(
     kv: Bao, database: Database, logs: Logs
 ) -> None:
-    await kv.put("a", {"k": "1"})
-    async with house_of(kv, database) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database) as house:
         assert ready(await plan(house, logs.open())) == ["ext/a"]
         broken = logs.more("broken.log", entry(logs.now, "x/data/y"), broken=b"{torn}\n{}\n")
         found = await plan(house, logs.open(broken))
@@ -271,10 +275,7 @@ async def test_a_log_that_leaves_something_out_proves_nothing(
 async def test_a_log_of_another_server_is_told_by_our_own_calls(
     kv: Bao, database: Database, logs: Logs
 ) -> None:
-    await kv.put("a", {"k": "1"})
-    async with house_of(kv, database) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database) as house:
         other = access_log([str(logs.rotated)])
         assert reasons(await plan(house, other)) == {"ext/a": ["log_of_another"]}
 
@@ -282,13 +283,10 @@ async def test_a_log_of_another_server_is_told_by_our_own_calls(
 async def test_reads_in_another_namespace_are_of_another_secret(
     kv: Bao, database: Database, logs: Logs
 ) -> None:
-    await kv.put("a", {"k": "1"})
     elsewhere = {"namespace": {"id": "n1", "path": "acme/"}, "mount_point": f"acme/{kv.mount}/"}
     there = entry(logs.now, f"{kv.mount}/data/a", request=elsewhere)
     here = entry(logs.now, f"{kv.mount}/subkeys/a")
-    async with house_of(kv, database) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database) as house:
         assert ready(await plan(house, logs.open(logs.more("n.log", there)))) == ["ext/a"]
         held = await plan(house, logs.open(logs.more("n.log", there, here)))
         assert reasons(held) == {"ext/a": ["read_at_source"]}
@@ -313,10 +311,7 @@ async def test_a_namespace_may_stand_in_the_path(
 
 
 async def test_the_namespace_root_is_none(kv: Bao, database: Database, logs: Logs) -> None:
-    await kv.put("a", {"k": "1"})
-    async with house_of(kv, database, config={"namespace": "root"}) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database, config={"namespace": "root"}) as house:
         assert ready(await plan(house, logs.open())) == ["ext/a"]
         await kv.request("GET", f"{kv.mount}/data/a")
         assert reasons(await plan(house, logs.open())) == {"ext/a": ["read_at_source"]}
@@ -325,13 +320,10 @@ async def test_the_namespace_root_is_none(kv: Bao, database: Database, logs: Log
 async def test_what_all_roles_of_a_method_share_names_none_of_them(
     kv: Bao, database: Database, logs: Logs
 ) -> None:
-    await kv.put("a", {"k": "1"})
     of_a_role = logs.more("role.log", entry(logs.now, f"{kv.mount}/data/a"))
     plain = {"display_name": "token", "entity_id": "", "metadata": None}
     of_a_token = logs.more("token.log", entry(logs.now, f"{kv.mount}/data/a", auth=plain))
-    async with house_of(kv, database) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database) as house:
         for ours in (["approle"], [""]):
             found = await plan(house, logs.open(of_a_role), ours=ours)
             assert reasons(found) == {"ext/a": ["read_at_source"]}
@@ -358,10 +350,7 @@ async def test_what_kv_v1_deletes_is_said_to_be_gone_for_good(
 
 
 async def test_without_a_log_nobody_says_that_a_vault_is_idle(kv: Bao, database: Database) -> None:
-    await kv.put("a", {"k": "1"})
-    async with house_of(kv, database) as house:
-        await house.run()
-        await read_here(house, "ext/a")
+    async with read_lately(kv, database) as house:
         assert reasons(await plan(house)) == {"ext/a": ["source_unknown"]}
         assert (await plan(house, pattern="nothing/**"))["held"] == []
 
