@@ -62,7 +62,7 @@ function Folders({ found, onGo }: { found: Migration; onGo: (prefix: string) => 
         cell: (row) => {
           const at = row.folder.replace(/\/$/, "");
           if (row.folder === found.prefix) return <span class="soft">directly in it</span>;
-          return <a href={to(["migration"], { prefix: at })} onClick={() => onGo(at)}><code>{row.folder}</code></a>;
+          return <a href={to(["migration"], { prefix: at })} onClick={() => onGo(at)}><code>{row.folder.slice(found.prefix.length)}</code></a>;
         },
       },
       { head: "How far", cell: (row) => <Progress row={row} /> },

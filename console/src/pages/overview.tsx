@@ -12,6 +12,8 @@ import { count, duration, many, money, plain, short, span } from "../words";
 const EVERY_MS = 2000;
 const PAGE = 1000;
 const IN_ONE_LOOK = 100;
+/** Of more than a page of backends those in view are asked about each time, and all of them so often. */
+const WHOLE_MS = 20_000;
 const ROW = 60;
 const CARD = 270;
 /** Above so many rows those near the window alone are made, each of one height. */
@@ -40,7 +42,17 @@ const SORTS: Record<string, (a: BackendLook, b: BackendLook) => number> = {
 
 export function Overview() {
   const { api, can, who } = useSession();
+  const inView = useRef<string[]>([]);
+  const whole = useRef<{ found: Looked; at: number } | null>(null);
   const asked = useAsked<Looked>("status", async (signal) => {
+    const known = whole.current;
+    if (known && known.found.backends.length > PAGE && performance.now() - known.at < WHOLE_MS) {
+      const page: StatusPage = await api.get("/v1/federation/status", { backend_ids: inView.current.join(",") || undefined, limit: 1 + inView.current.length }, signal);
+      const fresh = new Map(page.backends.map((one) => [one.id, one]));
+      const backends = known.found.backends.map((one) => fresh.get(one.id) ?? one);
+      known.found = { at: Date.parse(page.at), runs: page.runs, backends };
+      return known.found;
+    }
     const found: Looked = { at: 0, runs: { running: 0, waiting: 0 }, backends: [] };
     for (let cursor: string | null = ""; cursor !== null; ) {
       const page: StatusPage = await api.get("/v1/federation/status", { limit: PAGE, cursor }, signal);
@@ -49,13 +61,14 @@ export function Overview() {
       found.backends.push(...page.backends);
       cursor = page.next_cursor;
     }
+    whole.current = { found, at: performance.now() };
     return found;
   }, EVERY_MS);
   return (
     <>
       <h1>Backends of {who.tenant}</h1>
       <Loaded asked={asked}>
-        {(looked) => looked.backends.length ? <Look looked={looked} /> : (
+        {(looked) => looked.backends.length ? <Look looked={looked} onView={(ids) => (inView.current = ids)} /> : (
           <Empty title="No backend is federated yet">
             <p>
               A backend is a secret store that svsync reads for your applications. Add one to the configuration file, or
@@ -69,7 +82,7 @@ export function Overview() {
   );
 }
 
-function Look({ looked }: { looked: Looked }) {
+function Look({ looked, onView }: { looked: Looked; onView: (ids: string[]) => void }) {
   const [search, setSearch] = useState("");
   const [show, setShow] = useState("all");
   const [group, setGroup] = useState("none");
@@ -136,7 +149,7 @@ function Look({ looked }: { looked: Looked }) {
         </Labelled>
         <p class="soft found" role="status">{found.length === backends.length ? `${many(found.length, "backend")}` : `${count(found.length)} of ${many(backends.length, "backend")}`}</p>
       </div>
-      {found.length ? <Rows items={items} at={at} total={found.length} /> : (
+      {found.length ? <Rows items={items} at={at} total={found.length} onView={onView} /> : (
         <Empty title="No backend is like that">
           <p>Nothing matches the search and what is shown. <button type="button" class="link" onClick={() => { setSearch(""); setShow("all"); }}>Show all again</button></p>
         </Empty>
@@ -172,13 +185,15 @@ function grouped(found: BackendLook[], by: ((one: BackendLook) => string) | unde
   return items;
 }
 
-function Rows({ items, at, total }: { items: Item[]; at: number; total: number }) {
+function Rows({ items, at, total, onView }: { items: Item[]; at: number; total: number; onView: (ids: string[]) => void }) {
   const narrow = useNarrow();
   const heights = useMemo(() => items.map((item) => ("group" in item ? GROUP : narrow ? CARD : ROW)), [items, narrow]);
   const view = useWindowed(heights);
   const windowed = items.length > WINDOWED;
   const shown = windowed ? items.slice(view.first, view.last) : items;
-  const strips = useStrips(shown.flatMap((item) => ("group" in item ? [] : [item.backend])));
+  const backends = shown.flatMap((item) => ("group" in item ? [] : [item.backend]));
+  onView(backends.slice(0, IN_ONE_LOOK).map((one) => one.id));
+  const strips = useStrips(backends);
   const columns: Column<BackendLook>[] = [
     {
       head: "Backend", wide: true,
