@@ -137,7 +137,8 @@ class Backend(Protocol):
     def features(self) -> Features: ...
 
     async def connect(self, prefixes: Sequence[str], *, probe: bool = True) -> Connection:
-        """Sign in and look: identity, permissions below the rules' prefixes.
+        """Sign in and look: identity, permissions below the rules' prefixes; those to write too,
+        where local writes go through, as far as they can be told without writing.
 
         Without `probe`, as a run does it, no permission is tried and `checks` is
         empty: what is denied shows where it is used. No value is read for it.

@@ -169,7 +169,11 @@ async def test_row_that_is_gone_from_the_audit_log_fails(recovery: Recovery) -> 
 
 
 async def test_value_that_is_another_one_fails_and_is_not_shown(recovery: Recovery) -> None:
-    code, said = await recovery.run("--sha256", sha256(b"another").hexdigest())
+    """And a key service that the environment names opens it as a file does."""
+    named = {"KMS_PROVIDER": "local", "KMS_KEY_ID": f"file:{recovery.keys[1]}"}
+    wrong = sha256(b"another").hexdigest()
+    code, said = await recovery.run("--sha256", wrong, keys=0, changes=named)
+    assert said["key"] == "ok       local opens the root key by itself"
     assert (code, said["secret"].split()[0]) == (1, "FAILED")
     assert recovery.digest not in "".join(said.values())
 
