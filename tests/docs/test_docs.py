@@ -14,7 +14,6 @@ from tests.docs import json_page
 from tests.docs.cli_page import commands, page
 from tests.postgres import connected
 
-from svsync import registry
 from svsync.cli.main import build_parser
 from svsync.config.load import load
 from svsync.domain.changes import PairStatus
@@ -87,15 +86,6 @@ def test_the_readme_names_each_command_and_no_other() -> None:
 def _first_column(name: str, heading: str) -> list[str]:
     rows = [line for line in section(name, heading).splitlines() if line.startswith("| `")]
     return [row.split(" | ")[0] for row in rows]
-
-
-def test_what_the_readme_says_is_missing_is_missing() -> None:
-    told = text_of("README.md").partition("**What does not work yet.**")[2].partition("\n")[0]
-    missing = set(re.findall(r"`([a-z]+)`", told))
-    assert "The console" in told
-    assert missing.isdisjoint(words[0] for words, _, _ in commands(build_parser()))
-    for store, kind in (("Azure", "azure-key-vault"), ("GCP", "gcp-secret-manager")):
-        assert (store in told) == (kind not in registry._BACKENDS)
 
 
 # --- the merge --------------------------------------------------------------------
