@@ -28,8 +28,8 @@ from svsync.services.sending import deliver
 from svsync.services.sync.commit import commit
 from svsync.services.sync.context import PLAN_LIMIT, Planned, Run
 from svsync.services.sync.fetch import fetch_batch
-from svsync.services.sync.intake import reload
 from svsync.services.sync.judge import Outcome, judge, unpushed, unstorable
+from svsync.services.sync.pairing import reload
 from svsync.store import pairs, pushes
 from svsync.store.pairs import SkipRow
 from svsync.store.pushes import LateCall
