@@ -37,6 +37,8 @@ _BODIES: Final[Mapping[str, Any]] = {
     "createWebhook": {"url": "https://hooks.invalid/x", "types": ["federation.secret.changed"]},
     "changeWebhook": {"only_if_changed": True},
     "writeSecret": {"data": {"k": "2"}},
+    "testMapping": {"paths": ["kv/a"]},
+    "createToken": {"identity_id": "sa:new", "scopes": ["secrets:read"]},
 }
 """What a route is sent that needs a body."""
 
@@ -87,6 +89,7 @@ NOBODYS: Final = {
     POLICIES: "pol_" + "0" * 32,
     WEBHOOKS: "whk_" + "0" * 32,
     "secret_id": "fds_" + "0" * 32,
+    "token_id": "tok_" + "0" * 32,
     "run": "run_" + "0" * 32,
     "path": "app/nothing",
     "identity_type": "user",
@@ -107,6 +110,8 @@ async def furnished(front: Front) -> dict[str, str]:
     ids = {BACKENDS: str(BACKEND), POLICIES: policy.body["id"], "run": str(run), "path": "app/a"}
     made = await front.client.post(WEBHOOKS, json=_BODIES["createWebhook"])
     ids[WEBHOOKS] = made.body["id"]
+    token = await front.client.post("/v1/auth/tokens", json=_BODIES["createToken"])
+    ids["token_id"] = token.body["token_id"]
     return ids | bound | {"secret_id": NOBODYS["secret_id"]}
 
 
@@ -234,7 +239,11 @@ async def test_whatever_needs_no_permission_shows_no_path_that_may_not_be_listed
     scopes = set(Scope) - {Scope.ADMIN, Scope.AUDIT_READ}
     nobody = front.client.with_token(await front.token(*scopes))
     for route in ROUTES:
-        if route.name in DENIED or route.name in ("testPolicies", "listAuditLogs"):
+        if route.name in DENIED or route.name in (
+            "testPolicies", "listAuditLogs", "listAuditChains"
+        ):  # fmt: skip
+            continue
+        if f"Scope: `{Scope.ADMIN}`" in route.about["description"]:  # who has that has all
             continue
         answer = await route.call(nobody, ids)
         assert answer.status != 403, (route, answer.body)

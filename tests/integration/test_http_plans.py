@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 from tests.api import BACKENDS, Front
-from tests.house import BACKEND, TENANT, House, Pause
+from tests.house import BACKEND, TENANT, House, Pause, backend
 
 from svsync.domain.access import Scope
 from svsync.domain.bindings import Bound
 from svsync.domain.errors import SvsyncError
-from svsync.domain.federation import Mode, OnRemoteDelete
+from svsync.domain.federation import Mode, OnRemoteDelete, RuleSpec
+from svsync.domain.ids import BackendId
 from svsync.domain.policies import ADMIN, Permission
 from svsync.http.server import status_of
-from svsync.services.plans import MOST_SHOWN, Plans
+from svsync.services.plans import AT_ONCE, MOST_SHOWN, Plans
 from svsync.services.policies import NewRule
 
 PLAN = f"{BACKENDS}/{BACKEND}/plan"
@@ -116,6 +117,31 @@ async def test_a_backend_that_is_being_run_is_busy(front: Front) -> None:
     assert (await front.client.post(PLAN)).told == (409, "backend_busy")
     pause.let_go()
     await running
+
+
+async def test_a_process_makes_so_many_plans_at_once_and_goes_on_after_them(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    more = [
+        backend([RuleSpec(f"{name}/**", f"{name}/**")], id=BackendId(f"fed_{name}"))
+        for name in map(str, range(AT_ONCE))
+    ]
+    await front.house.app.federation.apply([front.house.spec, *more])
+    go, all_wait = asyncio.Event(), asyncio.Event()
+    waiting: list[str] = []
+
+    async def hold(operation: str, path: str) -> None:
+        waiting.append(operation)
+        if len(waiting) == AT_ONCE:
+            all_wait.set()
+        await go.wait()
+
+    front.house.there.before = hold
+    asked = [asyncio.create_task(front.client.post(f"{BACKENDS}/{one.id}/plan")) for one in more]
+    await all_wait.wait()
+    assert (await front.client.post(PLAN)).told == (503, "overloaded")
+    go.set()
+    assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert (await front.client.post(PLAN)).status == 200
 
 
 async def test_what_cannot_run_has_no_plan(front: Front) -> None:

@@ -16,12 +16,15 @@ from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.policies import Permission, Permissions
 from svsync.domain.runs import Stage, Trigger
 from svsync.services.federation import Federation
+from svsync.services.recording import OverloadedError
 from svsync.services.run_ends import Ended
 from svsync.services.runs import Request, Runs
 
 LONGEST_S: Final = 50.0
 """Seconds that somebody is kept waiting: what stands between them and svsync often hangs up
 after a minute."""
+AT_ONCE: Final = 4
+"""Plans that one process makes at once: each is a run, in the process that answers."""
 MOST_SHOWN: Final = 1_000
 """Entries of one plan that an answer holds."""
 _OF_STATUS: Final = ("calls_per_cycle", "estimated_cost", "interval_unreachable")
@@ -78,6 +81,7 @@ class Plans:
         self._runs = runs
         self._federation = federation
         self._seconds = seconds
+        self._made = 0
 
     async def plan(
         self,
@@ -98,7 +102,25 @@ class Plans:
             ConfigError: `backend_paused`, `not_synced`.
             BackendBusyError: somebody else runs it now.
             SvsyncError: `plan_too_long`: it did not end in time, and was broken off.
+            OverloadedError: this process makes as many as it takes.
         """
+        if self._made >= AT_ONCE:
+            raise OverloadedError(
+                f"{AT_ONCE} plans are being made here, and no more at once: try again"
+            )
+        self._made += 1
+        try:
+            return await self._make(tenant, permissions, backend, paths)
+        finally:
+            self._made -= 1
+
+    async def _make(
+        self,
+        tenant: TenantId,
+        permissions: Permissions,
+        backend: BackendId,
+        paths: Sequence[str] | None,
+    ) -> dict[str, Any]:
         globs = None if paths is None else tuple(Glob(text) for text in paths)
 
         async def run(allow: Allow) -> Ended:
