@@ -97,6 +97,8 @@ def _fetch(root: Path) -> None:
         if done.returncode:
             pytest.skip("no Chromium is on PATH, and apt could not fetch one: install chromium")
     for package in sorted((apt / "cache/archives").glob("*.deb")):
+        if package.name.startswith("libc6_"):
+            continue  # that of the machine fits its loader, another one need not
         subprocess.run(["dpkg-deb", "-x", package, root], check=True, capture_output=True)
     shutil.rmtree(apt)
 
