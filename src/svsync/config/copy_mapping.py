@@ -15,21 +15,11 @@ the rules lead to one place and back, as those of a backend do.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from svsync.config.document import Node, read_yaml
-from svsync.config.kinds import (
-    Key,
-    Kind,
-    integer,
-    mapping_of,
-    read_object,
-    sequence,
-    text,
-    text_of,
-    wrong_type,
-)
+from svsync.config.document import Node
+from svsync.config.kinds import Key, read_object, text_of, wrong_type
+from svsync.config.placed_labels import AS_IT_STANDS, LABEL_KEYS, TYPE, read_lines
 from svsync.domain.errors import ConfigError, MappingError
 from svsync.domain.federation import RuleSpec
 from svsync.domain.languages import Budget, UndecidedError, find_path
@@ -38,7 +28,6 @@ from svsync.domain.mapping_lint import lint
 from svsync.domain.paths import MAX_LOCAL_BYTES
 from svsync.domain.patterns import Pattern
 
-MOST_VERSIONS: Final = 10_000
 _INDEX: Final = re.compile(r"path_mapping\[(\d+)\](?:\.(local|remote))?")
 _SIDES: Final = {"local": "TO", "remote": "FROM"}
 _MOST_LINES: Final = 1_000
@@ -73,28 +62,8 @@ class CopyMapping:
     labels: tuple[Labels, ...]
 
 
-TYPE: Final = text(r".+", "a word of at most 64 characters, as json or api_key", max_length=64)
-_TAG: Final = text(r".+", "a tag of at most 256 characters", max_length=256)
-_WORDS: Final = text(r".+", "text of one line", max_length=4096)
-LABEL_KEYS: Final = (
-    Key("tags", sequence(_TAG, "a list of tags", max_items=100), "Tags that are added."),
-    Key("owner", _WORDS, "Who answers for it, as team:billing."),
-    Key("description", _WORDS, "What it is for."),
-    Key("max_versions", integer(1, MOST_VERSIONS), "How many versions are kept of it."),
-)
 _KEYS: Final = (*LABEL_KEYS, Key("type", TYPE, "Its label."))
-AS_IT_STANDS: Final = Kind(lambda node: node, {"type": "object"}, "and lines of it below")
 _FILE: Final = (Key("paths", AS_IT_STANDS, "FROM: TO, in order.", required=True), *_KEYS)
-
-
-def read_file(name: str) -> bytes:
-    """What stands in a file that was named. Raises ConfigError."""
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"the file cannot be read ({error.strerror})", where=name) from None
-    except ValueError:
-        raise ConfigError("the name cannot be that of a file", where=name) from None
 
 
 def load_copy_mapping(name: str) -> CopyMapping:
@@ -103,12 +72,7 @@ def load_copy_mapping(name: str) -> CopyMapping:
     Raises:
         ConfigError: one sentence with the line and the key.
     """
-    root = read_yaml(read_file(name), name)
-    whole = read_object(root, _FILE)
-    paths = whole.pop("paths")
-    given = mapping_of(paths)
-    if not given:
-        raise paths.error("is empty; write FROM: TO below it")
+    whole, paths, given = read_lines(name, _FILE, "paths", "FROM: TO")
     if len(given) > _MOST_LINES:
         raise paths.error(f"has more than {_MOST_LINES:,} lines; use wildcards, or several files")
     nodes = list(given.values())

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from svsync.config.copy_mapping import AS_IT_STANDS, LABEL_KEYS, TYPE, read_file
-from svsync.config.document import Node, read_yaml
-from svsync.config.kinds import Key, Kind, mapping_of, read_object, text, text_of, wrong_type
+from svsync.config.document import Node
+from svsync.config.kinds import Key, Kind, read_object, text, text_of, wrong_type
+from svsync.config.placed_labels import AS_IT_STANDS, LABEL_KEYS, TYPE, read_lines
 from svsync.domain.ids import LocalPath
 from svsync.domain.paths import local_problem
 
@@ -76,12 +76,7 @@ def load_env_map(name: str) -> EnvMap:
     Raises:
         ConfigError: one sentence with the line and the key.
     """
-    root = read_yaml(read_file(name), name)
-    whole = read_object(root, _KEYS)
-    variables = whole.pop("variables")
-    given = mapping_of(variables)
-    if not given:
-        raise variables.error("is empty; write NAME: [SECRET, FIELD, TYPE] below it")
+    whole, _, given = read_lines(name, _KEYS, "variables", "NAME: [SECRET, FIELD, TYPE]")
     groups: dict[str, dict[str, tuple[dict[str, Any], Node]]] = {}
     left = set()
     for variable, node in given.items():
