@@ -2,9 +2,11 @@
 
 import pytest
 from tests.house import TENANT, House
+from tests.waiting import ask
 
+from svsync.bus.local import LocalSignals
 from svsync.domain.errors import StoreUnavailableError
-from svsync.store import readiness, webhooks
+from svsync.store import readiness, schedule, webhooks
 from svsync.store.database import Row
 from svsync.store.migrate import CODE_LEVEL
 
@@ -24,6 +26,20 @@ async def test_statement_whose_table_was_extended_fails_once_and_may_be_tried_ag
     with pytest.raises(StoreUnavailableError, match="try again"):
         await endpoints(house)
     assert await endpoints(house) == []
+
+
+async def test_process_begins_no_run_on_a_schema_that_asks_for_newer_code(house: House) -> None:
+    await ask(house, LocalSignals())
+    assert await could_begin(house) == 1
+    await house.admin.execute(NEWER, 9998, CODE_LEVEL)
+    assert await could_begin(house) == 1
+    await house.admin.execute(NEWER, 9999, CODE_LEVEL + 1)
+    assert await could_begin(house) == 0
+
+
+async def could_begin(house: House) -> int:
+    async with house.app.db.transaction_of([TENANT]) as tx:
+        return len(await schedule.candidates(tx, 10))
 
 
 async def test_process_is_ready_on_a_newer_schema_until_that_asks_for_newer_code(

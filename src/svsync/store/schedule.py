@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from svsync.domain.ids import BackendId, RemotePath, RunId, TenantId
 from svsync.store.database import Database, Row, Transaction
+from svsync.store.migrate import CODE_LEVEL
 from svsync.store.queue import LEASE_S
 
 LIVE_S = 30.0
@@ -50,8 +51,8 @@ class Candidate(NamedTuple):
 
 
 async def candidates(tx: Transaction, limit: int) -> list[Candidate]:
-    """Runs that could begin now, best first."""
-    rows = await tx.fetch("schedule.candidates", limit)
+    """Runs that this program could begin now, best first."""
+    rows = await tx.fetch("schedule.candidates", limit, CODE_LEVEL)
     return [
         Candidate(TenantId(row["tenant_id"]), RunId(row["run_id"]), row["urgent"]) for row in rows
     ]

@@ -48,7 +48,7 @@ RETURNING run_id;
 -- name: candidates
 -- Runs that could begin now, best first: what somebody named, what was never synced, and what has waited long; then what was
 -- asked for; then the schedule. Between tenants the one that has fewest at work, as if those before it had begun. None while a
--- person has stopped all runs.
+-- person has stopped all runs, nor on a schema that asks for newer code than $2: a newer svsync has migrated it meanwhile.
 WITH busy AS MATERIALIZED (SELECT tenant_id, count(*) AS n FROM runs WHERE state = 'running' GROUP BY tenant_id),
 urgent AS (
   SELECT r.tenant_id, r.run_id, r.queued_at, coalesce(busy.n, 0) AS busy,
@@ -61,7 +61,8 @@ urgent AS (
     AND l.holder IS NOT NULL AND l.expires_at > clock_timestamp()
   LEFT JOIN busy ON busy.tenant_id = r.tenant_id
   WHERE r.state = 'queued' AND r.not_before <= clock_timestamp() AND r.kind <> 'dry' AND l.holder IS NULL
-    AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)),
+    AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)
+    AND NOT EXISTS (SELECT FROM schema_migrations WHERE min_code > $2)),
 turns AS (
   SELECT tenant_id, run_id, queued_at, class, busy + row_number() OVER (PARTITION BY tenant_id, class ORDER BY queued_at) AS turn
   FROM urgent)
