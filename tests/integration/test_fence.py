@@ -1,10 +1,12 @@
 """One backend is run by one worker, and a late one writes nothing."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, WORK, House, Pause, failure, open_house
@@ -13,6 +15,7 @@ from tests.postgres import connected
 from svsync.domain.errors import BackendBusyError, FenceLostError
 from svsync.domain.ids import RunId
 from svsync.domain.runs import RunState
+from svsync.services.pushes import within
 from svsync.services.run_ends import Ended
 from svsync.services.sync import lease
 from svsync.store import queue
@@ -278,6 +281,69 @@ async def test_cancelled_run_ends_at_once_and_gives_its_lease_back(house: House)
     assert (await house.row("leases"))["holder"] is None
     assert (await house.events())[-1] == "federation.sync.failed"
     assert failure(await house.run()) is None
+
+
+async def test_end_that_nobody_waits_for_any_more_is_told_of_to_nobody(
+    house: House, other: House
+) -> None:
+    """Told to stop twice, while somebody else took the run over."""
+    complaints = list[Any]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, about: complaints.append(about))
+    async with paused_run(house) as (running, _):
+        async with house.admin.transaction():
+            await house.admin.execute("UPDATE leases SET fence = fence + 1")
+            running.cancel()
+            ending = await the_ending()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        await asyncio.wait({ending})
+        assert isinstance(ending._exception, FenceLostError)
+        del ending, running
+        gc.collect()
+    assert complaints == []
+
+
+async def the_ending() -> asyncio.Task[Any]:
+    """What ends a run that was told to stop, once it is at work on that."""
+    found = list[asyncio.Task[Any]]()
+
+    async def is_there() -> bool:
+        found[:] = [one for one in asyncio.all_tasks() if "_stopped" in str(one.get_coro())]
+        return bool(found)
+
+    await until(is_there)
+    return found[0]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_call_that_fails_as_whoever_waits_for_it_is_cancelled_is_told_of_to_nobody(
+    turns: int,
+) -> None:
+    complaints = list[Any]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, about: complaints.append(about))
+    failing = loop.create_future()
+
+    async def call() -> None:
+        await failing
+
+    waiting = asyncio.create_task(within(10, call()))
+    await some_turns(3)
+    failing.set_exception(FenceLostError("lost"))
+    await some_turns(turns)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    del waiting
+    gc.collect()
+    await some_turns(3)
+    assert complaints == []
+
+
+async def some_turns(many: int) -> None:
+    for _ in range(many):
+        await asyncio.sleep(0)
 
 
 async def test_run_that_meets_a_bug_ends_failed_and_tells_no_value(house: House) -> None:

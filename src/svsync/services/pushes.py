@@ -267,12 +267,11 @@ async def within(seconds: float, work: Awaitable[T]) -> T | None:
     does not tell the two apart before Python 3.11.4.
     """
     task = asyncio.ensure_future(work)
+    done = set[asyncio.Future[T]]()
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
-        if done:
-            return task.result()
-        return None
     finally:
-        if not task.done():
+        if not done:  # also where whoever waits is cancelled just as it ends
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+    return task.result() if done else None

@@ -33,7 +33,7 @@ from svsync.domain.runs import (
     Stage,
     Trigger,
 )
-from svsync.observe.logs import log_context
+from svsync.observe.logs import get_logger, log_context
 from svsync.observe.meter import SILENT, Meter
 from svsync.observe.tracer import UNTRACED, Tracer
 from svsync.ports import Backend
@@ -298,7 +298,12 @@ class Runs:
             await self._ends.superseded(run)
             raise
         except asyncio.CancelledError:
-            await asyncio.shield(self._stopped(run))
+            ending = asyncio.ensure_future(self._stopped(run))
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                ending.add_done_callback(_left_alone)
+                raise
             raise
         except SvsyncError:
             raise  # the store is away: whoever takes over ends this run
@@ -455,6 +460,13 @@ def _more_calls(run: Run, budget: RunBudget) -> Callable[[], Awaitable[int]]:
             return await budget.take(tx)
 
     return more
+
+
+def _left_alone(ending: "asyncio.Task[None]") -> None:
+    """Nobody waits for it any more. Where it fails whoever takes over ends the run."""
+    error = None if ending.cancelled() else ending.exception()
+    if error is not None and not isinstance(error, SvsyncError):
+        get_logger().error("run_end_failed_unexpectedly", exc_info=error)
 
 
 def _unexpected(bug: Exception) -> SvsyncError:
