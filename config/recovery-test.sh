@@ -117,7 +117,7 @@ done < <(env)
 export DATABASE_URL=$TARGET_URL METRICS_ADDRESS=off LOG_LEVEL=warn LOG_FORMAT=json
 mkdir "$work/state"
 printf 'state_dir: %s\nbind_address: 127.0.0.1:8443\n' "$work/state" >"$work/svsync.yaml"
-run() { "$svsync" "$@" --config "$work/svsync.yaml" 2>"$work/said"; }
+run() { "$svsync" "$@" --config "$work/svsync.yaml" </dev/null 2>"$work/said"; }
 ask() { psql -X -A -t -q -v ON_ERROR_STOP=1 -d "$TARGET_ADMIN_URL" -c "$1" 2>"$work/said"; }
 
 # --- the target -------------------------------------------------------------------------
