@@ -97,7 +97,7 @@ async def test_a_mapping_is_tried_without_a_store(bare: Program) -> None:
     assert said.code == 0
     remote, local = said.json["paths"]
     assert remote["as_remote"]["local"] == "ext/x/y"
-    assert remote["as_remote"]["captures"] == {"**": "x/y"}
+    assert remote["as_remote"]["captures"] == [{"name": "**", "value": "x/y"}]
     assert remote["as_local"]["reason"] == "unmapped"
     assert local["as_local"]["remote"] == "kv/data/x"
     outside = await bare("map", "test", "kv/data/x", "--backend", "fed_a", "elsewhere", *at)

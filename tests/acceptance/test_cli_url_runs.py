@@ -115,6 +115,23 @@ async def test_backend_that_somebody_runs_now_is_left_to_them(far: Far, desk: De
     assert said.json["error"]["holder"] == "host:1"
 
 
+async def test_mapping_in_force_is_tried_as_that_of_the_file_is(far: Far, desk: Desk) -> None:
+    paths = (f"{far.backend}/a", f"{desk.bao.mount}/data/b", "elsewhere/c")
+    asked = ("map", "test", "--backend", far.backend, *paths)
+    at = ("--url", far.served.url)
+    said, here = await far(*asked, "--json", *at), await far.on_the_store(*asked, "--json")
+    assert (said.code, said.json) == (1, here.json)
+    assert (await far(*asked[:-1], *at)).out == (await far.on_the_store(*asked[:-1])).out
+    mine = await far(*asked[:-1], "--config", str(far.file))  # the environment alone asks nobody
+    assert (mine.code, mine.out) == (0, (await far.on_the_store(*asked[:-1])).out)
+    token = (await far.on_the_store(
+        "tokens", "create", "--identity", "sa:blind", "--scope", "federation:read", "--json"
+    )).json["token"]  # fmt: skip
+    blind = await far(*asked[:5], *at, SVSYNC_TOKEN=token)
+    assert (blind.code, "elsewhere" in blind.out) == (1, False)
+    assert "may not list what it may be" in blind.out
+
+
 # --- readers --------------------------------------------------------------------------
 
 

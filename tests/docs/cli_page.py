@@ -29,7 +29,7 @@ These ask no service; to them `--url` is a wrong use (2):
 | command | why, and what to do |
 | --- | --- |
 @WHY@
-Where only `SVSYNC_URL` is set, commands that need no store (@NO_STORE@, and `inventory` of a store that is not configured) do what they always do.
+Where only `SVSYNC_URL` is set, commands that need no store (@NO_STORE@, and `inventory` of a store that is not configured) do what they always do; `map test` asks a service only by `--url`.
 """  # noqa: E501
 
 _COMMON = "common options"

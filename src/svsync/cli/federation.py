@@ -182,18 +182,32 @@ async def map_test(args: argparse.Namespace) -> int:
 
     settings = settings_of(args)
     [(spec, rules)] = _of_file(settings, compiled(settings), args.backend)
-    found = [(path, rules.explain_remote(path), rules.explain_local(path)) for path in args.paths]
+    return tell_mapped(
+        args,
+        {
+            "backend_id": spec.id,
+            "paths": [
+                {
+                    "path": path,
+                    "as_remote": _explained(rules.explain_remote(path)),
+                    "as_local": _explained(rules.explain_local(path)),
+                }
+                for path in args.paths
+            ],
+        },
+    )
+
+
+def tell_mapped(args: argparse.Namespace, found: Mapping[str, Any]) -> int:
+    """What becomes of paths; the exit code that says it too. A service tells nothing (None) of
+    what the caller may not list."""
     out: Output = args.out
     if out.json:
-        paths = [
-            {"path": path, "as_remote": _explained(remote), "as_local": _explained(local)}
-            for path, remote, local in found
-        ]
-        out.document({"backend_id": spec.id, "paths": paths})
+        out.document(found)
     else:
-        for path, remote, local in found:
-            _show_explained(out, path, remote, local)
-    return 0 if all(_maps(remote) or _maps(local) for _, remote, local in found) else 1
+        for one in found["paths"]:
+            _show_explained(out, one["path"], one["as_remote"], one["as_local"])
+    return 0 if all(any(map(_maps, _sides(one))) for one in found["paths"]) else 1
 
 
 async def map_lint(args: argparse.Namespace) -> int:
@@ -239,10 +253,12 @@ def _of_file(settings: "Settings", backends: "Compiled", name: str | None) -> "C
     return found[:1]
 
 
-def _maps(explained: "Explanation") -> bool:
-    from svsync.domain.mapping import Mapped
+def _sides(one: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, ...]:
+    return one["as_remote"], one["as_local"]
 
-    return isinstance(explained.outcome, Mapped)
+
+def _maps(explained: Mapping[str, Any] | None) -> bool:
+    return explained is not None and explained["local"] is not None
 
 
 def _explained(found: "Explanation") -> dict[str, object]:
@@ -253,7 +269,7 @@ def _explained(found: "Explanation") -> dict[str, object]:
         "rule": found.rule,
         "local_pattern": found.local_pattern or None,
         "remote_pattern": found.remote_pattern or None,
-        "captures": dict(found.captures),
+        "captures": [{"name": name, "value": held} for name, held in found.captures],
     }
     if isinstance(outcome, Mapped):
         ends = {"local": outcome.local, "remote": outcome.remote, "reason": None, "detail": None}
@@ -262,21 +278,30 @@ def _explained(found: "Explanation") -> dict[str, object]:
     return about | {"local": None, "remote": None} | reason
 
 
-def _show_explained(out: Output, path: str, remote: "Explanation", local: "Explanation") -> None:
+def _show_explained(
+    out: Output, path: str, remote: Mapping[str, Any] | None, local: Mapping[str, Any] | None
+) -> None:
     """The side or sides on which a rule matches; without one, why not."""
     out.heading(path)
-    sides = [side for side in (remote, local) if side.rule is not None] or [remote]
-    for side in sides:
-        captures = ", ".join(f"{name} = {held}" for name, held in side.captures)
-        rule = None if side.rule is None else f"{side.rule}: {side.local_pattern}"
-        if rule and side.remote_pattern:
-            rule += f" <-> {side.remote_pattern}"
+    sides = (("remote", remote), ("local", local))
+    told = [(name, side) for name, side in sides if side is not None]
+    shown = [one for one in told if one[1]["rule"] is not None]
+    if not shown and len(told) < len(sides):
+        out.line("  The token may not list what it may be, so nothing is told of it.")
+    elif not shown:
+        shown = told[:1]
+    for name, side in shown:
+        captures = ", ".join(f"{one['name']} = {one['value']}" for one in side["captures"])
+        rule = None if side["rule"] is None else f"{side['rule']}: {side['local_pattern']}"
+        if rule and side["remote_pattern"]:
+            rule += f" <-> {side['remote_pattern']}"
+        result = f"{side['local']} <-> {side['remote']}"
         out.facts(
             [
-                ("  taken as", f"a {side.side} path" if rule else "a local or a remote path"),
+                ("  taken as", f"a {name} path" if rule else "a local or a remote path"),
                 ("  rule", rule or "none matches"),
                 ("  captures", captures or None),
-                ("  result", side.sentence),
+                ("  result", result if _maps(side) else f"{side['reason']}: {side['detail']}"),
             ]
         )
     out.line()

@@ -42,7 +42,7 @@ WHY: Final = {
     "healthcheck": "it finds the service of this machine by its configuration",
     "backends apply": "it brings in the file of the machine of the store, as a reload of the"
     " service does; `backends add` adds one over --url",
-    "map": f"it reads rules from a configuration file; {_HERE}",
+    "map lint": f"it reads rules from a configuration file; {_HERE}",
     "retire plan": "it asks each source how its secrets are deleted, with logins that a service"
     f" lends to nobody; {_ON_THE_STORE}",
     "groups": "whoever runs the store says who belongs to what, where tokens do not;"

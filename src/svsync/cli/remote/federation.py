@@ -60,6 +60,16 @@ async def test(args: argparse.Namespace) -> int:
     return 0
 
 
+async def map_test(args: argparse.Namespace) -> int:
+    """By the mapping in force. Where only the environment has an address, by that of the file."""
+    if args.service is None:
+        return await here.map_test(args)
+    async with asked(args) as client:
+        backend = await id_of(client, args.backend)
+        found = await client.federation.test_mapping(backend, args.paths)
+    return here.tell_mapped(args, found)
+
+
 async def id_of(client: Client, backend: str) -> str:
     """The id of a backend that is named by its id or its name, as on the store itself.
 
