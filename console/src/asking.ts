@@ -40,7 +40,9 @@ export function useAsked<T>(
         if (ended.signal.aborted) return;
         const problem = why instanceof Problem ? why : new Problem(0, "unknown", "This page met a mistake of its own.");
         setState((known) => ({ ...(known.key === key ? known : { key, data: null, at: 0 }), problem }));
-        away = problem.code === AWAY;
+        // What is refused is refused again, and each refusal is a row of the audit log.
+        if (problem.status >= 400 && problem.status < 500 && problem.status !== 429) return;
+        away = problem.code === AWAY || problem.status === 503;
       }
       if (!every && !away) return;
       // Slow answers are asked for less often: looking must not be what keeps the store busy.

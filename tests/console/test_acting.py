@@ -126,7 +126,7 @@ async def test_migration_is_told_folder_by_folder_with_the_next_step(
     )
     await row.get_by_role("link", name="apps/").click()
     await expect(page.get_by_label("Below")).to_have_value("apps")
-    await expect(page.get_by_role("row").filter(has_text="apps/billing/")).to_be_visible()
+    await expect(page.get_by_role("row").filter(has_text="billing/")).to_be_visible()
     await expect(page.get_by_text("directly in it")).to_be_visible()
     await page.get_by_role("link", name="all", exact=True).click()
     await expect(row).to_be_visible()

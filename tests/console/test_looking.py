@@ -43,7 +43,7 @@ async def test_scopes_decide_which_pages_there_are(site: Site, door: Door) -> No
     page = await door.enter("audit", token=token)
     await expect(page.get_by_role("heading", name="Your token does not reach here")).to_be_visible()
     pages = page.get_by_role("navigation", name="Pages")
-    await expect(pages.get_by_role("link")).to_have_text(["Backends", "Webhooks"])
+    await expect(pages.get_by_role("link")).to_have_text(["Backends", "Migration", "Webhooks"])
     await page.goto(f"{site.url}/ui/#/backends/{BACKEND}")
     await expect(page.get_by_role("heading", name="applications")).to_be_visible()
     await expect(page.get_by_role("button", name="Sync now")).to_have_count(0)
