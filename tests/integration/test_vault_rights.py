@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 
 import pytest
-from tests.openbao import Bao, guide_policy
+from tests.openbao import Bao, guide_policy, new_mount
 from tests.vault_writes import older_policy, writing_policy
 from tests.vaults import opened, spec_of
 
 from svsync.domain.federation import BackendSpec, Mode, Overrides, RuleSpec, Writes
 from svsync.domain.mapping import RuleSet
+from svsync.embedded.openbao import OpenBaoServer
 from svsync.ports import Check
 
 ASKING = 'path "sys/capabilities-self" { capabilities = ["update"] }'
@@ -120,3 +121,12 @@ async def test_a_backend_that_only_reads_is_asked_for_no_more(kv2: Bao) -> None:
     _, checks = await looked_at(spec_of(kv2), token)
     assert states(checks) == {}
     assert "look up what it may write" not in checks
+
+
+async def test_rights_are_those_of_the_namespace(openbao: OpenBaoServer) -> None:
+    await openbao.request("PUT", "sys/namespaces/rights")
+    bao = await new_mount(openbao, namespace="rights")
+    _, checks = await looked_at(both_ways(bao), await bao.token(writing_policy(bao.mount)))
+    assert states(checks) == {"write kv/data/": "granted", "tag kv/data/": "granted"}
+    _, checks = await looked_at(both_ways(bao), await bao.token(guide_policy(bao.mount)))
+    assert states(checks)["write kv/data/"] == "missing"
