@@ -50,11 +50,12 @@ WHY: Final = {
     "audit verify": "a service cannot vouch for its own log; it reads the rows themselves,"
     f" {_ON_THE_STORE}",
     "audit key": "the key is to be had where no service could forge it; " + _ON_THE_STORE,
-    "keys": f"keys belong to whoever runs the store; {_ON_THE_STORE}",
+    "keys": "keys belong to whoever runs the store (`GET /v1/keys` tells their ages);"
+    f" {_ON_THE_STORE}",
     "tenants": f"a token is of one tenant; {_ON_THE_STORE}",
     "migrate": f"it changes the database itself; {_ON_THE_STORE}",
     "config": f"it reads the configuration file; {_HERE}",
-    "retention run": "the service does that by itself once a day; to have it done now,"
+    "retention run": "the service does that by itself once an hour; to have it done now,"
     f" {_ON_THE_STORE}",
     "completion": f"it writes a script for this shell; {_HERE}",
     "schema": f"it is part of this program; {_HERE}",
