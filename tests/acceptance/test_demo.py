@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from tests.docs.test_docs import text_of
 from tests.program import Program, Said
 
 from svsync.cli import demo_secrets
@@ -80,7 +81,19 @@ async def test_demo_turns_out_as_told_and_shows_no_value(program: Program) -> No
     assert said.out.count("\n\n") > len(STEPS)
     assert max(map(len, said.out.partition("three things")[0].splitlines())) <= 80
     assert (program.folder / ".demo/approle.json").stat().st_mode & 0o777 == 0o600
+    _assert_readme_shows_it(said.out)
     await _assert_commands_work(program, said)
+
+
+def _assert_readme_shows_it(out: str) -> None:
+    """The README's excerpt is what is printed, but for seconds."""
+    excerpt = text_of("README.md").partition("What `make demo` prints")[2].split("```")[1]
+    shown, printed = (
+        [re.sub(r" +", " ", re.sub(r"\d+\.\d s", "N s", line)) for line in text.splitlines()]
+        for text in (excerpt, out)
+    )
+    assert len(shown) > 12
+    assert [line for line in shown if line not in printed] == []
 
 
 async def _assert_commands_work(program: Program, said: Said) -> None:
