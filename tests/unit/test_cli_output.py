@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 import pytest
 from rich.cells import cell_len
 
-from svsync.cli.output import Output, ago, plain_table, shown, span
+from svsync.cli.copy import tell_placed
+from svsync.cli.output import Output, ago, plain_table, quoted, shown, span
 from svsync.cli.standing import state_of
 from svsync.cli.words import ALWAYS, COUNTS, REASONS
 from svsync.domain.runs import Count, SkipReason
+from svsync.services.transfer import Outcome, Placed, Report
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -104,6 +106,15 @@ def test_a_plain_table_is_aligned_by_what_letters_take_of_a_terminal() -> None:
     assert [cell_len(line[: line.index(c)]) for line, c in zip(lines, "xyz", strict=True)] == [
         7
     ] * 3
+
+
+def test_a_space_that_nobody_would_see_stands_in_quotes(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert [quoted(path) for path in ("apps /db", "a b/c", "")] == ["'apps /db'", "a b/c", ""]
+    report = Report(placed=[Placed("new /db", "apps /db", Outcome.CREATED)])
+    tell_placed(Output(), report, "copied")
+    assert b"'apps /db'  'new /db'  copied" in capsysbinary.readouterr().out
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import acting_user, add_command
-from svsync.cli.output import Output, say
+from svsync.cli.output import Output, quoted, say
 
 if TYPE_CHECKING:
     from svsync.app import App
@@ -134,7 +134,10 @@ def tell_placed(out: Output, report: "Report", done: str) -> None:
 
     named = {name: _word(name, done, dry=report.dry) for name in Outcome}
     told = sorted(report.placed, key=lambda one: (one.path, one.source))
-    rows = [(one.source, one.path or "-", named[one.outcome], _because(one)) for one in told]
+    rows = [
+        (quoted(one.source), quoted(one.path) or "-", named[one.outcome], _because(one))
+        for one in told
+    ]
     if rows:
         out.table(("source", "path", "outcome", "because"), rows)
     counts = report.counts()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from svsync.cli.arguments import add_command, add_group_with_command
-from svsync.cli.output import Output
+from svsync.cli.output import Output, quoted
 from svsync.domain.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -311,12 +311,6 @@ def _reader_row(row: Mapping[str, Any]) -> Sequence[object]:
     who = row["reader"] + (f" ({row['role']})" if row["role"] else "")
     last = _minute(row["last_read_at"])
     return quoted(where + row["path"]), who, row["reads"], last, row["last_address"] or ""
-
-
-def quoted(path: str) -> str:
-    """A path for a table, in quotes where a segment begins or ends with a space that nobody
-    would see."""
-    return f"'{path}'" if any(part != part.strip() for part in path.split("/")) else path
 
 
 def _minute(moment: str | None) -> str:

@@ -286,6 +286,12 @@ def shown(value: object) -> str:
     )
 
 
+def quoted(path: str) -> str:
+    """A path for a table, in quotes where a segment begins or ends with a space that nobody
+    would see."""
+    return f"'{path}'" if any(part != part.strip() for part in path.split("/")) else path
+
+
 def plain_table(head: Sequence[str] | None, rows: Sequence[Row], right: Sequence[bool]) -> str:
     """Columns two spaces apart, as wide as their widest cell; one line a row."""
     lines = [*([head] if head else []), *rows]

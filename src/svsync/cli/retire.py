@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from svsync.cli.arguments import add_command, add_group
-from svsync.cli.inventory import audit_log_option, quoted
-from svsync.cli.output import Output
+from svsync.cli.inventory import audit_log_option
+from svsync.cli.output import Output, quoted
 from svsync.domain.errors import ConfigError, UsageError
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from svsync.cli.arguments import add_command
 from svsync.cli.copy import Tell, counting, operating, tell_unmatched
 from svsync.cli.imports import read_files
-from svsync.cli.output import Output, say
+from svsync.cli.output import Output, quoted, say
 from svsync.domain.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ async def compared(
 
 def _tell(out: Output, comparison: "Comparison") -> None:
     for one in sorted(comparison.differences, key=lambda one: (one.path, one.what)):
-        out.line(f"{one.path}: {sentence(one)}")
+        out.line(f"{quoted(one.path)}: {sentence(one)}")
 
 
 def _nothing(args: argparse.Namespace) -> str:
@@ -162,7 +162,7 @@ def sentence(one: "Difference") -> str:
     """What differs, in words."""
     from svsync.services.comparing import What
 
-    beside = "" if one.there == one.path else f" ({one.there})"
+    beside = "" if one.there == one.path else f" ({quoted(one.there)})"
     match one.what:
         case What.MISSING_HERE:
             return f"missing here{beside}"
