@@ -98,7 +98,7 @@ export const inPath = (path: string): string => path.split("/").map(encodeURICom
 
 /** For a request that must not be made twice, however often it is sent. */
 export function onceKey(): string {
-  // `randomUUID` is missing where the page came over plain http.
+  // What makes UUIDs is missing where the page came over plain http.
   const drawn = crypto.getRandomValues(new Uint8Array(16));
   return [...drawn].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -103,6 +103,9 @@ async def test_what_it_offers_works_until_ctrl_c_and_nothing_is_left(program: Pr
         token = re.findall(r"^  export SVSYNC_TOKEN=(\S+)$", out, re.MULTILINE)[0]
         commands = re.findall(r"^  (curl .*)$", out, re.MULTILINE)
         await assert_as_told(commands, token)
+        console = re.findall(r"^console +(\S+)$", out, re.MULTILINE)[0]
+        async with aiohttp.ClientSession() as session, session.get(console) as page:
+            assert "<title>svsync</title>" in await page.text()
         asked = await Program({"HOME": program.environment["HOME"]}, program.folder)(
             "audit", "query", "--json", "--identity-id", "sa:demo", "--config", ".demo/svsync.yaml"
         )
