@@ -139,6 +139,8 @@ async def test_each_setting_that_logs_parameters_is_named(clinic: Clinic) -> Non
     found = await clinic.only("parameters")
     assert found.says.startswith("log_parameter_max_length_on_error is 64B: "), "it logs no plans"
     await admin.execute(f"ALTER DATABASE {name} SET auto_explain.log_min_duration = '1min'")
+    if admin.get_server_version().major < 16:
+        return  # it logs no parameters there
     found = await clinic.only("parameters")
     assert "auto_explain.log_parameter_max_length is -1" in found.says
     assert "SET auto_explain.log_parameter_max_length = 0" in found.advice
