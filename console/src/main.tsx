@@ -17,6 +17,7 @@ import { to, usePlace } from "./router";
 import { mayUse, type Session, SessionOf } from "./session";
 import { SignIn } from "./sign_in";
 import { Theme } from "./theme";
+import { moment } from "./words";
 
 const PAGES: [string, string, string][] = [
   ["", "Backends", "federation:read"],
@@ -88,7 +89,7 @@ function Within({ session, leave }: { session: Session; leave: () => void }) {
           ))}
         </nav>
         <div class="who">
-          <span class="soft" title={`Scopes: ${session.who.scopes.join(", ")}`}>{session.who.identity_id} · {session.who.tenant}</span>
+          <span class="soft" title={`Scopes: ${session.who.scopes.join(", ")}; until ${session.who.expires_at ? moment(session.who.expires_at) : "it is revoked"}`}>{session.who.identity_id} · {session.who.tenant}</span>
           <Theme />
           <button type="button" class="quiet" onClick={leave}>Sign out</button>
         </div>

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 import aiohttp
@@ -32,6 +33,9 @@ from svsync.embedded.postgres import EmbeddedPostgres
 
 __all__ = ["browser"]
 
+ZONE: Final = "Asia/Kolkata"
+OFFSET: Final = timedelta(hours=5, minutes=30)
+"""Of the person who looks: far from UTC, and the same all year."""
 PATIENCE_MS: Final = 20_000
 """Far more than anything takes: nothing waits for it but a test that fails."""
 expect.set_options(timeout=PATIENCE_MS)
@@ -257,7 +261,7 @@ async def entering(
 ) -> AsyncIterator[Door]:
     """A browser whose deeds are watched; `options` of its context, `also` where it may ask."""
     context = await browser.new_context(
-        **{"locale": "en-GB", "timezone_id": "Europe/Berlin", **(options or {})}
+        **{"locale": "en-GB", "timezone_id": ZONE, **(options or {})}
     )
     seen = Seen((site.url, *also))
     seen.watch(context)

@@ -1,10 +1,11 @@
 """Does a person do from the page what they mean, and nothing else?"""
 
 import re
+from datetime import datetime, timezone
 
 import pytest
 from playwright.async_api import Browser, Page, expect
-from tests.console.conftest import BACKEND, GUARDED, Door, Site, entering
+from tests.console.conftest import BACKEND, GUARDED, OFFSET, Door, Site, entering
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -72,6 +73,11 @@ async def test_run_tells_its_stages_counts_calls_and_what_it_skipped(
     page = await door.enter(f"backends/{BACKEND}/runs")
     await page.get_by_role("row").nth(1).get_by_role("link").click()
     await expect(page.get_by_text(run["run_id"])).to_be_visible()
+    began = datetime.fromisoformat(run["started_at"])
+    moment = page.locator("time").filter(has_text=f"{began.astimezone(timezone(OFFSET)):%H:%M:%S}")
+    await expect(moment.first).to_have_attribute(
+        "title", re.compile(f"{began:%Y-%m-%d %H:%M:%S}.*UTC")
+    )
     stages = page.locator(".timeline li")
     await expect(stages).to_have_count(len(run["stages_ms"]))
     await expect(page.locator("main")).to_contain_text(
@@ -156,6 +162,17 @@ async def test_side_that_is_chosen_stands_afterwards(
     await expect(page.get_by_text("The conflict is settled.")).to_be_visible()
     await expect(page.get_by_text("settled by")).to_be_visible()
     assert (await site.value(path))["k"].endswith(ending)
+
+
+async def test_list_of_conflicts_follows_what_others_settle(site: Site, door: Door) -> None:
+    path = await site.quarrel()
+    page = await door.enter(f"backends/{BACKEND}/conflicts")
+    line = page.get_by_role("row").filter(has_text=path)
+    await expect(line).to_be_visible()
+    at = f"/v1/federation/backends/{BACKEND}/conflicts/resolve"
+    settled = await site.call("POST", at, {"path": path, "resolution": "use_local"})
+    assert settled[0] == 200
+    await expect(line).to_have_count(0)
 
 
 async def test_value_of_ones_own_is_written_and_a_bad_one_is_refused(

@@ -53,7 +53,7 @@ export function OneBackend({ id, rest }: { id: string; rest: string[] }) {
             {tab === "runs" && !rest[1] ? <Runs id={id} latest={`${one.last_run} ${one.run?.run_id}`} /> : null}
             {tab === "runs" && rest[1] ? <OneRun id={id} run={rest[1]} /> : null}
             {tab === "secrets" ? <Secrets id={id} /> : null}
-            {tab === "conflicts" ? <Conflicts id={id} path={rest.slice(1).join("/")} /> : null}
+            {tab === "conflicts" ? <Conflicts id={id} path={rest.slice(1).join("/")} open={one.conflicts_open} /> : null}
             {tab === "mapping" ? <Mapping id={id} /> : null}
           </>
         )}

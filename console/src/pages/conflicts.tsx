@@ -12,13 +12,14 @@ import { More, usePages } from "./pages";
 /** How long values stand on the page. */
 const SHOWN_S = 60;
 
-export function Conflicts({ id, path }: { id: string; path: string }) {
-  return path ? <OneConflict id={id} path={path} /> : <AllConflicts id={id} />;
+/** `open`: how many there are by the look that is polled; with another number the list is asked for anew. */
+export function Conflicts({ id, path, open }: { id: string; path: string; open: number }) {
+  return path ? <OneConflict id={id} path={path} /> : <AllConflicts id={id} open={open} />;
 }
 
-function AllConflicts({ id }: { id: string }) {
+function AllConflicts({ id, open }: { id: string; open: number }) {
   const [state, setState] = useState("open");
-  const pages = usePages<Conflict>(`conflicts ${id} ${state}`, `/v1/federation/backends/${id}/conflicts`, "conflicts", { state, limit: 100 });
+  const pages = usePages<Conflict>(`conflicts ${id} ${state} ${open}`, `/v1/federation/backends/${id}/conflicts`, "conflicts", { state, limit: 100 });
   return (
     <>
       <div class="tools">
