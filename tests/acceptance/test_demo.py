@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from tests import printed
 from tests.docs.test_docs import text_of
 from tests.program import Program, Said
 
@@ -137,6 +138,7 @@ async def test_ordinary_user_gets_the_numbers_as_one_json_object(program: Progra
     )
     said = await program.ended(process)
     assert (said.code, said.err) == (0, "")
+    printed.check(["demo", "--json"], said.code, said.out)
     told = said.json
     assert [name for name in told if name in STEPS] == STEPS
     assert told["demo"] == "ok"

@@ -157,6 +157,23 @@ async def test_backends_and_their_runs(client: Client, front: Front) -> None:
     assert (await refused(client.federation.status("fed_none"))).code == "backend_not_found"
 
 
+async def test_what_would_become_of_a_backend_is_asked(client: Client, front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    plan = await client.federation.plan(BACKEND)
+    assert [(one["path"], one["action"]) for one in plan["plan"]] == [("ext/a", "create")]
+    assert (plan["planned"], plan["hidden"], plan["guards"]) == (1, 0, [])
+    run = (await front.house.run()).record.run_id
+    some = await client.federation.plan(BACKEND, paths=["ext/a"])
+    assert (some["kind"], some["plan"]) == ("dry", [])
+    [path] = (await client.federation.test_mapping(BACKEND, ["kv/a"]))["paths"]
+    assert path["as_remote"] is not None
+    assert (path["as_remote"]["local"], path["as_remote"]["captures"]) == (
+        "ext/a", [{"name": "**", "value": "a"}]
+    )  # fmt: skip
+    [last] = await client.federation.last_runs([BACKEND, "fed_none"], last=5)
+    assert (last["id"], [one["run_id"] for one in last["runs"]]) == (BACKEND, [run])
+
+
 async def test_conflict_is_looked_at_and_settled(client: Client, front: Front) -> None:
     await front.house.configure(conflict_resolution=ConflictPolicy.MANUAL)
     await disagree(front.house, "modify_modify")
@@ -345,3 +362,24 @@ async def test_waiting_client_goes_on_in_a_child_and_ends_with_its_program(front
     )
     assert (told.returncode, told.stderr) == (0, b"")
     assert told.stdout.decode().split() == [ROBOT.id] * 3
+
+
+# --- for administrators ---------------------------------------------------------------
+
+
+async def test_tokens_keys_and_chains(client: Client, front: Front) -> None:
+    made = await client.tokens.create("sa:robot", ["secrets:read"], expires_in="1h")
+    assert (made["identity_id"], made["scopes"]) == ("sa:robot", ["secrets:read"])
+    async with Client(front.listener.url, made["token"]) as robot:
+        assert (await robot.auth.whoami())["token_id"] == made["token_id"]
+        assert (await refused(robot.tokens.list())).code == "forbidden"
+        await client.tokens.revoke(made["token_id"])
+        assert (await refused(robot.auth.whoami())).code == "unauthenticated"
+    states = {one["token_id"]: one["state"] for one in await client.tokens.list()}
+    assert states[made["token_id"]] == "revoked"
+    await client.secrets.write("app/a", {"k": "v"})
+    kinds = {(key["kind"], key["purpose"]) for key in await client.keys.list()}
+    assert {("root", "root"), ("data", "value")} <= kinds
+    chains = await client.audit.chains()
+    assert (chains["checkpoint"], chains["next_cursor"]) == (None, None)
+    assert {chain["state"] for chain in chains["chains"]} == {"open"}

@@ -24,6 +24,7 @@ def test_each_is_taken_by_the_parser_as_that_command(words: str) -> None:
         program, *given = shlex.split(line)
         args = build_parser().parse_args(given)
         assert (program, args.command) == ("svsync", COMMANDS[words])
+        assert args.words == f"svsync {words}"  # by which it is told of, and described
 
 
 @pytest.mark.parametrize("columns", ["40", "200"])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tests import printed
 
 from svsync.cli import main as program
 from svsync.cli.main import build_parser, exit_code, main
@@ -141,6 +142,7 @@ def test_what_nobody_foresaw_is_a_sentence_without_its_text(
     assert "ZeroDivisionError" in told.err
     assert "canary" not in told.err + told.out
     assert json.loads(told.out)["error"]["code"] == "internal"
+    printed.check(["migrate", "--json"], 1, told.out)
 
 
 def test_debug_shows_where_and_still_no_text(
@@ -160,11 +162,13 @@ def test_busy_says_who_and_until_when(
     until = datetime(2026, 11, 24, 12, tzinfo=UTC)
     _fail_with(monkeypatch, errors.BackendBusyError("busy", holder="host:1", expires_at=until))
     assert main(["migrate", "--json"]) == 75
-    assert json.loads(capsys.readouterr().out)["error"] == {
+    told = capsys.readouterr().out
+    assert json.loads(told)["error"] == {
         "code": "backend_busy",
         "holder": "host:1",
         "expires_at": "2026-11-24T12:00:00Z",
     }
+    printed.check(["migrate", "--json"], 75, told)
 
 
 def test_a_write_without_an_answer_names_its_push(
@@ -172,8 +176,10 @@ def test_a_write_without_an_answer_names_its_push(
 ) -> None:
     _fail_with(monkeypatch, errors.WriteOutcomeUnknownError("not said", push_id="psh_1"))
     assert main(["migrate", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)["error"]
+    out = capsys.readouterr().out
+    told = json.loads(out)["error"]
     assert told == {"code": "write_outcome_unknown", "message": "not said", "push_id": "psh_1"}
+    printed.check(["migrate", "--json"], 1, out)
 
 
 def test_an_unreachable_backend_that_no_option_named_is_told_without_a_name(

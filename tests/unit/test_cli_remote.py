@@ -88,7 +88,7 @@ def parsed(words: str) -> argparse.Namespace:
 def test_command_is_asked_of_a_service_or_refused() -> None:
     asking = counterpart(parsed("--url u secrets get a"))
     assert (asking.__module__, asking.__name__) == ("svsync.cli.remote.secrets", "get")
-    for words in ("groups list", "retire plan --idle 7d a", "serve", "config check", "map lint"):
+    for words in ("groups list", "retire plan --idle 7d a", "serve", "demo", "config check"):
         with pytest.raises(UsageError, match=f"`svsync {words.split(' --')[0]}` asks no service"):
             counterpart(parsed(f"--url u {words}"))
 
@@ -106,7 +106,7 @@ def _asks(parser: argparse.ArgumentParser) -> bool:
 
 
 def test_address_in_the_environment_stops_what_would_go_to_another_store() -> None:
-    for words in ("serve", "config check", "map lint", "completion bash", "schema"):
+    for words in ("serve", "demo", "config check", "map lint", "completion bash", "schema"):
         args = parsed(words)
         assert counterpart(args) is args.command
     for words in ("groups list", "migrate", "doctor", "retention run"):

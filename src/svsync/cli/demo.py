@@ -61,7 +61,7 @@ def add_commands(subparsers: Any) -> None:
         " a token and three commands to try. Afterwards the folder is removed, but for one named"
         " with --state-dir",
     )
-    parser.set_defaults(command=demo)
+    parser.set_defaults(command=demo, words=parser.prog)
 
 
 async def demo(args: argparse.Namespace) -> int:
