@@ -2,10 +2,12 @@
 
 import re
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 from tests.console.conftest import BACKEND, GUARDED, OFFSET, Door, Site, entering
+from tests.program import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -55,7 +57,16 @@ async def test_plan_is_shown_before_anything_is_done(site: Site, door: Door) -> 
     assert (await site.call("GET", "/v1/secrets/apps/planned/new"))[0] == 200
 
 
-async def test_guard_that_fired_tells_what_it_kept_from_being_done(site: Site, door: Door) -> None:
+async def last_run(site: Site) -> dict[str, Any]:
+    """Of the guarded backend, but for dry ones."""
+    found = await site.call("GET", f"/v1/federation/backends/{GUARDED}/runs")
+    runs: list[dict[str, Any]] = found[1]["runs"]
+    return next(run for run in runs if run["kind"] != "dry")
+
+
+async def test_guard_that_fired_tells_what_it_kept_and_is_passed_by_on_purpose_alone(
+    site: Site, door: Door
+) -> None:
     page = await door.enter(f"backends/{GUARDED}")
     fired = page.get_by_role("note").filter(has_text="mass delete guard")
     await expect(fired).to_contain_text("unlisted")
@@ -64,6 +75,18 @@ async def test_guard_that_fired_tells_what_it_kept_from_being_done(site: Site, d
     await expect(dialog.get_by_role("note")).to_contain_text("mass delete guard")
     await expect(dialog.get_by_role("row").filter(has_text="guarded/a")).to_be_visible()
     await expect(dialog.get_by_role("button", name="Sync now")).to_have_count(0)
+    past = dialog.get_by_role("button", name="Sync past the guard")
+    await expect(past).to_be_disabled()
+    assert (await last_run(site))["error"]["code"] == "mass_delete_guard"
+    await dialog.get_by_role("checkbox", name="it is meant").check()
+    await past.click()
+    await expect(page.locator(".halves").get_by_text("by api")).to_be_visible()
+
+    async def went_through() -> bool:
+        return bool((await last_run(site))["result"] == "ok")
+
+    await until(went_through)
+    await expect(fired).to_have_count(0)
 
 
 async def test_run_tells_its_stages_counts_calls_and_what_it_skipped(

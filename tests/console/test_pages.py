@@ -108,6 +108,18 @@ async def test_page_is_for_everybody(
         await look(await door.enter(at), place)
 
 
+@pytest.mark.parametrize(
+    ("place", "name"), [(f"backends/{GUARDED}", "Dry run"), ("tokens", "Make a token")]
+)
+async def test_dialog_is_for_everybody(site: Site, browser: Browser, place: str, name: str) -> None:
+    async with entering(site, browser) as door:
+        await door.context.add_init_script(path=AXE)
+        page = await door.enter(place)
+        await page.get_by_role("button", name=name).click()
+        await page.get_by_role("dialog").get_by_role("checkbox").first.wait_for()
+        await look(page, name.replace(" ", "-"))
+
+
 async def test_door_is_for_everybody(site: Site, browser: Browser) -> None:
     async with entering(site, browser) as door:
         await door.context.add_init_script(path=AXE)

@@ -78,8 +78,8 @@ function Actions({ one, again }: { one: BackendLook; again: () => void }) {
       setProblem(why);
     }
   };
-  const sync = () => doing(async () => {
-    const made = await api.post<{ run_id: string; coalesced: boolean }>(`${at}/sync`, { full: true });
+  const sync = (allow: string[] = []) => doing(async () => {
+    const made = await api.post<{ run_id: string; coalesced: boolean }>(`${at}/sync`, { full: true, ...(allow.length ? { allow } : {}) });
     return made.coalesced ? "A run waits already." : "A run was asked for.";
   });
   return (
@@ -89,7 +89,7 @@ function Actions({ one, again }: { one: BackendLook; again: () => void }) {
         {one.paused
           ? <Act doing={() => doing(async () => { await api.post(`${at}/resume`); return "Runs begin again."; })}>Resume</Act>
           : <Act doing={() => doing(async () => { await api.post(`${at}/pause`); return "No run begins any more."; })}>Pause</Act>}
-        <Act class="main" doing={sync}>Sync now</Act>
+        <Act class="main" doing={() => sync()}>Sync now</Act>
       </div>
       <Trouble problem={problem} />
       {planning ? <Plan one={one} onClose={() => setPlanning(false)} sync={sync} /> : null}
@@ -98,8 +98,9 @@ function Actions({ one, again }: { one: BackendLook; again: () => void }) {
 }
 
 /** What a run would do, before one does it. */
-function Plan({ one, onClose, sync }: { one: BackendLook; onClose: () => void; sync: () => Promise<void> }) {
+function Plan({ one, onClose, sync }: { one: BackendLook; onClose: () => void; sync: (allow?: string[]) => Promise<void> }) {
   const { api } = useSession();
+  const [meant, setMeant] = useState(false);
   const asked = useAsked<DryRun>(`plan ${one.id}`, (signal) =>
     api.call<DryRun>("POST", `/v1/federation/backends/${one.id}/plan`, { body: {}, signal, headers: { "Idempotency-Key": onceKey() } }));
   return (
@@ -107,7 +108,7 @@ function Plan({ one, onClose, sync }: { one: BackendLook; onClose: () => void; s
       <Loaded asked={asked}>
         {(dry) => (
           <>
-            {dry.error ? <Trouble problem={new Problem(0, dry.error.code, dry.error.message)} /> : null}
+            {dry.error && !dry.guards.length ? <Trouble problem={new Problem(0, dry.error.code, dry.error.message)} /> : null}
             {dry.guards.map((guard) => <Guarded key={guard.code} code={guard.code} message={guard.message} plan={guard.plan} />)}
             <p>
               {dry.planned ? `It would do ${many(dry.planned, "thing")}.` : dry.error ? "" : "It would change nothing: both sides are as the last run left them."}
@@ -122,9 +123,17 @@ function Plan({ one, onClose, sync }: { one: BackendLook; onClose: () => void; s
                 { head: "Detail", cell: (row) => row.detail },
               ]} />
             ) : null}
+            {dry.guards.length ? (
+              <label class="choice">
+                <input type="checkbox" checked={meant} onChange={(event) => setMeant(event.currentTarget.checked)} />
+                <span><strong>I looked at it, and it is meant</strong><span class="soft">One run passes {many(dry.guards.length, "guard")} by, and does what both sides give it to do by then.</span></span>
+              </label>
+            ) : null}
             <div class="actions">
               <button type="button" onClick={onClose}>Close</button>
-              {dry.guards.length || dry.error ? null : <Act class="main" doing={async () => { await sync(); onClose(); }}>Sync now</Act>}
+              {dry.guards.length
+                ? <Act disabled={!meant} doing={async () => { await sync(dry.guards.map((guard) => guard.code.replace(/_guard$/, ""))); onClose(); }}>Sync past the guard</Act>
+                : dry.error ? null : <Act class="main" doing={async () => { await sync(); onClose(); }}>Sync now</Act>}
             </div>
           </>
         )}
