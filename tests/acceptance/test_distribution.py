@@ -74,7 +74,8 @@ def test_wheel_is_the_package_and_all_of_it(unpacked: Path, wheel: Path) -> None
         assert archive.read(manual).decode() == text_of("docs/reference/svsync.1")
     assert {name for name in names if not name.startswith(about)} == there | {manual}
     assert f"{about}licenses/LICENSE" in names
-    assert {"svsync/py.typed", "svsync/store/sql/secrets.sql"} <= names
+    shipped = {"svsync/py.typed", "svsync/store/sql/secrets.sql", "svsync/http/assets/console.js"}
+    assert shipped <= names
 
 
 def test_wheel_is_installed_without_anything_of_a_clone_and_starts(
