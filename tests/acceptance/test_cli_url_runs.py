@@ -1,7 +1,6 @@
 """Runs that a service works, and readers that its log tells of, as on the store itself."""
 
 import signal
-from typing import Any
 
 import pytest
 from tests.acceptance.conftest import Desk, Far
@@ -79,13 +78,7 @@ async def test_what_a_guard_stops_ends_with_1_and_its_report(far: Far, desk: Des
 async def test_who_leaves_leaves_the_run_to_the_service(far: Far, desk: Desk) -> None:
     assert (await far.on_the_store("backends", "pause", "--all")).code == 0
     process = await far.asking.start("run-once", "--backend", far.backend, "--json")
-
-    async def waits() -> bool:
-        async with connected(desk.database) as admin:
-            found: Any = await admin.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'")
-        return bool(found)
-
-    await until(waits)
+    await until(lambda: _waits(desk))
     said = await far.asking.interrupted(process, signal.SIGINT)
     assert said.code == 130
     run = said.json["run_id"]
@@ -96,6 +89,26 @@ async def test_who_leaves_leaves_the_run_to_the_service(far: Far, desk: Desk) ->
     ended = await far("run-once", "--backend", far.backend, "--wait")
     assert ended.code == 0
     assert (await far("runs", "show", run, "--json")).json["state"] == "completed"
+
+
+async def test_run_that_came_to_nothing_is_not_told_as_done(far: Far, desk: Desk) -> None:
+    """As where the backend is configured anew before it began."""
+    assert (await far.on_the_store("backends", "pause", "--all")).code == 0
+    process = await far.asking.start("run-once", "--backend", far.backend, "--json")
+    await until(lambda: _waits(desk))
+    async with connected(desk.database) as admin:
+        await admin.execute(
+            "UPDATE runs SET state = 'superseded', ended_at = now() WHERE state = 'queued'"
+        )
+    said = await far.asking.ended(process)
+    assert (said.code, said.json["state"]) == (1, "superseded")
+    assert said.sentence.endswith("the backend was changed meanwhile: run it again")
+    assert (await far.on_the_store("backends", "resume", "--all")).code == 0
+
+
+async def _waits(desk: Desk) -> bool:
+    async with connected(desk.database) as admin:
+        return bool(await admin.fetchval("SELECT count(*) FROM runs WHERE state = 'queued'"))
 
 
 async def test_backend_that_somebody_runs_now_is_left_to_them(far: Far, desk: Desk) -> None:
