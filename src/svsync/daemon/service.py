@@ -54,8 +54,8 @@ from svsync.services.readiness import Readiness
 from svsync.services.reports import Reports
 from svsync.services.scheduling import Scheduling, keep_schedule
 from svsync.services.singletons import turn_at
-from svsync.services.tenants import keep_forgetting
 from svsync.services.subtrees import Subtrees
+from svsync.services.tenants import keep_forgetting
 from svsync.services.webhooks import Webhooks
 from svsync.services.workers import Workers
 
