@@ -1,6 +1,7 @@
 """Is it told folder by folder how far a migration is, only of what somebody may list, and never
 more than is known?"""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,9 @@ from svsync.domain.federation import ConflictPolicy, Mode, OnRemoteDelete, RuleS
 from svsync.domain.ids import BackendId
 from svsync.domain.policies import ADMIN, Permission
 from svsync.services.policies import NewRule
-from svsync.services.subtrees import Subtrees
+from svsync.services.subtrees import AT_ONCE, Subtrees
+from svsync.store import subtrees
+from svsync.store.database import Row, Transaction
 
 MIGRATION = "/v1/migration"
 COUNTS = ("federated", "synced", "copied", "read_here", "ready", "conflicts", "local", "detached")
@@ -172,11 +175,52 @@ async def test_who_may_not_read_a_value_does_not_find_it_by_writing_it_elsewhere
     for name in ("mine", "other"):
         await front.house.write(f"guess/{name}", {"k": f"{name}/a"})
         await read_here(front, f"guess/{name}")
-    some = await robot(front, ("ext/**", Permission.LIST), ("ext/mine/**", Permission.READ))
+    some = await robot(
+        front,
+        ("ext/**", Permission.LIST),
+        ("ext/mine/**", Permission.READ),
+        ("guess/**", Permission.READ),
+    )
     told = (await some.get(f"{MIGRATION}?prefix=ext")).body["folders"]
     found = {one["folder"]: counts(one) for one in told}
     assert found["ext/mine/"]["copied"] == found["ext/mine/"]["read_here"] == 1
     assert found["ext/other/"] == {"federated": 1, "synced": 1}
+
+
+async def test_who_may_not_read_a_value_does_not_find_it_by_writing_it_to_a_pair(
+    front: Front,
+) -> None:
+    await federate(front, "mine/a")
+    await front.house.write("others/secret", {"k": "mine/a"})
+    await read_here(front, "others/secret")
+    some = await robot(front, ("ext/**", Permission.LIST), ("ext/**", Permission.READ))
+    [folder] = (await some.get(f"{MIGRATION}?prefix=ext")).body["folders"]
+    assert counts(folder) == {"federated": 1, "synced": 1}
+
+
+async def test_a_process_counts_so_many_at_once_and_goes_on_after_them(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await federate(front, "a")
+    go, all_wait = asyncio.Event(), asyncio.Event()
+    waiting: list[str] = []
+    page = subtrees.page
+
+    async def hold(tx: Transaction, after: str, *given: Any) -> list[Row]:
+        waiting.append(after)
+        if len(waiting) == AT_ONCE:
+            all_wait.set()
+        if len(waiting) <= AT_ONCE:
+            await go.wait()
+        return await page(tx, after, *given)
+
+    monkeypatch.setattr(subtrees, "page", hold)
+    asked = [asyncio.create_task(front.client.get(MIGRATION)) for _ in range(AT_ONCE)]
+    await all_wait.wait()
+    assert (await front.client.get(MIGRATION)).told == (503, "overloaded")
+    go.set()
+    assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert (await front.client.get(MIGRATION)).status == 200
 
 
 async def test_another_tenants_folders_are_not_told(front: Front) -> None:

@@ -2,8 +2,8 @@
 
 It is counted from what the last runs settled and from the audit log; no backend is asked, so of
 readers at the source nothing is known. That a value stands at another path as well is told only
-of secrets that the caller may read: whoever may not would find out what a value is by writing it
-elsewhere.
+where the caller may read both: whoever may not would find out what a value is by writing guesses
+to the other one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from svsync.domain.policies import Permission, Permissions
 from svsync.domain.retirement import Facts, Held, Source, held_by
 from svsync.domain.subtrees import Folder, Next, next_step
 from svsync.services.authorizing import may_read
+from svsync.services.recording import OverloadedError
 from svsync.services.retirement import LATE, settings_of
 from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
@@ -34,6 +35,9 @@ MOST: Final = 200_000
 """Secrets of one answer."""
 MOST_FOLDERS: Final = 1_000
 """Folders of one answer; the rest is left out, and how many they are is told."""
+AT_ONCE: Final = 2
+"""Answers that one process counts at once: each keeps a connection to the store all the while, and
+requests of every kind need one."""
 _PAGE: Final = 1_000
 """Secrets that are counted in one go: nothing else is done meanwhile."""
 _OF_SOURCE: Final = {Held.SOURCE_UNKNOWN, Held.NO_COMMAND}
@@ -110,6 +114,7 @@ class Subtrees:
         self._db = db
         self._backends = backends
         self._most = most
+        self._counted = 0
 
     async def look(
         self, caller: Caller, permissions: Permissions, prefix: str, idle: timedelta
@@ -123,8 +128,22 @@ class Subtrees:
 
         Raises:
             UsageError: `too_many_secrets`: too much lies below it.
+            OverloadedError: this process counts as many as it takes.
             StoreError.
         """
+        if self._counted >= AT_ONCE:
+            raise OverloadedError(
+                f"{AT_ONCE} migrations are being counted here, and no more at once: try again"
+            )
+        self._counted += 1
+        try:
+            return await self._look(caller, permissions, prefix, idle)
+        finally:
+            self._counted -= 1
+
+    async def _look(
+        self, caller: Caller, permissions: Permissions, prefix: str, idle: timedelta
+    ) -> dict[str, Any]:
         async with self._db.transaction(caller.tenant, read_only=True) as tx:
             now = await audit.now(tx)
             stored = {one.spec.id: one for one in await federation.list_backends(tx)}
@@ -179,11 +198,11 @@ class Subtrees:
 async def _copies(
     tx: Transaction, caller: Caller, permissions: Permissions, prefix: str, since: datetime
 ) -> _Copies:
-    """Of the pairs that the caller may read."""
+    """Those of which the caller may read both sides."""
     found = [
-        (path, copy)
-        for path, copy in await store.copies(tx, prefix, MOST)
-        if may_read(caller, permissions, path)
+        both
+        for both in await store.copies(tx, prefix, MOST)
+        if all(may_read(caller, permissions, path) for path in both)
     ]
     reads = await retirement.last_reads(tx, sorted({copy for _, copy in found}), since)
     return _Copies(
