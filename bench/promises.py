@@ -200,6 +200,19 @@ def reads(plan: Plan, rounds: list[Result]) -> Iterator[Figure]:
             True,
             rounds=tuple(r["through"]["per_second"] / r[name]["per_second"] for r in rounds),
         )
+    for name, words, beside in (
+        ("through", "  to a pass-through that does nothing else", "passing"),
+        ("passing", "  of such a one to OpenBao's own GET by the same token", "own"),
+    ):
+        yield Figure(
+            words,
+            f"{rate(name):,.0f}/s",
+            f"{rate(beside):,.0f}/s",
+            rate(name) / rate(beside),
+            None,
+            True,
+            rounds=tuple(r[name]["per_second"] / r[beside]["per_second"] for r in rounds),
+        )
     size = middle(r["row"]["bytes"] for r in rounds)
     yield Figure("bytes a row of the audit log, indexes included", f"{size:,.0f} B", "", size, 600)
 

@@ -1,5 +1,6 @@
 """Audited reads a second: svsync, a handler that does nothing, and OpenBao's own GET, asked
-by the same client in turn; and reads that pass through to that OpenBao."""
+by the same client in turn; and reads that pass through to that OpenBao, beside such that pass
+through what does nothing else."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from svsync.embedded.postgres import EmbeddedPostgres
 CONNECTIONS: Final = 64
 _BYTES: Final = 420
 """Of an answer of svsync to a read of such a secret."""
-_FLOOR: Final = "bench.floors.nothing_server"
+_NOTHING: Final = "bench.floors.nothing_server"
+_PASSING: Final = "bench.floors.passing_server"
 _THROUGH: Final = 16
 """Connections of those who read through, and of those who ask OpenBao beside them."""
 
@@ -33,7 +35,8 @@ async def read_rounds(
 ) -> list[Result]:
     """Each of them in turn: one policy and one token with few secrets, and with as many as the
     many of each have; nothing, OpenBao as root and by an AppRole with the default policy;
-    through to OpenBao, and that by the same token and by that AppRole's."""
+    through to OpenBao, that by the same token and by that AppRole's, and through to it with
+    nothing between."""
     few = {"policies": 1, "tokens": 1, "groups": 1, "count": 20}
     one = few | {"count": count}
     many = {"policies": count, "tokens": count, "groups": max(2, count // 10), "count": count}
@@ -47,7 +50,8 @@ async def read_rounds(
         fresh_database(server, "reads_many") as dsn_of_many,
         _prepared(dsn_of_many, state, many) as at_many,
         _proxied(server, state, source) as through,
-        _nothing() as url,
+        _floor(_NOTHING, bytes=_BYTES) as url,
+        _floor(_PASSING, url=source.url, token=source.token) as passing,
     ):
         nothing = {"url": url, "paths": ["/v1/x"], "tokens": ["x"]}
         places = {"few": at_few, "one": at_one, "many": at_many, "nothing": nothing}
@@ -64,6 +68,8 @@ async def read_rounds(
             for name, token in (("own", source.token), ("default", source.default_token)):
                 bao = {"url": source.url, "paths": every, "tokens": [token]}
                 seen[name] = await _asked(bao, "X-Vault-Token", "", seconds, _THROUGH)
+            alone = {"url": passing, "paths": every, "tokens": ["x"]}
+            seen["passing"] = await _asked(alone, "Authorization", "Bearer ", seconds, _THROUGH)
             seen["row"] = {"bytes": await _bytes_a_row(dsn)}
             made.append(seen)
     return made
@@ -134,10 +140,10 @@ async def _proxied(server: EmbeddedPostgres, state: Path, source: Source) -> Asy
 
 
 @asynccontextmanager
-async def _nothing() -> AsyncIterator[str]:
-    process = await started(_FLOOR, bytes=_BYTES)
+async def _floor(module: str, **given: object) -> AsyncIterator[str]:
+    process = await started(module, **given)
     try:
         assert process.stdout is not None
         yield json.loads(await process.stdout.readline())["url"]
     finally:
-        await ended(_FLOOR, process)
+        await ended(module, process)
