@@ -114,7 +114,9 @@ async def test_a_backend_that_is_being_run_is_busy(front: Front) -> None:
     pause = Pause(front.house.there, "read")
     running = asyncio.create_task(front.house.run())
     await pause.reached.wait()
-    assert (await front.client.post(PLAN)).told == (409, "backend_busy")
+    refused = await front.client.post(PLAN)
+    assert refused.told == (409, "backend_busy")
+    assert "ask again" in refused.body["error"]["message"]  # there is no --wait here
     pause.let_go()
     await running
 

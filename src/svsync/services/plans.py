@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from svsync.domain.errors import GuardError, SvsyncError
+from svsync.domain.errors import BackendBusyError, GuardError, SvsyncError
 from svsync.domain.globs import Glob
 from svsync.domain.guards import Allow
 from svsync.domain.ids import BackendId, TenantId
@@ -130,6 +130,12 @@ class Plans:
         try:
             async with asyncio.timeout(self._seconds):
                 found = await look(run)
+        except BackendBusyError as busy:  # its own words are for the command line
+            raise BackendBusyError(
+                f"{busy.holder} is running {backend} now: ask again once that run has ended",
+                holder=busy.holder,
+                expires_at=busy.expires_at,
+            ) from None
         except TimeoutError:
             raise SvsyncError(
                 f"the plan was not made within {self._seconds:g} seconds: ask for some paths, or"
