@@ -1,11 +1,18 @@
 """Are keys told of by age and state, and nothing that is the operator's?"""
 
+import asyncio
 import json
 
+import pytest
 from tests.api import Front
 from tests.house import TENANT
 
 from svsync.domain.access import Scope
+from svsync.domain.ids import KeyId
+from svsync.services.keys import AT_ONCE
+from svsync.store import rewrapping
+from svsync.store.database import Transaction
+from svsync.store.rewrapping import Named
 
 KEYS = "/v1/keys"
 
@@ -37,6 +44,32 @@ async def test_another_tenant_sees_its_own_data_keys_alone(front: Front) -> None
     await front.house.write("app/a", {"k": "1"})
     stranger = front.client.with_token(await front.other_tenant())
     assert {key["kind"] for key in (await stranger.get(KEYS)).body["keys"]} == {"root"}
+
+
+async def test_a_process_counts_what_so_many_seal_at_once_and_goes_on_after_them(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, all_wait = asyncio.Event(), asyncio.Event()
+    waiting: list[int] = []
+    count = rewrapping.count
+
+    async def hold(tx: Transaction) -> dict[KeyId, Named]:
+        waiting.append(tx.tenant)
+        if len(waiting) == AT_ONCE:
+            all_wait.set()
+        if len(waiting) <= AT_ONCE:
+            await go.wait()
+        return await count(tx)
+
+    monkeypatch.setattr(rewrapping, "count", hold)
+    asked = [asyncio.create_task(front.client.get(KEYS)) for _ in range(AT_ONCE)]
+    await all_wait.wait()
+    one_more = await front.client.get(KEYS)
+    go.set()
+    assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert one_more.status == 503
+    assert one_more.code == "overloaded"
+    assert (await front.client.get(KEYS)).status == 200
 
 
 async def test_no_lesser_scope_is_told_of_keys(front: Front) -> None:

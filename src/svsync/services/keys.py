@@ -21,10 +21,13 @@ from svsync.domain.ids import KeyId, TenantId
 from svsync.services.rewrapping import Rewrapped, Rewrapping, Tell
 from svsync.services.root_keys import Standing
 from svsync.services.sealing import Sealing
+from svsync.services.turns import Turns
 from svsync.store import keys as store
 from svsync.store import rewrapping
 from svsync.store.database import Database, Row
 
+AT_ONCE: Final = 2
+"""Answers about keys that one process makes at once: each counts every version there is."""
 _SEALING: Final = (KeyPurpose.VALUE, KeyPurpose.WEBHOOK)
 """Purposes of the keys that seal, and that are replaced."""
 
@@ -93,6 +96,7 @@ class Keys:
         self._db = db
         self._sealing = sealing
         self._rewrapping = Rewrapping(db, sealing)
+        self._turns = Turns(AT_ONCE, "answers about keys are being made")
 
     async def tenants(self) -> dict[TenantId, str]:
         """All tenants that have keys, by their names; suspended ones too."""
@@ -116,9 +120,12 @@ class Keys:
         """The same keys for somebody of the tenant: what wraps a root key is not told, and no
         key service is asked.
 
-        Raises StoreError: the store cannot be asked.
+        Raises:
+            OverloadedError: this process counts as many as it takes.
+            StoreError: the store cannot be asked.
         """
-        roots, data = await self._rows(tenant)
+        with self._turns.one():
+            roots, data = await self._rows(tenant)
         return [
             *(asdict(_root(row)) | {"wrapped_by": None} for row in roots),
             *(asdict(_data(row, sealed)) | {"wrapped_by": row["root_id"]} for row, sealed in data),

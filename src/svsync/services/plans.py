@@ -16,9 +16,9 @@ from svsync.domain.ids import BackendId, TenantId
 from svsync.domain.policies import Permission, Permissions
 from svsync.domain.runs import Stage, Trigger
 from svsync.services.federation import Federation
-from svsync.services.recording import OverloadedError
 from svsync.services.run_ends import Ended
 from svsync.services.runs import Request, Runs
+from svsync.services.turns import Turns
 
 LONGEST_S: Final = 50.0
 """Seconds that somebody is kept waiting: what stands between them and svsync often hangs up
@@ -81,7 +81,7 @@ class Plans:
         self._runs = runs
         self._federation = federation
         self._seconds = seconds
-        self._made = 0
+        self._turns = Turns(AT_ONCE, "plans are being made")
 
     async def plan(
         self,
@@ -104,15 +104,8 @@ class Plans:
             SvsyncError: `plan_too_long`: it did not end in time, and was broken off.
             OverloadedError: this process makes as many as it takes.
         """
-        if self._made >= AT_ONCE:
-            raise OverloadedError(
-                f"{AT_ONCE} plans are being made here, and no more at once: try again"
-            )
-        self._made += 1
-        try:
+        with self._turns.one():
             return await self._make(tenant, permissions, backend, paths)
-        finally:
-            self._made -= 1
 
     async def _make(
         self,

@@ -22,10 +22,10 @@ from svsync.domain.policies import Permission, Permissions
 from svsync.domain.retirement import Facts, Held, Source, held_by
 from svsync.domain.subtrees import Folder, Next, next_step
 from svsync.services.authorizing import may_read
-from svsync.services.recording import OverloadedError
 from svsync.services.retirement import LATE, settings_of
 from svsync.services.runs import Backends
 from svsync.services.secrets import time_of
+from svsync.services.turns import Turns
 from svsync.store import audit, federation, retirement
 from svsync.store import subtrees as store
 from svsync.store.database import Database, Row, Transaction
@@ -114,7 +114,7 @@ class Subtrees:
         self._db = db
         self._backends = backends
         self._most = most
-        self._counted = 0
+        self._turns = Turns(AT_ONCE, "migrations are being counted")
 
     async def look(
         self, caller: Caller, permissions: Permissions, prefix: str, idle: timedelta
@@ -131,15 +131,8 @@ class Subtrees:
             OverloadedError: this process counts as many as it takes.
             StoreError.
         """
-        if self._counted >= AT_ONCE:
-            raise OverloadedError(
-                f"{AT_ONCE} migrations are being counted here, and no more at once: try again"
-            )
-        self._counted += 1
-        try:
+        with self._turns.one():
             return await self._look(caller, permissions, prefix, idle)
-        finally:
-            self._counted -= 1
 
     async def _look(
         self, caller: Caller, permissions: Permissions, prefix: str, idle: timedelta
