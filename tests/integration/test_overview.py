@@ -228,6 +228,15 @@ async def test_run_that_waits_is_no_candidate_while_all_runs_are_stopped(house: 
     assert await candidates(house) == 1
 
 
+async def test_run_that_a_worker_had_in_hand_does_not_begin_after_the_stop(house: House) -> None:
+    run = (await scheduling(house).trigger(TENANT, BACKEND)).run_id
+    await overview(house).stop("ann")
+    assert await house.app.runs.work(TENANT, run, lambda: False) is None
+    assert await waiting(house) == 1
+    await overview(house).go_on()
+    assert await house.app.runs.work(TENANT, run, lambda: False) is not None
+
+
 async def test_run_at_work_ends_as_ever_when_all_are_stopped(house: House) -> None:
     house.there.put("kv/a", {"k": "1"})
     pause = Pause(house.there, "read")

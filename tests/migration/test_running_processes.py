@@ -37,6 +37,16 @@ async def test_process_begins_no_run_on_a_schema_that_asks_for_newer_code(house:
     assert await could_begin(house) == 0
 
 
+async def test_process_begins_no_run_that_it_had_in_hand_before_the_schema_was_migrated(
+    house: House,
+) -> None:
+    run = await ask(house, LocalSignals())
+    await house.admin.execute(NEWER, 9999, CODE_LEVEL + 1)
+    assert await house.app.runs.work(TENANT, run, lambda: False) is None
+    await house.admin.execute("DELETE FROM schema_migrations WHERE n = 9999")
+    assert await house.app.runs.work(TENANT, run, lambda: False) is not None
+
+
 async def could_begin(house: House) -> int:
     async with house.app.db.transaction_of([TENANT]) as tx:
         return len(await schedule.candidates(tx, 10))

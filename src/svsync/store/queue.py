@@ -18,6 +18,7 @@ from svsync.domain.suspects import Suspicion
 from svsync.store import suspects
 from svsync.store.columns import columns
 from svsync.store.database import Held, Row, Transaction
+from svsync.store.migrate import CODE_LEVEL
 
 LEASE_S = 30.0
 """A lease lasts this many seconds after its last renewal."""
@@ -113,12 +114,13 @@ async def claim(
 async def claim_queued(
     tx: Transaction, run: RunId, *, holder: str
 ) -> tuple[Claimed, list[Row]] | None:
-    """Claim a run that waits, with the lease; None where somebody else is about to, or did.
+    """Claim a run that waits, with the lease; None where somebody else is about to, or did,
+    where all runs are stopped, or where the schema asks for newer code.
 
     Raises:
         BackendBusyError: somebody holds the lease of its backend.
     """
-    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run)
+    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run, CODE_LEVEL)
     if backend is None:
         return None
     fence, lost = await _take_lease(tx, BackendId(backend), run, holder)
@@ -131,7 +133,7 @@ async def put_off(
     """Let a run wait until then, by the database's clock, or for a minute; `reason` is a
     published code, and `status` shows it. Not where its backend is not of this revision any
     more, somebody has asked for it meanwhile, or has it in hand: then it is looked at again."""
-    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run)
+    backend = await tx.fetchval("queue.lock_queued", tx.tenant, run, CODE_LEVEL)
     if backend is not None and await tx.fetchval("federation.stand_by", tx.tenant, backend) == rev:
         await tx.execute("queue.put_off", tx.tenant, run, reason, until, asked_for)
 

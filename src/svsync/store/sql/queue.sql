@@ -18,8 +18,11 @@ WHERE tenant_id = $1 AND backend_id = $2 AND kind = $3 AND state = 'queued'
 RETURNING run_id;
 
 -- name: lock_queued
--- A run that waits, for whoever takes it; nothing where another one is about to.
+-- A run that waits, for whoever takes it; nothing where another one is about to. Nor where all runs were stopped, or a newer svsync
+-- migrated the schema: whoever takes it was told of it a moment ago, and has more of them in hand.
 SELECT backend_id FROM runs WHERE tenant_id = $1 AND run_id = $2 AND state = 'queued' AND not_before <= clock_timestamp()
+  AND NOT EXISTS (SELECT FROM store_home WHERE stopped_at IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM schema_migrations WHERE min_code > $3)
 FOR UPDATE SKIP LOCKED;
 
 -- name: inherit
