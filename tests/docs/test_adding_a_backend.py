@@ -52,7 +52,7 @@ def test_example_imports_what_the_page_gives_to_plugins_and_no_more() -> None:
 @pytest.mark.parametrize("name", ["conformance", "conformance_writes"])
 def test_suite_is_in_the_wheel_and_needs_pytest_alone(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["src/svsync"]}
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/svsync"]
     needed = imports(ROOT / f"src/svsync/testing/{name}.py")
     own = ("svsync.ports", "svsync.domain", "svsync.testing")
     others = {module.partition(".")[0] for module in needed if not module.startswith(own)}
