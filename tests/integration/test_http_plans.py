@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.api import BACKENDS, Front
+from tests.api import BACKENDS, Client, Front
 from tests.house import BACKEND, TENANT, House, Pause, backend
 
 from svsync.domain.access import Scope
@@ -73,17 +73,32 @@ async def test_the_plan_shows_what_a_guard_keeps_from_happening(front: Front) ->
     assert {row["state"] for row in await front.house.rows("secrets")} == {"live"}
 
 
+async def robot(front: Front, pattern: str) -> Client:
+    """Somebody who may list what a pattern names."""
+    policies = front.house.app.policies
+    await policies.create(TENANT, "mine", [NewRule(pattern, [Permission.LIST])], by="cli:test")
+    await policies.bind(TENANT, "mine", Bound.parse("sa:robot"), by="cli:test")
+    return front.client.with_token(await front.token(Scope.FEDERATION_WRITE))
+
+
 async def test_of_a_plan_somebody_sees_the_paths_that_they_may_list(front: Front) -> None:
     for name in ("mine/a", "yours/a"):
         front.house.there.put(f"kv/{name}", {"k": "1"})
-    policies = front.house.app.policies
-    rule = NewRule("ext/mine/**", [Permission.LIST])
-    await policies.create(TENANT, "mine", [rule], by="cli:test")
-    await policies.bind(TENANT, "mine", Bound.parse("sa:robot"), by="cli:test")
-    robot = front.client.with_token(await front.token(Scope.FEDERATION_WRITE))
-    seen = (await robot.post(PLAN)).body
+    seen = (await (await robot(front, "ext/mine/**")).post(PLAN)).body
     assert actions(seen) == {"ext/mine/a": "create"}
     assert (seen["planned"], seen["hidden"]) == (2, 1)
+
+
+async def test_where_a_pair_moves_is_told_who_may_list_that_path(front: Front) -> None:
+    front.house.there.put("kv/a", {"k": "1"})
+    await front.house.run()
+    await front.house.configure(rules=(RuleSpec("yours/**", "kv/**"),))
+
+    async def told(who: Client) -> list[str]:
+        return [one["detail"] for one in (await who.post(PLAN)).body["plan"]]
+
+    assert "moves to yours/a" in await told(front.client)
+    assert await told(await robot(front, "ext/**")) == ["moves to a path that you may not list"]
 
 
 async def test_an_answer_holds_so_much_of_a_plan_and_says_how_much_there_is(front: Front) -> None:

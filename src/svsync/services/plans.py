@@ -135,9 +135,16 @@ class Plans:
                 f" run `svsync plan --backend {backend}` beside the service",
                 code="plan_too_long",
             ) from None
+
+        def may_list(path: str) -> bool:
+            return permissions.decide(path, Permission.LIST) is not None
+
         report = found.to_json(await self._federation.status(tenant, backend))
+        for one, entry in zip(found.last.plan, report["plan"], strict=True):
+            if one.to is not None and not may_list(one.to):
+                entry["detail"] = "moves to a path that you may not list"
         whole = sorted(report["plan"], key=lambda one: (one["path"], one["remote_path"]))
-        shown = [one for one in whole if permissions.decide(one["path"], Permission.LIST)]
+        shown = [one for one in whole if may_list(one["path"])]
         counts = {"planned": len(whole), "hidden": len(whole) - len(shown)}
         return report | counts | {"plan": shown[:MOST_SHOWN]}
 

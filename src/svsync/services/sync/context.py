@@ -33,12 +33,14 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One thing that a dry run would do. No value, no fingerprint."""
+    """One thing that a dry run would do. No value, no fingerprint. `to`: the local path that a
+    pair moves to, which `detail` names."""
 
     path: str
     remote_path: str
     action: str
     detail: str = ""
+    to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

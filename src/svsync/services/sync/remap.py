@@ -118,4 +118,4 @@ def _count(run: Run, leaving: list[Leaving]) -> None:
         run.leaving.add(remote)
         if len(run.plan) < PLAN_LIMIT:
             detail = f"moves to {to}" if to else "left the mapping, stays as an ordinary secret"
-            run.plan.append(Planned(local, remote, "detach", detail))
+            run.plan.append(Planned(local, remote, "detach", detail, to))
