@@ -302,6 +302,7 @@ export interface Migration {
   as_of: string;
   idle_s: number;
   folders: Folder[];
+  left_out: number;
   read_through: string[];
   read_at_source: null;
   unknown: string[];

@@ -2,6 +2,10 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { AWAY, Problem } from "./api";
 
+/** What is shown may be of long ago: nobody has said otherwise. */
+const LATE = "late";
+const LATE_MS = 10_000;
+
 export interface Asked<T> {
   /** What was answered last; it stays while a later question fails. */
   data: T | null;
@@ -10,6 +14,10 @@ export interface Asked<T> {
   at: number;
   again: () => void;
 }
+
+/** What is refused is refused again, and each refusal is a row of the audit log. */
+export const refused = (why: unknown): boolean =>
+  why instanceof Problem && why.status >= 400 && why.status < 500 && why.status !== 429;
 
 /**
  * Ask when `key` changes, and every `every` milliseconds after an answer where that is given.
@@ -32,17 +40,22 @@ export function useAsked<T>(
       waits = false;
       let away = false;
       const began = performance.now();
+      const late = setTimeout(() => setState((known) => known.key === key && known.data !== null
+        ? { ...known, problem: new Problem(0, LATE, `svsync has not answered for ${LATE_MS / 1000} s; this page still waits.`) } : known), LATE_MS);
+      ended.signal.addEventListener("abort", () => clearTimeout(late));
       try {
         const data = await latest.current(ended.signal);
         if (ended.signal.aborted) return;
         setState({ key, data, problem: null, at: Date.now() });
       } catch (why) {
         if (ended.signal.aborted) return;
-        const problem = why instanceof Problem ? why : new Problem(0, "unknown", "This page met a mistake of its own.");
+        const met = why instanceof Problem ? why : new Problem(0, "unknown", "This page met a mistake of its own.");
+        const problem = met.code === AWAY ? new Problem(0, AWAY, `${met.message.replace(/\.$/, "")}; this page goes on asking.`) : met;
         setState((known) => ({ ...(known.key === key ? known : { key, data: null, at: 0 }), problem }));
-        // What is refused is refused again, and each refusal is a row of the audit log.
-        if (problem.status >= 400 && problem.status < 500 && problem.status !== 429) return;
+        if (refused(problem)) return;
         away = problem.code === AWAY || problem.status === 503;
+      } finally {
+        clearTimeout(late);
       }
       if (!every && !away) return;
       // Slow answers are asked for less often: looking must not be what keeps the store busy.

@@ -4,6 +4,7 @@ import { render } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Whoami } from "./answers";
 import { Api } from "./api";
+import { useAsked } from "./asking";
 import { Audit } from "./pages/audit";
 import { OneBackend } from "./pages/backend";
 import { Keys } from "./pages/keys";
@@ -68,6 +69,8 @@ function Console() {
 
 function Within({ session, leave }: { session: Session; leave: () => void }) {
   const { path } = usePlace();
+  // Many a page asks once; whoever left it open is signed out with their token all the same.
+  useAsked<Whoami>("whoami", (signal) => session.api.get("/v1/auth/whoami", {}, signal), 30_000);
   const main = useRef<HTMLElement>(null);
   const here = path[0] === "backends" ? "" : (path[0] ?? "");
   const key = path.join("/");

@@ -36,7 +36,7 @@ export function SignIn({ enter, why }: { enter: (token: string) => Promise<void>
   }, []);
   return (
     <main id="main" tabIndex={-1} class="door">
-      <form onSubmit={(event) => { event.preventDefault(); void attempt(async () => { const given = token.trim(); setToken(""); await enter(given); }); }}>
+      <form onSubmit={(event) => { event.preventDefault(); void attempt(async () => { const given = token.trim(); setToken(""); await enter(checked(given)); }); }}>
         <h1>svsync</h1>
         <p class="soft">The state of every secret store that svsync fronts.</p>
         {why ? <p class="why" role="status">{why}</p> : null}
@@ -52,6 +52,12 @@ export function SignIn({ enter, why }: { enter: (token: string) => Promise<void>
       </form>
     </main>
   );
+}
+
+/** A browser sends nothing else in a header. */
+function checked(token: string): string {
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new Problem(0, "token", "This is no token: one is a single word of letters, digits and signs, without a gap.");
+  return token;
 }
 
 /** What ScaiKey said is used once, however often the door is seen. */

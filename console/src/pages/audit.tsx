@@ -1,5 +1,5 @@
 // Who did what, and whether the log is whole.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { AuditEntry, Chains } from "../answers";
 import { useAsked } from "../asking";
 import { Badge, Empty, Facts, Labelled, Loaded, Table, When } from "../parts";
@@ -21,6 +21,7 @@ export function Audit() {
   const asked = Object.fromEntries([...FILTERS.map(([name]) => name), "decision"].map((name) => [name, query.get(name) ?? ""]));
   const pages = usePages<AuditEntry>(`audit ${JSON.stringify(asked)}`, "/v1/audit/logs", "logs", { ...asked, limit: 100 });
   const [given, setGiven] = useState<Record<string, string>>(asked);
+  useEffect(() => setGiven(asked), [JSON.stringify(asked)]);
   const set = (name: string, value: string) => setGiven((known) => ({ ...known, [name]: value }));
   const filter = (by: Record<string, string>) => {
     const trimmed = Object.fromEntries(Object.entries(by).map(([name, value]) => [name, value.trim()]));
@@ -72,6 +73,10 @@ export function Audit() {
   );
 }
 
+/** The places outside that are still given checkpoints. */
+const anchored = (all: Chains["anchors"]): string =>
+  all.filter((one) => one.in_use !== false).map((one) => `${one.kind}${one.behind ? `, ${count(one.behind)} behind` : ""}`).join("; ");
+
 function ChainState() {
   const { api } = useSession();
   const asked = useAsked<Chains>("chains", (signal) => api.get("/v1/audit/chains", { limit: 20 }, signal));
@@ -82,7 +87,7 @@ function ChainState() {
           <summary>
             {found.checkpoint ? <Badge tone="good">checkpoint {count(found.checkpoint.n)}</Badge> : <Badge tone="warn">no checkpoint yet</Badge>}{" "}
             {found.checkpoint ? <>signed <When at={found.checkpoint.at} />; </> : null}
-            {many(found.uncovered, "row")} not covered yet; {found.anchors.length ? found.anchors.map((one) => `${one.kind}${one.behind ? `, ${one.behind} behind` : ""}`).join("; ") : "anchored nowhere outside the database"}.
+            {many(found.uncovered, "row")} not covered yet; {anchored(found.anchors) || "anchored nowhere outside the database"}.
           </summary>
           <p class="soft">That nothing was changed is shown by <code>svsync audit verify</code>, which checks each row, checkpoint and anchor.</p>
           <Table caption="Chains, newest first" rows={found.chains} keyOf={(row) => String(row.chain)} columns={[
@@ -93,7 +98,7 @@ function ChainState() {
             { head: "Last row", cell: (row) => <When at={row.head?.at} none="–" /> },
             { head: "Began", cell: (row) => <When at={row.started_at} /> },
           ]} />
-          {found.anchors.length ? <Facts of={found.anchors.map((one): [string, string] => [one.kind, `checkpoints ${count(one.first_n)} to ${count(one.last_n)}`])} /> : null}
+          {found.anchors.length ? <Facts of={found.anchors.map((one): [string, string] => [one.kind, `checkpoints ${count(one.first_n)} to ${count(one.last_n)}${one.in_use === false ? ", given no more" : ""}`])} /> : null}
         </details>
       )}
     </Loaded>

@@ -1,7 +1,7 @@
 // One backend: how it is, what it did, what it holds, and what can be done with it.
 import { useState } from "preact/hooks";
 import type { Backend, BackendLook, DryRun, Run } from "../answers";
-import { onceKey, Problem } from "../api";
+import { Problem } from "../api";
 import { useAsked } from "../asking";
 import {
   Act, Badge, Bars, Dialog, Empty, Facts, HealthBadge, Loaded, ResultBadge, Since, Table, Told, Trouble, When,
@@ -97,46 +97,55 @@ function Actions({ one, again }: { one: BackendLook; again: () => void }) {
   );
 }
 
+/** Of more the API knows no number. */
+const MOST_COUNTED = 10_000;
+
 /** What a run would do, before one does it. */
 function Plan({ one, onClose, sync }: { one: BackendLook; onClose: () => void; sync: (allow?: string[]) => Promise<void> }) {
   const { api } = useSession();
   const [meant, setMeant] = useState(false);
   const asked = useAsked<DryRun>(`plan ${one.id}`, (signal) =>
-    api.call<DryRun>("POST", `/v1/federation/backends/${one.id}/plan`, { body: {}, signal, headers: { "Idempotency-Key": onceKey() } }));
+    api.ask<DryRun>(`/v1/federation/backends/${one.id}/plan`, {}, signal));
   return (
     <Dialog title={`What a run of ${one.name} would do`} onClose={onClose}>
       <Loaded asked={asked}>
-        {(dry) => (
-          <>
-            {dry.error && !dry.guards.length ? <Trouble problem={new Problem(0, dry.error.code, dry.error.message)} /> : null}
-            {dry.guards.map((guard) => <Guarded key={guard.code} code={guard.code} message={guard.message} plan={guard.plan} />)}
-            <p>
-              {dry.planned ? `It would do ${many(dry.planned, "thing")}.` : dry.error ? "" : "It would change nothing: both sides are as the last run left them."}
-              {dry.hidden ? ` ${many(dry.hidden, "path")} of them you may not list.` : ""}
-              {dry.would_cost ? ` Its calls would cost about ${money(dry.would_cost)}.` : ""}
-            </p>
-            {dry.plan.length ? (
-              <Table caption="What it would do" rows={dry.plan} keyOf={(row) => `${row.path} ${row.action}`} columns={[
-                { head: "Action", cell: (row) => <Badge tone={row.action === "delete" || row.action === "conflict" ? "warn" : "calm"}>{plain(row.action)}</Badge> },
-                { head: "Path", wide: true, cell: (row) => <code>{row.path}</code> },
-                { head: "Remote path", wide: true, cell: (row) => <code>{row.remote_path}</code> },
-                { head: "Detail", cell: (row) => row.detail },
-              ]} />
-            ) : null}
-            {dry.guards.length ? (
-              <label class="choice">
-                <input type="checkbox" checked={meant} onChange={(event) => setMeant(event.currentTarget.checked)} />
-                <span><strong>I looked at it, and it is meant</strong><span class="soft">One run passes {many(dry.guards.length, "guard")} by, and does what both sides give it to do by then.</span></span>
-              </label>
-            ) : null}
-            <div class="actions">
-              <button type="button" onClick={onClose}>Close</button>
-              {dry.guards.length
-                ? <Act disabled={!meant} doing={async () => { await sync(dry.guards.map((guard) => guard.code.replace(/_guard$/, ""))); onClose(); }}>Sync past the guard</Act>
-                : dry.error ? null : <Act class="main" doing={async () => { await sync(); onClose(); }}>Sync now</Act>}
-            </div>
-          </>
-        )}
+        {(dry) => {
+          const skipped = Number(dry.counts["skipped"] ?? 0);
+          return (
+            <>
+              {dry.error && !dry.guards.length ? <Trouble problem={new Problem(0, dry.error.code, dry.error.message)} /> : null}
+              {dry.guards.map((guard) => <Guarded key={guard.code} code={guard.code} message={guard.message} plan={guard.plan} />)}
+              <p>
+                {dry.planned ? `It would do ${dry.planned < MOST_COUNTED ? "" : "at least "}${many(dry.planned, "thing")}.`
+                  : dry.error ? "" : skipped ? "It would change nothing." : "It would change nothing: both sides are as the last run left them."}
+                {dry.hidden ? ` ${many(dry.hidden, "path")} of them you may not list.` : ""}
+                {dry.plan.length < dry.planned - dry.hidden ? ` The first ${count(dry.plan.length)} stand below.` : ""}
+                {skipped ? ` ${many(skipped, "path")} would be skipped.` : ""}
+                {dry.would_cost ? ` Its calls would cost about ${money(dry.would_cost)}.` : ""}
+              </p>
+              {dry.plan.length ? (
+                <Table caption="What it would do" rows={dry.plan} keyOf={(row) => `${row.path} ${row.action}`} columns={[
+                  { head: "Action", cell: (row) => <Badge tone={row.action === "delete" || row.action === "conflict" ? "warn" : "calm"}>{plain(row.action)}</Badge> },
+                  { head: "Path", wide: true, cell: (row) => <code>{row.path}</code> },
+                  { head: "Remote path", wide: true, cell: (row) => <code>{row.remote_path}</code> },
+                  { head: "Detail", cell: (row) => row.detail },
+                ]} />
+              ) : null}
+              {dry.guards.length ? (
+                <label class="choice">
+                  <input type="checkbox" checked={meant} onChange={(event) => setMeant(event.currentTarget.checked)} />
+                  <span><strong>I looked at it, and it is meant</strong><span class="soft">One run passes {many(dry.guards.length, "guard")} by, and does what both sides give it to do by then.</span></span>
+                </label>
+              ) : null}
+              <div class="actions">
+                <button type="button" onClick={onClose}>Close</button>
+                {dry.guards.length
+                  ? <Act disabled={!meant} doing={async () => { await sync(dry.guards.map((guard) => guard.code.replace(/_guard$/, ""))); onClose(); }}>Sync past the guard</Act>
+                  : dry.error ? null : <Act class="main" doing={async () => { await sync(); onClose(); }}>Sync now</Act>}
+              </div>
+            </>
+          );
+        }}
       </Loaded>
     </Dialog>
   );

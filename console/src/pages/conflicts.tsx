@@ -1,7 +1,7 @@
 // Paths on which both sides disagree: what differs, and who decides.
 import { useEffect, useState } from "preact/hooks";
 import type { Conflict, Field, FieldShape, Version } from "../answers";
-import { inPath, onceKey, Problem } from "../api";
+import { asWritten, inPath, Problem } from "../api";
 import { useAsked } from "../asking";
 import { Act, Badge, Empty, Facts, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { to } from "../router";
@@ -145,7 +145,7 @@ function Shape({ of, value, name }: { of: FieldShape | null; value: Record<strin
   return (
     <>
       <span class="soft">{of.type}, {bytes(of.bytes)}</span>
-      {told === undefined ? null : <code class="value">{typeof told === "string" ? told : JSON.stringify(told)}</code>}
+      {told === undefined ? null : <code class="value">{asWritten(told)}</code>}
     </>
   );
 }
@@ -184,14 +184,17 @@ function useRevealed(id: string, conflict: Conflict): Revealed {
   const show = async () => {
     setProblem(null);
     try {
-      const page = await api.get<{ conflicts: Conflict[] }>(`/v1/federation/backends/${id}/conflicts`,
-        { path: conflict.path, conflict_id: conflict.conflict_id, reveal: true });
+      const page = await api.call<{ conflicts: Conflict[] }>("GET", `/v1/federation/backends/${id}/conflicts`,
+        { query: { path: conflict.path, conflict_id: conflict.conflict_id, reveal: true }, digits: true });
+      if (document.hidden) return;
       const found = page.conflicts[0];
       if (found?.values) {
         setValues(found.values);
         say("Both values are shown for a minute.");
       } else {
-        setProblem(new Problem(403, "reveal", "No policy lets you reveal the values of this path: ask for the permission reveal on it."));
+        setProblem(new Problem(403, "reveal", found
+          ? "The values are not shown: you lack the permission reveal on this path, or they are kept no more."
+          : "The values are not shown: this conflict is there no more."));
       }
     } catch (why) {
       setProblem(why as Problem);
@@ -217,7 +220,7 @@ function useWriter(conflict: Conflict): string {
       const one = page.versions.find((version) => version.version === conflict.local_version);
       return one ? (one.created_by ?? plain(one.origin)) : "–";
     } catch (why) {
-      if (why instanceof Problem && why.status !== 0) return "you may not see its history";
+      if (why instanceof Problem && (why.status === 403 || why.status === 404)) return "you may not see its history";
       throw why;
     }
   });
@@ -240,15 +243,16 @@ function Resolve({ id, conflict, again, onMoved }: { id: string; conflict: Confl
   const settle = async () => {
     setProblem(null);
     try {
-      const data = choice === "use_value" ? { data: object(text) } : {};
-      await api.post(`/v1/federation/backends/${id}/conflicts/resolve`, {
+      const asked = JSON.stringify({
         path: conflict.path,
         resolution: choice,
-        ...data,
         conflict_id: conflict.conflict_id,
         local_version: conflict.local_version,
         remote_token: conflict.remote_token,
-      }, { "Idempotency-Key": onceKey() });
+      });
+      // The value goes as it was typed: what was parsed has lost digits, and names that came twice.
+      const data = choice === "use_value" ? `,"data":${object(text)}}` : "}";
+      await api.once(`/v1/federation/backends/${id}/conflicts/resolve`, asked.slice(0, -1) + data);
       onMoved("");
       say("The conflict is settled.");
       setText("");
@@ -258,7 +262,7 @@ function Resolve({ id, conflict, again, onMoved }: { id: string; conflict: Confl
       if (met.code === "conflict_changed" || met.status === 404) {
         onMoved(met.conflict?.state === "open"
           ? "One of the sides moved while you looked, and nothing was done. What stands below is how it is now: look again, and decide again."
-          : "Somebody settled it while you looked, and nothing was done. What stands below is how it was settled.");
+          : "Somebody settled it while you looked, or you may not see it any more, and nothing was done now. What stands below is how it is now.");
         again();
       } else setProblem(met);
     }
@@ -288,7 +292,8 @@ function Resolve({ id, conflict, again, onMoved }: { id: string; conflict: Confl
   );
 }
 
-function object(text: string): unknown {
+/** The text of one JSON object. */
+function object(text: string): string {
   let found: unknown;
   try {
     found = JSON.parse(text);
@@ -298,5 +303,5 @@ function object(text: string): unknown {
   if (typeof found !== "object" || found === null || Array.isArray(found)) {
     throw new Problem(0, "value", 'The value is no JSON object: write it as {"key": "value"}.');
   }
-  return found;
+  return text;
 }

@@ -16,7 +16,7 @@ export function Mapping({ id }: { id: string }) {
   const test = async () => {
     setProblem(null);
     try {
-      const told = await api.post<MapTest>(`/v1/federation/backends/${id}/map/test`, { paths: [path.trim()] });
+      const told = await api.ask<MapTest>(`/v1/federation/backends/${id}/map/test`, { paths: [path.trim()] });
       setFound(told.paths[0] ?? null);
     } catch (why) {
       setFound(null);

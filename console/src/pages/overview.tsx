@@ -1,7 +1,7 @@
 // Every backend on one page, live.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { BackendLook, StatusPage, StripRun } from "../answers";
-import { useAsked } from "../asking";
+import { refused, useAsked } from "../asking";
 import {
   Badge, type Column, Empty, Head, HealthBadge, Labelled, Loaded, Row, Since, Strip, useNarrow, useWindowed,
 } from "../parts";
@@ -14,8 +14,9 @@ const PAGE = 1000;
 const IN_ONE_LOOK = 100;
 /** Of more than a page of backends those in view are asked about each time, and all of them so often. */
 const WHOLE_MS = 20_000;
+const STRIP_AGAIN_MS = 3000;
 const ROW = 60;
-const CARD = 270;
+const CARD = 300;
 /** Above so many rows those near the window alone are made, each of one height. */
 const WINDOWED = 60;
 const GROUP = 44;
@@ -277,25 +278,30 @@ function useStrips(shown: BackendLook[]): Map<string, StripRun[]> {
   const { api } = useSession();
   const [known, setKnown] = useState(() => new Map<string, { last: string | null; runs: StripRun[] }>());
   const asking = useRef(new Set<string>());
+  const [round, setRound] = useState(0);
   const wanted = shown.filter((one) => known.get(one.id)?.last !== one.last_run || !known.has(one.id)).slice(0, IN_ONE_LOOK);
   const key = wanted.map((one) => `${one.id} ${one.last_run}`).join();
   useEffect(() => {
     const ids = wanted.filter((one) => !asking.current.has(one.id));
     if (!ids.length) return;
     for (const one of ids) asking.current.add(one.id);
+    const settled = () => {
+      for (const one of ids) asking.current.delete(one.id);
+      // A run may have ended meanwhile.
+      setRound((n) => n + 1);
+    };
     void api.get<{ backends: { id: string; runs: StripRun[] }[] }>("/v1/federation/runs", { backend_ids: ids.map((one) => one.id).join(","), last: 50 })
       .then((found) => {
         const last = new Map(ids.map((one) => [one.id, one.last_run]));
         setKnown((before) => {
           const after = new Map(before);
-          for (const one of found.backends) after.set(one.id, { last: last.get(one.id) ?? null, runs: one.runs });
+          const runs = new Map(found.backends.map((one) => [one.id, one.runs]));
+          for (const [id, asked] of last) after.set(id, { last: asked, runs: runs.get(id) ?? [] });
           return after;
         });
       })
-      .catch(() => undefined) // the page itself tells that nothing answers; it is asked again with the next look
-      .finally(() => {
-        for (const one of ids) asking.current.delete(one.id);
-      });
-  }, [key]);
+      // The page itself tells that nothing answers; what was lost is asked for again.
+      .then(settled, (why) => void (refused(why) || setTimeout(settled, STRIP_AGAIN_MS)));
+  }, [key, round]);
   return useMemo(() => new Map([...known].map(([id, { runs }]) => [id, runs])), [known]);
 }

@@ -1,5 +1,5 @@
 // A list that goes on by a cursor.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Problem } from "../api";
 import { type Asked, useAsked } from "../asking";
 import { Act, Trouble } from "../parts";
@@ -28,9 +28,14 @@ export function usePages<T>(key: string, path: string, name: string, query: Quer
     setProblem(null);
   }, [asked.data]);
   const cursor = rest ? rest.cursor : (asked.data?.next_cursor ?? null);
+  // More of another list, or of an older look, does not belong here.
+  const first = useRef(asked.data);
+  first.current = asked.data;
   const more = async () => {
+    const of = asked.data;
     try {
       const page = await api.get<Page>(path, { ...query, cursor });
+      if (first.current !== of) return;
       setProblem(null);
       setRest((known) => ({ rows: [...(known?.rows ?? []), ...(page[name] as T[])], cursor: page.next_cursor }));
     } catch (why) {

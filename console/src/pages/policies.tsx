@@ -32,7 +32,7 @@ function Why() {
   const test = async () => {
     setProblem(null);
     try {
-      setFound(await api.post<PolicyDecision>("/v1/policies/test", { path: path.trim(), permission, identity_id: identity.trim() }));
+      setFound(await api.ask<PolicyDecision>("/v1/policies/test", { path: path.trim(), permission, identity_id: identity.trim() }));
     } catch (why) {
       setFound(null);
       setProblem(why as Problem);
@@ -120,8 +120,9 @@ function AllPolicies() {
 
 function OnePolicy({ id }: { id: string }) {
   const { api } = useSession();
-  const asked = useAsked<Policy>(`policy ${id}`, (signal) => api.get(`/v1/policies/${id}`, {}, signal));
-  const bound = usePages<Binding>(`bindings ${id}`, `/v1/policies/${id}/bindings`, "bindings", { limit: 100 });
+  const at = `/v1/policies/${encodeURIComponent(id)}`;
+  const asked = useAsked<Policy>(`policy ${id}`, (signal) => api.get(at, {}, signal));
+  const bound = usePages<Binding>(`bindings ${id}`, `${at}/bindings`, "bindings", { limit: 100 });
   return (
     <>
       <p class="crumbs"><a href={to(["policies"])}>Policies</a> / {id}</p>

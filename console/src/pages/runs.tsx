@@ -41,14 +41,15 @@ const number = (run: Run, name: string): number => (typeof run.counts[name] === 
 
 function changes(run: Run): string {
   const told = CHANGES.filter((name) => number(run, name)).map((name) => `${count(number(run, name))} ${name}`);
-  return told.join(", ") || "nothing";
+  // A dry run counts what a run would do.
+  return told.length ? `${run.kind === "dry" ? "would be " : ""}${told.join(", ")}` : "nothing";
 }
 
 export function OneRun({ id, run: wanted }: { id: string; run: string }) {
   const { api } = useSession();
   const [ended, setEnded] = useState(false);
   const asked = useAsked<Run>(`run ${wanted}`, async (signal) => {
-    const run = await api.get<Run>(`/v1/federation/backends/${id}/runs/${wanted}`, {}, signal);
+    const run = await api.get<Run>(`/v1/federation/backends/${id}/runs/${encodeURIComponent(wanted)}`, {}, signal);
     setEnded(run.state !== "queued" && run.state !== "running");
     return run;
   }, ended ? 0 : 2000);
@@ -76,7 +77,7 @@ function Report({ run }: { run: Run }) {
       </section>
       <div class="halves">
         <section>
-          <h2>Counts</h2>
+          <h2>{run.kind === "dry" ? "Counts of what a run would do" : "Counts"}</h2>
           {counts.length ? <Facts of={counts.map(([name, n]) => [plain(name), name.startsWith("bytes") ? bytes(n) : count(n)])} /> : <p class="soft">Nothing was counted.</p>}
         </section>
         <section>

@@ -1,7 +1,7 @@
 // Static tokens: whose they are, until when they count, and how one is made or taken back.
 import { useState } from "preact/hooks";
 import type { NewToken, Token } from "../answers";
-import { onceKey, type Problem } from "../api";
+import type { Problem } from "../api";
 import { Act, Badge, Dialog, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { useSession } from "../session";
 import { More, usePages } from "./pages";
@@ -63,7 +63,7 @@ function Make({ onClose }: { onClose: () => void }) {
   const make = async () => {
     setProblem(null);
     try {
-      setMade(await api.post<NewToken>("/v1/auth/tokens", { identity_id: identity.trim(), scopes, expires_in: until.trim() }, { "Idempotency-Key": onceKey() }));
+      setMade(await api.once<NewToken>("/v1/auth/tokens", JSON.stringify({ identity_id: identity.trim(), scopes, expires_in: until.trim() })));
     } catch (why) {
       setProblem(why as Problem);
     }

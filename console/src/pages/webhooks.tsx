@@ -1,7 +1,7 @@
 // Where events are told, and what became of each.
 import { useState } from "preact/hooks";
 import type { Delivery, Webhook } from "../answers";
-import { onceKey, Problem } from "../api";
+import type { Problem } from "../api";
 import { Act, Badge, Empty, Facts, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { useAsked } from "../asking";
 import { to } from "../router";
@@ -51,13 +51,14 @@ function AllWebhooks() {
 
 function OneWebhook({ id }: { id: string }) {
   const { api, can, say } = useSession();
+  const at = `/v1/webhooks/${encodeURIComponent(id)}`;
   const [state, setState] = useState("");
   const [round, setRound] = useState(0);
   const [problem, setProblem] = useState<Problem | null>(null);
   // Asked once: each look is a row of the audit log.
-  const hook = useAsked<Webhook>(`webhook ${id}`, (signal) => api.get(`/v1/webhooks/${id}`, {}, signal));
+  const hook = useAsked<Webhook>(`webhook ${id}`, (signal) => api.get(at, {}, signal));
   const key = `deliveries ${id} ${state} ${hook.data?.due} ${hook.data?.failures} ${round}`;
-  const pages = usePages<Delivery>(key, `/v1/webhooks/${id}/deliveries`, "deliveries", { state, limit: 100 });
+  const pages = usePages<Delivery>(key, `${at}/deliveries`, "deliveries", { state, limit: 100 });
   const doing = async (what: () => Promise<string>) => {
     setProblem(null);
     try {
@@ -69,12 +70,12 @@ function OneWebhook({ id }: { id: string }) {
     }
   };
   const replay = (body: { event_id?: string }) => doing(async () => {
-    const made = await api.post<{ replayed: number }>(`/v1/webhooks/${id}/replay`, body, { "Idempotency-Key": onceKey() });
+    const made = await api.once<{ replayed: number }>(`${at}/replay`, JSON.stringify(body));
     return made.replayed ? `${many(made.replayed, "delivery", "deliveries")} will be sent again.` : "Nothing is dead: there was nothing to send again.";
   });
   const test = () => doing(async () => {
-    const came = await api.post<{ delivered: boolean; status_code: number | null; error_code: string | null; duration_ms: number }>(
-      `/v1/webhooks/${id}/test`, {}, { "Idempotency-Key": onceKey() });
+    const came = await api.once<{ delivered: boolean; status_code: number | null; error_code: string | null; duration_ms: number }>(
+      `${at}/test`);
     const told = came.status_code === null ? plain(came.error_code ?? "no answer") : `status ${came.status_code}`;
     return `${came.delivered ? "It arrived" : "It did not arrive"}: ${told}, after ${duration(came.duration_ms)}.`;
   });
