@@ -114,14 +114,18 @@ async def ask_for_runs(estate: Estate, _app: App, draw: random.Random) -> None:
         if draw.random() < 0.5:
             body["paths"] = [f"{side.prefix}/{_name(draw)}"]
         place = draw.choice(estate.places)
-        if place.up and place.served is not None:
+        served = place.served
+        if place.up and served is not None:
             with suppress(aiohttp.ClientError, OSError, ValueError):
-                url = f"{place.served.url}/v1/federation/backends/{side.id}/sync"
+                url = f"{served.url}/v1/federation/backends/{side.id}/sync"
                 answer = await ask(url, token=estate.tokens[side.tenant], body=body, timeout=3)
+                # Who stops lets go of its port at once, and any program may get that.
+                gone = place.told or place.served is not served
                 if answer.status == 202:
                     estate.asked.append(answer.json["run_id"])
-                elif answer.status != 503:
-                    estate.said.append(f"{place.name} answered {answer.status} to a POST")
+                elif answer.status != 503 and (answer.request_id or not gone):
+                    said = f"{answer.status} to a POST: {answer.request_id}, {answer.text[:300]}"
+                    estate.said.append(f"{place.name} answered {said}")
         await asyncio.sleep(draw.uniform(0.1, 0.6))
 
 

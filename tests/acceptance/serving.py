@@ -112,8 +112,11 @@ async def serving(
 
 @dataclass(frozen=True)
 class Answer:
+    """`request_id`: every answer of svsync has one; none: somebody else is at that port."""
+
     status: int
     text: str
+    request_id: str | None = None
 
     @property
     def json(self) -> Any:
@@ -135,7 +138,7 @@ async def ask(
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session,
         session.request(method, f"{url}{path}", json=body, headers=headers) as answer,
     ):
-        return Answer(answer.status, await answer.text())
+        return Answer(answer.status, await answer.text(), answer.headers.get("X-Request-Id"))
 
 
 async def new_token(program: Program, *args: str) -> str:
