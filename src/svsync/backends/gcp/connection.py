@@ -78,7 +78,8 @@ class ConnectionTest:
         for prefix in prefixes:
             sample = next((name for name in names or () if name.startswith(prefix)), "")
             await self._check_prefix(prefix, sample)
-            if not sample and self._written_through():
+            # Where the right to list is missing that is said, and this comes after it.
+            if not sample and self._written_through() and (may_list or not syncs):
                 warnings.append(
                     f"whether {f'secrets below {prefix}' if prefix else 'secrets'} may be written"
                     " cannot be told while svsync sees none there"
