@@ -23,6 +23,7 @@ from svsync.services.recording import (
     open_recorder,
 )
 from svsync.store import audit as store
+from svsync.store import database
 from svsync.store.database import Row, open_database
 
 __all__ = ["house"]
@@ -55,7 +56,8 @@ async def behind_a_relay(database_url: str) -> AsyncIterator[tuple[Relay, Record
 async def test_whoever_waits_is_told_in_time_where_the_database_falls_silent(
     house: House, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where its connection takes seconds until it is given up."""
+    """However long it takes until its connection is given up."""
+    monkeypatch.setattr(database, "ROLLBACK_S", 3600)
     append = store.record
     async with behind_a_relay(database_url) as (relay, recorder):
         await recorder.record(ENTRY)
@@ -65,11 +67,12 @@ async def test_whoever_waits_is_told_in_time_where_the_database_falls_silent(
             await append(*args)
 
         monkeypatch.setattr(store, "record", silent)
-        began = asyncio.get_running_loop().time()
-        with pytest.raises(AuditUnavailableError, match="not answered"):
-            await recorder.record(ENTRY)
-        assert asyncio.get_running_loop().time() - began < 2.0
-        relay.leave()
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(AuditUnavailableError, match="not answered"):
+                    await recorder.record(ENTRY)
+        finally:
+            relay.leave()
     assert len(await house.rows("audit")) >= 1
     assert await fits(house)
 
