@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from tests.patience import PATIENCE_S
 from tests.servers import Front
 
 from svsync.backends.aws import AwsDriver
@@ -266,7 +267,7 @@ async def server(program: str, *arguments: str) -> AsyncIterator[Aws]:
     )
     found = Aws(f"http://127.0.0.1:{port}")
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not await _listens(found):  # noqa: ASYNC110 - a server tells nobody
                 await asyncio.sleep(0.02)
         yield found

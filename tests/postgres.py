@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from tests.debian import server_named
 from tests.memory import shared_folder
+from tests.patience import PATIENCE_S
 
 from svsync.embedded.postgres import EmbeddedPostgres
 
@@ -162,7 +163,7 @@ async def _connections_left(
     """What is still connected, once those that are just closing have closed."""
     left: list[str] = []
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 rows = await admin.fetch(
                     "SELECT pid, state, query FROM pg_stat_activity "

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests import forks, printed
 from tests.canary import Canary
+from tests.patience import PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,11 @@ class Program:
         return process
 
     async def ended(self, process: Process, stdin: bytes = b"", *, reveals: bool = False) -> Said:
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                out, err = await process.communicate(stdin)
+        finally:
+            await let_go(process)
         assert process.returncode is not None
         args = self._asked.pop(process.pid, ())
         return self._looked_through(args, process.returncode, out, err, reveals)
@@ -101,7 +105,7 @@ class Program:
         of_python = any(name.startswith("PYTHON") for name in environment)
         if self.alone or of_python or len(asked) > forks.LONGEST or not forks.HERE:
             return await self.ended(await self.start(*args, **changes), stdin, reveals=reveals)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             ended = await forks.loader().run(asked, stdin)
         return self._looked_through(args, *ended, reveals)
 
@@ -110,9 +114,19 @@ class Program:
         return await self.ended(process)
 
 
+async def let_go(process: Process) -> None:
+    """A process that is no more, and nothing of it that the garbage collector finds: what its
+    own children have open of its pipes would be told of in some later test."""
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    transport.close()  # there is no public way to it
+
+
 async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Return when something outside of this process is so, half a minute at most."""
-    async with asyncio.timeout(30):
+    """Return when something outside of this process is so."""
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             found = holds()
             if found if isinstance(found, bool) else await found:

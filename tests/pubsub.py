@@ -28,6 +28,7 @@ from google.pubsub_v1.types import (
     ReceivedMessage,
 )
 from grpc import StatusCode, aio
+from tests.patience import PATIENCE_S
 
 from svsync.backends.guarded import BackendGuard, RetryPolicy
 from svsync.clients.gcp import Dial, GcpSettings
@@ -102,7 +103,7 @@ class PubSub:
             self.changed.notify_all()
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(PATIENCE_S), self.changed:
             await self.changed.wait_for(reached)
 
     async def called(self, method: str, *, times: int) -> None:

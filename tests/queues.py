@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import aiohttp
 from tests.aws import ACCOUNT, KEYS, LOOPBACK, REGION, AwsCallRefused
+from tests.patience import PATIENCE_S
 
 from svsync.backends.guarded import BackendGuard, RetryPolicy
 from svsync.clients.aws import AwsSettings
@@ -55,7 +56,7 @@ class Ear:
         return [notice.path for notice in self.notices]
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not reached():
                 self._more.clear()
                 await self._more.wait()
@@ -130,7 +131,7 @@ class TestQueue:
         return sum(int(told["Attributes"][name]) for name in names)
 
     async def until_left(self, number: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while await self.left() != number:  # noqa: ASYNC110 - a queue tells nobody
                 await asyncio.sleep(0.02)
 

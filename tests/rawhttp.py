@@ -9,11 +9,11 @@ from typing import Any, Final
 from hypothesis import HealthCheck, settings
 from tests.api import Front, schema_of
 from tests.docs.error_codes import told
+from tests.patience import PATIENCE_S
 
 _ERROR: Final = schema_of({"$ref": "#/components/schemas/Error"})
 PROBE: Final = "the-probe"
 """The id of the request that is sent behind another one."""
-_PATIENCE_S: Final = 20
 TIMES: Final = int(os.environ.get("SVSYNC_GENERATED", "1"))
 """So many times as much is generated as the suite has time for."""
 fuzzed = settings(
@@ -94,7 +94,7 @@ async def exchange(port: int, sent: bytes, *, head: bool = False) -> list[RawAns
     """Send these bytes and the probe behind them, and take all that comes until the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             writer.write(sent + probe())
             received = bytearray()
             try:

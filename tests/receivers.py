@@ -15,6 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 from tests.house import BACKEND, TENANT, House
+from tests.patience import PATIENCE_S
 
 from svsync.app import new_id
 from svsync.clients.webhook import WebhookClient, open_webhook_client
@@ -77,8 +78,8 @@ class Receiver:
         return [message.number for message in self.got]
 
     async def received(self, many: int) -> None:
-        """Return when so many messages have arrived, ten seconds at most."""
-        async with asyncio.timeout(10):
+        """Return when so many messages have arrived."""
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.got) < many:
                 self._came.clear()
                 await self._came.wait()

@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 import aiohttp
 from aiohttp import web
+from tests.patience import PATIENCE_S
 
 Fault = Literal["none", "refuse", "reset", "tear", "hold", "hang", "mute", "cut"]
 
@@ -69,7 +70,7 @@ async def stop(runner: web.AppRunner, site: web.TCPSite) -> None:
     if isinstance(server, asyncio.Server):
         await accept_no_more(server)
         known = runner.server
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while known and _many(server) > len(known.connections):  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.01)
     await runner.cleanup()

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from tests.house import BACKEND, TENANT, House
+from tests.patience import PATIENCE_S
 
 from svsync import registry
 from svsync.app import new_id
@@ -17,7 +18,7 @@ from svsync.services.scheduling import Scheduling
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110 - the database tells nobody
             await asyncio.sleep(0.01)
 

@@ -19,6 +19,7 @@ from tests.acceptance.fault_estate import INTERVAL_S, SIDES, Estate, Place
 from tests.acceptance.fault_evidence import Evidence
 from tests.acceptance.fault_gathering import gather
 from tests.acceptance.fault_loads import LOADS
+from tests.patience import PATIENCE_S
 from tests.receivers import Message, Receiver
 from tests.servers import FaultyTcp
 
@@ -178,12 +179,15 @@ async def live(estate: Estate, seconds: float, seed: int) -> Evidence:
     draw = random.Random(seed)
     keepers = [asyncio.create_task(place.keep()) for place in estate.places]
     try:
-        await _wait(lambda: all(place.up for place in estate.places), 60)
+        await _wait(lambda: all(place.up for place in estate.places), PATIENCE_S)
         async with open_app(
             estate.settings, environ=estate.environment, apply_backends=False
         ) as app:
             await _under_load(estate, app, draw, seed, seconds)
             told = await _come_to_rest(estate)
+            # One that is only starting is cancelled by a signal; one that serves is told to stop.
+            if not await _wait(lambda: all(place.up for place in estate.places), PATIENCE_S):
+                estate.said.append("not every process came up again")
             await _end(keepers)
             await _stop(estate)
             return await gather(estate, app, told)

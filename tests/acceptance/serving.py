@@ -15,11 +15,11 @@ from typing import Any
 
 import aiohttp
 from tests.canary import Canary
-from tests.program import Program, until
+from tests.patience import PATIENCE_S
+from tests.program import Program, let_go, until
 
 LISTEN = {"BIND_ADDRESS": "127.0.0.1:0", "METRICS_ADDRESS": "127.0.0.1:0"}
 """Addresses that nobody else has; the log says which they became."""
-_TOO_LATE = 60.0
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Served:
 
     async def code(self) -> int:
         """How it ended, once it has."""
-        async with asyncio.timeout(_TOO_LATE):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
 
     async def stopped(self) -> int:
@@ -86,6 +86,7 @@ class Served:
         await self.process.wait()
         if self.reading is not None:
             await self.reading
+        await let_go(self.process)
 
 
 async def start_serving(program: Program, *args: str, **changes: str) -> Served:

@@ -17,6 +17,7 @@ import pytest
 from tests.acceptance.fault_estate import Store
 from tests.acceptance.serving import Served, new_token, start_serving
 from tests.debian import server_named
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 from tests.program import Program
 
@@ -61,7 +62,7 @@ class Reader:
 async def _more(readers: list[Reader], many: int) -> None:
     """Return once so many more were answered."""
     before = sum(len(reader.seen) for reader in readers)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while sum(len(reader.seen) for reader in readers) < before + many:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -199,7 +200,7 @@ async def _signed(store: Store) -> None:
         "SELECT count(*) FROM audit_chains c WHERE EXISTS (SELECT FROM audit a"
         " WHERE a.chain_id = c.chain_id AND a.seq > c.covered_seq)"
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             with suppress(OSError):
                 async with connected(store.admin) as admin:

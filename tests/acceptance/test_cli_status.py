@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.acceptance.conftest import Desk
+from tests.patience import PATIENCE_S
 from tests.program import until
 
 
@@ -32,7 +33,7 @@ class Terminal:
 
     async def ends(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.process.wait()
 
 
@@ -136,7 +137,7 @@ async def test_watch_ends_when_its_reader_went_away(desk: Desk, synced: tuple[st
     )  # fmt: skip
     os.close(writing)
     os.close(reading)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert await process.wait() == 0
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import ask, new_token, serving
 from tests.house import House
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 from tests.program import Program, until
 
@@ -184,7 +185,7 @@ async def typed(program: Program, text: bytes) -> tuple[int, str]:
     shown = b""
     answered = False
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     shown += os.read(ours, 65_536)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests import printed
 from tests.docs.test_docs import text_of
+from tests.patience import PATIENCE_S
 from tests.program import Program, Said
 
 from svsync.cli import demo_secrets
@@ -162,7 +163,7 @@ async def test_ordinary_user_gets_the_numbers_as_one_json_object(program: Progra
 async def test_impatient_person_in_the_middle_leaves_nothing_running(program: Program) -> None:
     process = await program.start("demo")
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while not (await process.stdout.readline()).startswith(b"3 "):
             pass
     assert any("openbao" in said for said in processes_in(program.folder / ".demo"))

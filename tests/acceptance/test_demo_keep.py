@@ -17,6 +17,7 @@ import pytest
 from tests.acceptance.test_demo import _ordinary_user, assert_nothing_left, processes_in, program
 from tests.acceptance.test_demo import values as demo_values
 from tests.house import TENANT, House, house
+from tests.patience import PATIENCE_S
 from tests.program import Program
 
 from svsync.cli import demo_secrets
@@ -25,7 +26,6 @@ from svsync.domain.errors import SetupError
 
 __all__ = ["house", "program"]
 
-_TOO_LATE = 120.0
 WHOLE = ("-m", "svsync")
 TO_THE_FIRST_PULL = (
     "-c",
@@ -64,7 +64,7 @@ async def said_until(process: Process, end: str) -> str:
     """What it prints, up to the line that begins so."""
     assert process.stdout is not None
     lines: list[str] = []
-    async with asyncio.timeout(_TOO_LATE):
+    async with asyncio.timeout(PATIENCE_S):
         while not (lines and lines[-1].startswith(end)):
             line = await process.stdout.readline()
             assert line, "".join(lines)

@@ -18,6 +18,7 @@ import pytest_asyncio
 from tests.canary import Canary
 from tests.debian import programs_of, server_named
 from tests.house import TENANT, House, settings_for
+from tests.patience import PATIENCE_S
 from tests.postgres import KIND, connected, database_dsn
 
 from svsync.app import open_app
@@ -48,7 +49,7 @@ class Recovery:
             env={**self.environment, **(changes or {})},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
         assert not self.canary.found_in(out), "a value turned up in the table"
         assert not self.canary.found_in(err)

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import Served, ask, new_token, serving
+from tests.patience import PATIENCE_S
 from tests.postgres import connected, relayed
 from tests.program import Program, until
 from tests.servers import FaultyTcp, Front
@@ -222,7 +223,7 @@ async def test_stopped_under_load_it_gives_its_run_back_and_the_next_process_goe
         backend, file = desk.backend(path_mapping=[rule], config={"endpoint": front.url})
         at = ("--config", str(file))
         async with serving(desk.program, *at) as first:
-            await asyncio.wait_for(gate.reached.wait(), 30)
+            await asyncio.wait_for(gate.reached.wait(), PATIENCE_S)
             first.tell(signal.SIGTERM)
             await first.says("stopping")
             gate.open()
@@ -256,7 +257,7 @@ async def test_second_signal_ends_the_service_at_once(desk: Desk) -> None:
         rule = {"local": "stuck/**", "remote": f"{desk.bao.mount}/data/stuck/**"}
         _, file = desk.backend(path_mapping=[rule], config={"endpoint": front.url})
         async with serving(desk.program, "--config", str(file)) as served:
-            await asyncio.wait_for(gate.reached.wait(), 30)
+            await asyncio.wait_for(gate.reached.wait(), PATIENCE_S)
             served.tell(signal.SIGTERM)
             await served.says("stopping")
             assert served.process.returncode is None

@@ -14,6 +14,7 @@ from tests.acceptance.conftest import Desk
 from tests.acceptance.serving import Served, ask, new_token, serving
 from tests.acceptance.test_serve import Gate, Manager, row, run_ended
 from tests.children import is_alive
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 from tests.program import Program, until
 from tests.servers import Front
@@ -187,7 +188,7 @@ async def test_second_signal_ends_all_at_once(desk: Desk) -> None:
         rule = {"local": "stuck/**", "remote": f"{desk.bao.mount}/data/stuck/**"}
         _, file = desk.backend(path_mapping=[rule], config={"endpoint": front.url})
         async with several(desk.program, "--config", str(file)) as served:
-            await asyncio.wait_for(gate.reached.wait(), 30)
+            await asyncio.wait_for(gate.reached.wait(), PATIENCE_S)
             served.tell(signal.SIGTERM)
             await served.says("stopping", 2)
             assert served.process.returncode is None

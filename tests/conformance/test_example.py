@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from tests.example import KIND, RedisScene, corner_of, registry, scene_on, spec_of
 from tests.house import TENANT
+from tests.patience import PATIENCE_S
 
 from svsync.domain.changes import Entry, RemoteUnknown
 from svsync.domain.decide import PushKind
@@ -119,7 +120,7 @@ async def test_server_that_takes_no_connection_is_given_up(
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         spec = spec_of(f"redis://127.0.0.1:{full.getsockname()[1]}", "app/")
-        async with asyncio.timeout(20), opens.open(spec, TENANT) as opened:
+        async with asyncio.timeout(PATIENCE_S), opens.open(spec, TENANT) as opened:
             guard = CountingGuard()
             opened.backend._guard = guard  # type: ignore[attr-defined]  # it tries nothing again
             with pytest.raises(BackendUnreachableError):

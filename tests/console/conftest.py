@@ -25,6 +25,7 @@ from playwright.async_api import (
 from tests.acceptance.conftest import Desk, open_desk
 from tests.acceptance.serving import Served, new_token, start_serving
 from tests.browser import browser
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 from tests.program import until
 
@@ -36,7 +37,7 @@ __all__ = ["browser"]
 ZONE: Final = "Asia/Kolkata"
 OFFSET: Final = timedelta(hours=5, minutes=30)
 """Of the person who looks: far from UTC, and the same all year."""
-PATIENCE_MS: Final = 20_000
+PATIENCE_MS: Final = PATIENCE_S * 1000
 """Far more than anything takes: nothing waits for it but a test that fails."""
 expect.set_options(timeout=PATIENCE_MS)
 

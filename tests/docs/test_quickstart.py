@@ -18,7 +18,7 @@ from svsync.embedded.processes import free_port
 pytestmark = pytest.mark.skipif(
     shutil.which("curl") is None, reason="the page is followed with curl, which is not here"
 )
-_LIMIT_S = 240
+_LIMIT_S = 600
 
 
 def steps(page: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,12 @@ def test_settings_that_units_give_by_environment_are_settings() -> None:
         )
         assert given
         assert set(given) <= known
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_to_be_told_to_stop_is_no_failure(unit: str) -> None:
+    """By itself systemd takes the signal for none, and not the exit code that tells of it."""
+    assert str(128 + signal.SIGTERM) in setting(unit, "SuccessExitStatus").split()
 
 
 def test_service_has_the_time_that_it_needs_to_stop() -> None:

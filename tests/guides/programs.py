@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE_S
 
 SCAIVAULT = "https://scaivault.scailabs.ai"
 _BIN = Path(sys.executable).parent
@@ -67,7 +68,7 @@ class Reader:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
         assert process.returncode == 0, (text, out.decode(), err.decode())
         return out.decode()

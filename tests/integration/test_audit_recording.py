@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.house import TENANT, House, house
+from tests.patience import PATIENCE_S
 from tests.postgres import Relay, relayed
 from tests.program import until
 
@@ -68,7 +69,7 @@ async def test_whoever_waits_is_told_in_time_where_the_database_falls_silent(
 
         monkeypatch.setattr(store, "record", silent)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(AuditUnavailableError, match="not answered"):
                     await recorder.record(ENTRY)
         finally:
@@ -186,7 +187,7 @@ async def test_what_comes_after_the_end_is_refused_at_once(database_url: str, ho
     async with open_database(database_url, size=1) as db:
         async with open_recorder(db, "test:1", audit_timeout=2) as recorder:
             await recorder.record(ENTRY)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(AuditUnavailableError, match="stopping"):
                 await recorder.record(ENTRY)
     [chain] = await house.rows("audit_chains", writer="test:1:1") or await house.rows(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import pytest
 from tests.house import BACKEND, House, backend, failure, open_house
+from tests.patience import PATIENCE_S
 
 from svsync.domain.changes import RemoteUnknown
 from svsync.domain.errors import BackendBusyError, StoreUnavailableError, SvsyncError
@@ -344,7 +345,7 @@ async def test_worker_that_was_really_killed_is_followed_by_one_that_completes(
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert worker.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert await worker.stdout.readline() == b"in the middle\n"
         worker.kill()
         await worker.wait()

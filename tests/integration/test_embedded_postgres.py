@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 
 from svsync.domain.errors import SetupError
@@ -85,7 +86,7 @@ async def interrupt(process: asyncio.subprocess.Process, how: int = signal.SIGIN
     """A holder that does not end fails its test, and holds up no other."""
     process.send_signal(how)
     try:
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(process.wait(), PATIENCE_S)
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -183,7 +184,7 @@ async def test_cancelled_start_leaves_nothing_running_and_can_be_repeated(state_
             pytest.fail("was cancelled before")
 
     starting = asyncio.create_task(enter())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not is_being_made(state_dir):  # noqa: ASYNC110 - initdb sets no event of ours
             await asyncio.sleep(0)
     starting.cancel()

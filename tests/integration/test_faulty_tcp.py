@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
+from tests.patience import PATIENCE_S
 from tests.program import until
 from tests.servers import FaultyTcp
 
@@ -63,7 +64,7 @@ async def test_client_that_comes_as_the_proxy_is_shut_is_let_go(turns: int) -> N
         for _ in range(turns):
             await asyncio.sleep(0)
         await proxy.shut()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with suppress(ConnectionError):
                 reader, writer = await coming
                 writer.write(b"x")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from svsync.domain.errors import ConfigError, StoreUnavailableError
 from svsync.domain.federation import BackendSpec, Mode, Overrides, RuleSpec
@@ -100,7 +101,7 @@ class Desk:
         await self.window.wait()
 
     async def heard(self) -> tuple[str, list[str] | None]:
-        return await asyncio.wait_for(self.told.get(), 5)
+        return await asyncio.wait_for(self.told.get(), PATIENCE_S)
 
 
 @asynccontextmanager
@@ -272,7 +273,7 @@ async def test_kept_is_what_was_handed_over_and_nothing_before(
         asked_meanwhile = asyncio.create_task(tell.kept())
         desk.window.set()
         assert await desk.heard() == ("fed_a", ["kv/data/a"])
-        await asyncio.wait_for(asyncio.gather(kept, asked_meanwhile), 5)
+        await asyncio.wait_for(asyncio.gather(kept, asked_meanwhile), PATIENCE_S)
         await asyncio.wait_for(tell.kept(), 5)  # nothing is owed
     assert "change_notice_failed" in capsys.readouterr().err
 
@@ -291,12 +292,12 @@ async def test_kept_waits_for_what_is_being_handed_over() -> None:
     try:
         await turns()
         audit(desk).tell(notice("kv/data/a"))
-        await asyncio.wait_for(taken.wait(), 5)
+        await asyncio.wait_for(taken.wait(), PATIENCE_S)
         kept = asyncio.create_task(audit(desk).tell.kept())
         await turns()
         assert not kept.done()
         go.set()
-        await asyncio.wait_for(kept, 5)
+        await asyncio.wait_for(kept, PATIENCE_S)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

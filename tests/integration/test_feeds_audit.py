@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.openbao import Bao, new_mount
+from tests.patience import PATIENCE_S
 
 from svsync.domain.errors import ConfigError
 from svsync.domain.federation import BackendSpec, Mode, RuleSpec
@@ -84,7 +85,7 @@ class Heard:
                 self._more.clear()
                 await self._more.wait()
 
-        await asyncio.wait_for(wait(), 10)
+        await asyncio.wait_for(wait(), PATIENCE_S)
 
 
 @asynccontextmanager
@@ -186,11 +187,12 @@ async def test_backend_in_the_namespace_root_hears_what_is_told_of_none(
     feeds.follow([Listening(TenantId(1), spec, RuleSet.compile(rules))])
     task = asyncio.create_task(feeds.run())
     try:
-        assert await asyncio.wait_for(told.get(), 10) is None  # it begins: anything may be
+        assert await asyncio.wait_for(told.get(), PATIENCE_S) is None  # it begins: anything may be
         await kv.put("connects", {"k": "1"})
-        assert await asyncio.wait_for(told.get(), 10) is None  # likewise, once the server connects
+        # Likewise, once the server connects.
+        assert await asyncio.wait_for(told.get(), PATIENCE_S) is None
         await kv.request("POST", f"{kv.mount}/data/x", {"data": {"k": "1"}}, namespace="root")
-        while await asyncio.wait_for(told.get(), 10) != [f"{kv.mount}/data/x"]:
+        while await asyncio.wait_for(told.get(), PATIENCE_S) != [f"{kv.mount}/data/x"]:
             pass
     finally:
         task.cancel()

@@ -14,6 +14,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.openbao import Bao
+from tests.patience import PATIENCE_S
 from tests.vaults import LOOPBACK, source_of, spec_of
 
 from svsync.backends.guarded import BackendGuard
@@ -151,7 +152,7 @@ async def test_events_are_told_after_a_gap_until_the_connection_breaks() -> None
     async with vault(subscription) as url:
         feed = feed_at(url, namespace="acme")
         with pytest.raises(BackendUnreachableError, match="the subscription to events broke"):
-            await asyncio.wait_for(feed.listen(heard.append), 10)
+            await asyncio.wait_for(feed.listen(heard.append), PATIENCE_S)
     assert [(n.namespace, n.path) for n in heard] == [
         ("", None),
         ("acme", "secret/data/a"),
@@ -175,7 +176,7 @@ async def test_a_message_beyond_the_limit_ends_the_subscription() -> None:
     async with vault(subscription) as url:
         feed = feed_at(url)
         with pytest.raises(BackendUnreachableError):
-            await asyncio.wait_for(feed.listen(lambda notice: None), 10)
+            await asyncio.wait_for(feed.listen(lambda notice: None), PATIENCE_S)
     assert feed.dropped == 1
 
 

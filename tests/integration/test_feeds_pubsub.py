@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 from grpc import StatusCode
+from tests.patience import PATIENCE_S
 from tests.pubsub import NAME, PubSub, notice, serving
 from tests.queues import Ear, listening
 
@@ -128,7 +129,7 @@ async def test_an_empty_answer_is_not_asked_for_again_at_once(there: PubSub) -> 
         await go_on.wait()
 
     async with listening(there.feed(sleep=pause)) as ear:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await paused.wait()
         assert there.calls.count("Pull") == 1
         await there.publish(**notice("app_db"))
@@ -198,7 +199,7 @@ async def test_short_fault_is_for_the_guard_to_get_over(there: PubSub) -> None:
 
 async def refusal(there: PubSub, name: str = NAME, **options: Any) -> SvsyncError:
     with pytest.raises(SvsyncError) as refused:
-        await asyncio.wait_for(there.feed(name, **options).listen(Ear()), 20)
+        await asyncio.wait_for(there.feed(name, **options).listen(Ear()), PATIENCE_S)
     assert "c4n4ry" not in str(refused.value)
     return refused.value
 
@@ -261,7 +262,7 @@ async def test_address_that_may_not_be_called_is_not(there: PubSub) -> None:
     entry = {"feed": "gcp-pubsub", "subscription": NAME}
     feed = open_feed(entry, spec, there.credential, NetworkPolicy(), BackendGuard())
     with pytest.raises(ConfigError):  # the token's endpoint is on loopback
-        await asyncio.wait_for(feed.listen(Ear()), 20)
+        await asyncio.wait_for(feed.listen(Ear()), PATIENCE_S)
 
 
 # --- the fake -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from tests.aws import KEYS, Aws, aws_spec
 from tests.gcp import PREFIX, Gcp, drivers, gcp_spec
 from tests.house import BACKEND, House, open_house
+from tests.patience import PATIENCE_S
 from tests.pubsub import NAME, PubSub, notice, serving
 from tests.queues import TestQueue, aws_event, happen, new_queue, route_events
 from tests.waiting import queued, scheduling, until, work_all, work_all_now
@@ -165,11 +166,11 @@ async def test_nothing_is_lost_between_a_message_and_its_run(
         raise StoreUnavailableError("no connection")
 
     async with hearing(house, away):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await looked.wait()  # told before, the path would be a part of it
         await roto.put("app/db", {"password": "2"})
         await happen(queue, aws_event(secret=path))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await told.wait()
         assert await queue.left() == 1
     assert await dirty(house) == []

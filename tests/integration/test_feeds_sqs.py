@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from tests.aws import KEYS, LOOPBACK, Aws, AwsFront, aws_spec
 from tests.house import settings_for
+from tests.patience import PATIENCE_S
 from tests.queues import (
     Ear,
     TestQueue,
@@ -71,7 +72,7 @@ async def test_message_goes_once_what_it_told_is_written_down(
         ear.written.clear()
         await queue.send(aws_event(secret="app/db"))
         await ear.until(lambda: bool(ear.paths))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while front.calls("ChangeMessageVisibilityBatch") < 3:  # noqa: ASYNC110 - as it is
                 await asyncio.sleep(0.01)
         assert front.calls("DeleteMessageBatch") == 0
@@ -101,7 +102,7 @@ async def test_what_cannot_be_hidden_anew_is_deleted_all_the_same(
     async with listening(sqs_feed(front.url, queue.url, hide_again_s=0.01)) as ear:
         ear.written.clear()
         await queue.send(aws_event())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while front.calls("ChangeMessageVisibilityBatch") < 2:  # noqa: ASYNC110 - as it is
                 await asyncio.sleep(0.01)
         ear.written.set()
@@ -170,7 +171,7 @@ async def test_two_replicas_share_a_queue_and_nothing_falls_between_them(
 
 
 async def test_quiet_queue_is_told_to_be_listened_to_at_once(roto: Aws, queue: TestQueue) -> None:
-    async with asyncio.timeout(10), listening(sqs_feed(roto.url, queue.url)) as ear:
+    async with asyncio.timeout(PATIENCE_S), listening(sqs_feed(roto.url, queue.url)) as ear:
         assert ear.notices == []
 
 
@@ -179,7 +180,7 @@ async def test_quiet_queue_is_told_to_be_listened_to_at_once(roto: Aws, queue: T
 
 async def refusal(url: str, queue_url: str) -> SvsyncError:
     with pytest.raises(SvsyncError) as refused:
-        await asyncio.wait_for(sqs_feed(url, queue_url).listen(Ear()), 20)
+        await asyncio.wait_for(sqs_feed(url, queue_url).listen(Ear()), PATIENCE_S)
     return refused.value
 
 
@@ -298,7 +299,7 @@ async def test_feed_of_a_backend_that_nobody_authorised_calls_nobody(
     entry = {"feed": "aws-sqs", "queue_url": queue.url}
     feed = registry.open_feed(entry, spec, TenantId(1))
     with pytest.raises(ConfigError, match="not as it was authorised"):
-        await asyncio.wait_for(feed.listen(Ear()), 20)
+        await asyncio.wait_for(feed.listen(Ear()), PATIENCE_S)
     assert front.seen == []
     assert (feed.invalid, feed.dropped) == (0, 0)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, WORK, House, Pause, failure, open_house
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 
 from svsync.domain.errors import BackendBusyError, FenceLostError
@@ -45,7 +46,7 @@ async def expire(house: House) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():  # noqa: ASYNC110 - the database tells nobody
             await asyncio.sleep(0.005)
 
@@ -140,13 +141,16 @@ async def test_renewal_is_never_blocked_by_an_open_transaction(house: House) -> 
     first = await claim(house)
     async with house.app.db.transaction(TENANT, held=first.held) as tx:
         await queue.set_stage(tx, first.run_id, "fetch")
-        async with asyncio.timeout(2), house.app.db.transaction(TENANT, renewal=True) as another:
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            house.app.db.transaction(TENANT, renewal=True) as another,
+        ):
             assert await queue.renew(another, first.held, "a:1")
 
 
 async def test_renewal_needs_no_connection_of_a_run(house: House) -> None:
     first = await claim(house)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
         go, inside = asyncio.Event(), asyncio.Semaphore(0)
 
         async def occupy() -> None:
@@ -213,7 +217,7 @@ async def test_lost_lease_cancels_the_run(house: House, monkeypatch: pytest.Monk
     async with paused_run(house) as (running, _):
         await house.admin.execute("UPDATE leases SET fence = fence + 1, holder = 'b:1'")
         with pytest.raises(FenceLostError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await running
     assert len(await house.paths()) == 500
 
@@ -226,7 +230,7 @@ async def test_run_that_cannot_renew_stops_by_its_own_clock(
     async with paused_run(house) as (running, _), connected(admin_url) as blocker:
         async with blocker.transaction():
             await blocker.execute("SELECT FROM leases FOR NO KEY UPDATE")
-            await asyncio.wait([running], timeout=5)
+            await asyncio.wait([running], timeout=PATIENCE_S)
         with pytest.raises(FenceLostError):
             await running
 

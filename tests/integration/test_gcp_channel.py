@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from grpc import StatusCode, aio
 from tests.gcp import GLOBAL, Gcp, gcp_spec, open_gcp
+from tests.patience import PATIENCE_S
 
 from svsync.backends.gcp.driver import _service
 from svsync.clients.gcp import Dial, Service
@@ -55,7 +56,7 @@ async def test_name_that_nobody_looks_up_is_given_up(
         return list(await gcp.dial.resolve(host, port))
 
     monkeypatch.setattr("svsync.clients.gcp.addresses._LOOK_UP_S", 0.01)
-    async with asyncio.timeout(20), open_gcp(gcp, dial=Dial(resolve, gcp.roots)) as google:
+    async with asyncio.timeout(PATIENCE_S), open_gcp(gcp, dial=Dial(resolve, gcp.roots)) as google:
         with pytest.raises(BackendUnreachableError, match="cannot be resolved") as raised:
             await google.listed()
     assert not raised.value.sent

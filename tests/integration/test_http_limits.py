@@ -22,6 +22,7 @@ import pytest_asyncio
 from aiohttp import web
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from tests.api import DOCUMENT, ROBOT
+from tests.patience import PATIENCE_S
 from tests.program import until
 
 from svsync.config.model import LogFormat, LogLevel, Settings
@@ -118,17 +119,17 @@ class Wire:
         head = await self._head()
         first, *lines = head.decode().split("\r\n")[:-2]
         headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             told = await self._reader.readexactly(int(headers["content-length"]))
         return Reply(int(first.split(" ")[1]), headers, told)
 
     async def _head(self) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._reader.readuntil(b"\r\n\r\n")
 
     async def rest(self) -> bytes:
         """What comes until the server closes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._reader.read()
 
     def reset(self) -> None:
@@ -729,7 +730,7 @@ async def test_body_that_is_still_coming_when_the_listener_stops_is_taken_and_an
 async def test_client_that_goes_away_while_the_listener_stops_does_not_hold_it_up(
     tmp_path: Path, log: StringIO, sent: bytes
 ) -> None:
-    async with asyncio.timeout(20), open_line(tmp_path, log, grace=NEVER) as line:
+    async with asyncio.timeout(PATIENCE_S), open_line(tmp_path, log, grace=NEVER) as line:
         idle = await line.served_wire()
         wire = await line.wire()
         await wire.send(SYNC + ASKING + b"Content-Length: 2\r\n\r\n", sent)
@@ -749,7 +750,7 @@ async def test_client_whose_body_is_no_longer_wanted_does_not_hold_it_up_once_it
     tmp_path: Path, log: StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "LINGER_S", NEVER)
-    async with asyncio.timeout(20), open_line(tmp_path, log, grace=NEVER) as line:
+    async with asyncio.timeout(PATIENCE_S), open_line(tmp_path, log, grace=NEVER) as line:
         wire = await line.wire()
         await wire.send(SYNC + b"Content-Length: %d\r\n\r\n" % (body.MAX_BODY + 1))
         assert (await wire.reply()).told == (413, "body_too_large")

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from aiohttp import web
 from tests.integration.test_http_limits import let_pass
+from tests.patience import PATIENCE_S
 from tests.program import until
 
 from svsync.config.model import Settings
@@ -133,7 +134,7 @@ async def test_over_tls_requests_are_answered_one_after_another_and_nobody_is_wa
     """An answer that is taken is seen to be taken: what comes behind it is answered, and a
     connection that waits for a request keeps nobody who stops."""
     opened = connections_of(monkeypatch)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async with listening(door.app, door.with_tls(), grace=600) as listener:
             reader, writer = await asyncio.open_connection(
                 listener.host, listener.port, ssl=trusting(door.authority)
@@ -150,7 +151,10 @@ async def test_handshake_that_does_not_come_is_not_waited_for(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("svsync.http.listening.HEAD_S", 0.05)
-    async with listening(door.app, door.with_tls(), grace=1) as listener, asyncio.timeout(20):
+    async with (
+        listening(door.app, door.with_tls(), grace=1) as listener,
+        asyncio.timeout(PATIENCE_S),
+    ):
         reader, writer = await asyncio.open_connection(listener.host, listener.port)
         assert await reader.read() == b""
         writer.close()

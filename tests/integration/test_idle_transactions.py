@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from tests.house import BACKEND, TENANT, House
+from tests.patience import PATIENCE_S
 
 from svsync.domain.errors import StoreUnavailableError
 from svsync.store import database, queue
@@ -27,7 +28,7 @@ async def test_what_a_frozen_process_had_locked_is_free_again(
         begun = frozen.transaction_of([TENANT]) if of_all else frozen.transaction(TENANT)
         async with begun as tx:
             await tx.fetch("queue.lock_lease", TENANT, BACKEND)
-            async with asyncio.timeout(20), house.app.db.transaction(TENANT) as other:
+            async with asyncio.timeout(PATIENCE_S), house.app.db.transaction(TENANT) as other:
                 await queue.raise_fence(other, BACKEND)
 
     async with open_database(database_url, size=1) as frozen:

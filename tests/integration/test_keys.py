@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.house import TENANT, House, failure, open_house, settings_for
 from tests.key_services import Home
+from tests.patience import PATIENCE_S
 from tests.sealed import keys_named, seal_everywhere, texts
 
 from svsync.app import open_app
@@ -248,7 +249,7 @@ async def test_nobody_queues_before_a_key_service_that_hangs(
     async with root_key_out_of_reach(house, database_url, admin_url, state_dir):
         sealing._services = KeyServices(Hangs(), None, ())
         asking = [asyncio.create_task(sealing.learn()) for _ in range(5)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not Hangs.asked:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
         Hangs.go_on.set()

@@ -13,6 +13,7 @@ from tests.azure import KEYS as AZURE_KEYS
 from tests.azure_fake import AzureFake
 from tests.azure_vault import Vault
 from tests.gcp import Gcp, gcp_spec
+from tests.patience import PATIENCE_S
 
 from svsync.backends.gcp.driver import _service
 from svsync.clients.aws import AwsSession, AwsSettings
@@ -121,7 +122,7 @@ async def test_nobody_waits_for_a_renewal_while_the_login_is_good(login: Login) 
     login.answers.clear()
     renews = asyncio.ensure_future(login.call())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while login.tries < 2:  # noqa: ASYNC110 - as it is
                 await asyncio.sleep(0)
             await login.call()

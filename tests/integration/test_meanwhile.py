@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, House, Pause, counts, failure
+from tests.patience import PATIENCE_S
 from tests.writes import there
 
 from svsync.app import new_id
@@ -51,7 +52,7 @@ async def full(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not await holds():  # noqa: ASYNC110 - the database tells nobody
             await asyncio.sleep(0.01)
 
@@ -84,7 +85,7 @@ async def have(house: House, value: str, *paths: str) -> None:
 async def under_way(house: House, pause: Pause) -> AsyncIterator[asyncio.Task[Ended]]:
     """A full run that stands at the pause; it has ended with the block."""
     run = asyncio.create_task(house.run(allow=ALLOW_NOTHING))
-    await asyncio.wait_for(pause.reached.wait(), 20)
+    await asyncio.wait_for(pause.reached.wait(), PATIENCE_S)
     try:
         yield run
     finally:
@@ -249,7 +250,7 @@ async def test_what_fails_beside_the_run_is_not_told_as_its_stage(
 
     async def fail(operation: str, path: str) -> None:
         if (operation, path) == ("list", "second/"):
-            await asyncio.wait_for(refused.wait(), 20)
+            await asyncio.wait_for(refused.wait(), PATIENCE_S)
             raise ListingError("broken", operation="list", code="listing_failed")
 
     monkeypatch.setattr(meanwhile, "commit", refuse)
@@ -264,7 +265,7 @@ async def test_what_fails_beside_the_run_is_not_told_as_its_stage(
 async def test_dry_run_brings_in_nothing(full: House) -> None:
     pause = Pause(full.there, "list", "second/")
     run = asyncio.create_task(full.run(dry=True))
-    await asyncio.wait_for(pause.reached.wait(), 20)
+    await asyncio.wait_for(pause.reached.wait(), PATIENCE_S)
     full.there.put("first/1", {"k": "2"})
     await notice(full, "first/1")
     pause.let_go()

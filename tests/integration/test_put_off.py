@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.house import BACKEND, TENANT, House, house
 from tests.integration.test_call_budget_of_runs import age, budget, counted, due, made, ran, work
+from tests.patience import PATIENCE_S
 from tests.waiting import ask, queued, scheduling, work_until
 from tests.writes import lose, put, through
 
@@ -150,5 +151,5 @@ async def test_a_change_of_configuration_waits_for_nobody_who_begins_it(house: H
     assert await work(house) == [None]
     async with house.admin.transaction():
         await house.admin.execute("SELECT FROM runs WHERE state = 'queued' FOR UPDATE")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await budget(house, 10_000)

@@ -14,6 +14,7 @@ from tests.api import Front
 from tests.house import TENANT, House, open_house
 from tests.integration.test_die_everywhere import Death, Killed
 from tests.integration.test_retention import AT_ONCE
+from tests.patience import PATIENCE_S
 from tests.postgres import connected
 from tests.sealed import keys_named, seal_everywhere, texts
 
@@ -317,7 +318,7 @@ async def test_a_row_in_somebodys_hand_is_left_and_nobody_is_waited_for(
     held = (await house.row("secrets", path="own/a"))["secret_id"]
     async with connected(admin_url) as somebody, somebody.transaction():
         await somebody.execute("SELECT FROM versions WHERE secret_id = $1 FOR UPDATE", held)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             done = await rewrap(house)
         assert (done.sealed, done.left, done.unreadable) == (1, 1, 0)
     assert (await rewrap(house)).sealed == 1

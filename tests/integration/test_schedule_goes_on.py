@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.house import BACKEND, TENANT, House, backend
+from tests.patience import PATIENCE_S
 from tests.waiting import queued, scheduling, until
 
 from svsync.bus.local import LocalSignals
@@ -66,7 +67,7 @@ async def test_beats_go_on_once_the_disk_has_space_again(
             each=lambda _: beats.release(),
         )
     )
-    async with kept(beating), asyncio.timeout(20):
+    async with kept(beating), asyncio.timeout(PATIENCE_S):
         for _ in range(3):
             await beats.acquire()
         assert await house.rows("instances") == []
@@ -97,7 +98,7 @@ async def test_schedule_goes_on_once_the_disk_has_space_again(
     monkeypatch.setattr(Scheduling, "tick", watched)
     await fill_disk(house, "runs")
     async with kept(asyncio.create_task(keep_schedule(scheduling(house)))):
-        assert await asyncio.wait_for(refused, 20) == "disk_full"
+        assert await asyncio.wait_for(refused, PATIENCE_S) == "disk_full"
         await free_disk(house)
 
         async def is_queued() -> bool:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from tests.house import BACKEND, TENANT, House
+from tests.patience import PATIENCE_S
 from tests.waiting import queued, scheduling, work_all, work_all_now
 
 from svsync.domain.errors import (
@@ -262,7 +263,7 @@ async def test_run_that_waits_for_its_feed_begins_when_somebody_asks(house: Hous
 
 async def test_run_of_a_backend_that_was_removed_is_not_waited_for(house: House) -> None:
     with pytest.raises(NotFoundError):
-        async with asyncio.timeout(20), house.app.db.transaction(TENANT) as tx:
+        async with asyncio.timeout(PATIENCE_S), house.app.db.transaction(TENANT) as tx:
             await queue.enqueue(tx, BackendId("fed_gone"), RunId("run_x"), Wanted("full", "api"))
 
 

@@ -18,6 +18,7 @@ from tests.api import Front, front, open_front
 from tests.house import BACKEND, TENANT, House, Pause, house
 from tests.integration.test_conflicts import disagree
 from tests.integration.test_reading import allow, logs
+from tests.patience import PATIENCE_S
 from tests.rawhttp import RawAnswer, answers_of, request_of
 from tests.waiting import somebody_waits_for_a_lock, until
 
@@ -39,7 +40,6 @@ __all__ = ["front", "house"]
 
 A: Final = b"/v1/secrets/app/a"
 EXT: Final = b"/v1/secrets/ext/a"
-_PATIENCE_S: Final = 20
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Line:
         return await self.next()
 
     async def next(self) -> RawAnswer:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             head = await self.reader.readuntil(b"\r\n\r\n")
             size = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
             body = await self.reader.readexactly(size)
@@ -233,7 +233,7 @@ async def test_a_head_that_begins_in_that_turn_has_its_time(
     async with line(front) as one:
         opened[-1].data_received(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         asyncio.get_running_loop().call_soon(opened[-1].data_received, b"GET /v1")
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             told = await one.reader.read()
     assert b" 408 " in told
 
@@ -250,7 +250,7 @@ async def test_a_mistake_in_that_turn_ends_the_connection(
         _Quick(opened[-1], request_of(front, "GET", A))
         monkeypatch.setattr(ShortWay, "_keep", mistaken)
         assert (await one.ask(long(front))).status == 200
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             assert await one.reader.read() == b""
 
 
@@ -726,7 +726,7 @@ async def test_a_mistake_behind_a_read_ends_its_connection_and_no_other(
 
             patched.setattr(connections._Connection, "_go_on", mistaken)
             wrong.writer.write(request_of(front, "GET", A))
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(PATIENCE_S):
                 with suppress(ConnectionResetError):
                     assert await wrong.reader.read() == b""
         assert (await right.ask(request_of(front, "GET", A))).status == 200
@@ -766,7 +766,7 @@ async def test_who_goes_while_the_listener_ends_is_not_waited_for(
         ending = asyncio.create_task(opened[-1].shutdown(None))
         await asyncio.sleep(0)  # it waits for the read
         one.writer.close()
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             await ending
 
 

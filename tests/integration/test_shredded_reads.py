@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.api import Front
 from tests.house import TENANT, House, Pause
+from tests.patience import PATIENCE_S
 from tests.shredded import shred
 
 from svsync.domain.federation import Mode
@@ -137,7 +138,7 @@ async def test_what_listens_for_its_backends_is_told_at_once(
     await looked.wait()
     assert not told.is_set(), "that one was known when the process began"
     await shred(house)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await told.wait()
     forgetting.cancel()
 

@@ -3,6 +3,7 @@
 import asyncio
 
 from tests.house import BACKEND, TENANT, House, backend
+from tests.patience import PATIENCE_S
 
 from svsync.domain.ids import BackendId
 from svsync.store import queue
@@ -18,7 +19,7 @@ async def test_backend_that_stays_as_it_is_is_not_waited_for(house: House) -> No
     """Who locked all leases one after the other would deadlock with runs and the schedule."""
     async with house.app.db.transaction(TENANT) as run:
         await queue.lock_lease(run, BACKEND)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await house.app.federation.apply([house.spec]) == []
 
 
@@ -26,7 +27,7 @@ async def test_backend_that_is_new_is_brought_in_beside_one_that_is_at_work(hous
     async with house.app.db.transaction(TENANT) as run:
         await queue.lock_lease(run, BACKEND)
         new = backend(id=OTHER, rules=())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await house.app.federation.apply([house.spec, new]) == [OTHER]
 
 
@@ -37,7 +38,7 @@ async def test_backend_that_changes_waits_for_the_transaction_of_its_run(house: 
         while not await house.admin.fetchval(_WAITING):
             assert not changing.done()
             await asyncio.sleep(0.01)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await changing
 
 

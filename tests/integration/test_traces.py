@@ -17,6 +17,7 @@ from aiohttp import web
 from tests.canary import Canary
 from tests.collector import Collector, collecting
 from tests.house import BACKEND, open_house
+from tests.patience import PATIENCE_S
 
 from svsync import __version__
 from svsync.config.model import LogFormat, LogLevel
@@ -271,7 +272,7 @@ async def test_collector_that_hangs_holds_up_neither_work_nor_the_end(
     go = asyncio.Event()
     collector.before = go.wait
     opened = open_tracer(at(collector))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         tracer: Any = await opened.__aenter__()
         for _ in range(600):
             tracer.backend_called(*ABOUT, "read", "ok", 0.1)

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import WebhookVerificationError
 from tests.house import BACKEND, TENANT, backend
+from tests.patience import PATIENCE_S
 from tests.receivers import Hanging, Message, Receiver, WebhookDesk, desk, webhook_desk
 from tests.waiting import somebody_waits_for_a_lock, until
 
@@ -315,7 +316,7 @@ async def test_what_was_taken_over_is_settled_by_who_has_it_now(desk: WebhookDes
         await hanging.reached.wait()
         await desk.house.admin.execute("UPDATE endpoints SET claimed_until = now()")
         receiver.answer = 500
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while len(receiver.got) < 2:
                 await desk.another().deliver_due()
         hanging.let_go()
@@ -366,7 +367,7 @@ async def test_defect_at_one_endpoint_keeps_nobody_from_the_others_and_is_not_tr
 
         monkeypatch.setattr(desk.client, "send", defective)
         await desk.tell(times=3)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await desk.deliveries.deliver_due() == 3
         assert receiver.numbers == [1, 2, 3]
         wait = await desk.deliveries.next_due()

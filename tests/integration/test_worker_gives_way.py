@@ -5,6 +5,7 @@ import time
 
 import pytest
 from tests.house import BACKEND, TENANT, House, failure
+from tests.patience import PATIENCE_S
 from tests.postgres import relayed
 
 from svsync.domain.errors import FenceLostError, StoreError, StoreUnavailableError
@@ -42,7 +43,7 @@ async def test_takeover_passes_a_worker_that_froze_inside_its_transaction(
             async with other.transaction(TENANT, held=frozen.held) as tx:
                 await queue.set_stage(tx, frozen.run_id, "commit")
                 await house.admin.execute("UPDATE leases SET expires_at = now()")
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(PATIENCE_S):
                     assert failure(await house.run()) is None
 
         with pytest.raises(StoreUnavailableError):
@@ -83,7 +84,7 @@ async def test_renewal_that_hangs_does_not_outlive_the_deadline(
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(work())
-        done, _ = await asyncio.wait([task], timeout=5)
+        done, _ = await asyncio.wait([task], timeout=PATIENCE_S)
         took = time.monotonic() - began
         db._pool.terminate()
         db._renewals.terminate()
@@ -112,7 +113,7 @@ async def test_store_that_hangs_is_told_as_one_that_is_away_and_its_pool_ends(
             await federation.active(db)
 
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE_S),
         relayed(database_url) as (relay, dsn),
         open_database(dsn, size=2) as db,
     ):

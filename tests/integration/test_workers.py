@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from tests.house import BACKEND, TENANT, House, Pause
+from tests.patience import PATIENCE_S
 from tests.waiting import ask, scheduling, until
 from tests.writes import there, written_through
 
@@ -41,7 +42,7 @@ async def stopped_in(
     has ended, and have stopped behind it."""
     pause = Pause(house.there, operation, path)
     async with working(house, signals) as workers:
-        await asyncio.wait_for(pause.reached.wait(), 20)
+        await asyncio.wait_for(pause.reached.wait(), PATIENCE_S)
         yield
         workers.stop()
         pause.let_go()

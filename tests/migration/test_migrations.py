@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.house import backend, settings_for
+from tests.patience import PATIENCE_S
 from tests.postgres import connected, database_dsn
 from tests.waiting import until
 
@@ -77,7 +78,7 @@ async def test_two_processes_migrate_one_database_one_after_the_other(empty: str
 async def test_nobody_waits_for_a_migration_where_nothing_is_pending(database_url: str) -> None:
     async with connected(database_url) as other, other.transaction():
         await other.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await migrate(database_url) == []
 
 

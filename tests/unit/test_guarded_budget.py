@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from svsync.backends.guarded import BackendGuard, BreakerPolicy, RetryPolicy
 from svsync.domain.errors import BackendError, BackendUnreachableError, FenceLostError
@@ -104,7 +105,7 @@ async def test_calls_at_one_time_do_not_overdraw_the_budget() -> None:
 
     guard = guard_of(3, limits={"read": Limit(concurrency=8, per_second=1000)})
     calls = [asyncio.create_task(guard.call("read", waits)) for _ in range(8)]
-    await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION, timeout=5)
+    await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION, timeout=PATIENCE_S)
     assert there.reached == 3
     release.set()
     ended = await asyncio.gather(*calls, return_exceptions=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+from tests.patience import PATIENCE_S
 
 from svsync.services.scheduling import Scheduling, keep_schedule
 
@@ -45,7 +46,7 @@ async def test_the_schedule_waits_for_no_thread_and_its_end_is_no_error(
     with no_thread_free():
         keeping = asyncio.create_task(keep_schedule(ticks))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await ticks.third.wait()
         finally:
             keeping.cancel()

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+from tests.patience import PATIENCE_S
 
 from svsync.clients.aws import transport as aws
 from svsync.clients.azure import transport as azure
@@ -30,5 +31,5 @@ async def test_who_is_cancelled_within_an_answer_leaves_no_connection_open(
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await gone.wait()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.patience import PATIENCE_S
 
 from svsync.domain.errors import ConfigError
 from svsync.domain.paths import remote_problem
@@ -213,7 +214,7 @@ async def test_what_ended_the_reading_comes_after_all_that_was_read() -> None:
     buffer.end(ConfigError("broke"))
     assert [lines for _, lines in (await buffer.take()).blocks] == [[b"last"]]
     with pytest.raises(ConfigError, match="broke"):
-        await asyncio.wait_for(buffer.take(), 5)
+        await asyncio.wait_for(buffer.take(), PATIENCE_S)
 
 
 # --- addresses ----------------------------------------------------------------------
