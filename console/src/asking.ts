@@ -2,6 +2,16 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { AWAY, Problem } from "./api";
 
+/** Ask again whenever `mark` is another: it stands for what the answer depends on. */
+export function useAgain(again: () => void, mark: string): void {
+  const known = useRef(mark);
+  useEffect(() => {
+    if (known.current === mark) return;
+    known.current = mark;
+    again();
+  }, [mark, again]);
+}
+
 /** What is shown may be of long ago: nobody has said otherwise. */
 const LATE = "late";
 const LATE_MS = 10_000;

@@ -36,6 +36,7 @@ function Console() {
   const [said, setSaid] = useState("");
   const leave = useCallback((reason: string) => {
     setHeld(null);
+    document.title = "svsync";
     setWhy(reason);
   }, []);
   const enter = useCallback(async (token: string) => {

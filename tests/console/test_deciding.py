@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Route, expect
 from tests.console.conftest import BACKEND, GUARDED, OFFSET, Door, Site, entering
 from tests.program import until
 
@@ -19,6 +19,18 @@ def place(path: str) -> str:
 async def choose(page: Page, what: str) -> None:
     await page.get_by_role("radio", name=what).check()
     await page.get_by_role("button", name="Settle").click()
+
+
+async def see_no_change(context: BrowserContext) -> None:
+    """What is told of a backend stays what it is told first, as between two looks at it."""
+    first: list[APIResponse] = []
+
+    async def same(route: Route) -> None:
+        if not first:
+            first.append(await route.fetch())
+        await route.fulfill(response=first[0])
+
+    await context.route("**/v1/federation/status?backend_ids=*", same)
 
 
 # --- a backend -------------------------------------------------------------------------
@@ -219,6 +231,7 @@ async def test_second_of_two_tabs_is_told_that_it_was_settled_and_by_whom(
     path = await site.quarrel()
     first = await door.enter(place(path))
     async with entering(site, browser) as other:
+        await see_no_change(other.context)
         second = await other.enter(place(path))
         await choose(first, "Take the remote side")
         await expect(first.get_by_text("settled by")).to_be_visible()
@@ -231,8 +244,38 @@ async def test_second_of_two_tabs_is_told_that_it_was_settled_and_by_whom(
     assert (await site.call("GET", f"/v1/secrets/{path}"))[1]["version"] == version
 
 
+async def test_conflict_that_somebody_settles_is_told_as_settled(site: Site, door: Door) -> None:
+    path = await site.quarrel()
+    page = await door.enter(place(path))
+    await expect(page.get_by_role("button", name="Settle")).to_be_visible()
+    at = f"/v1/federation/backends/{BACKEND}/conflicts/resolve"
+    assert (await site.call("POST", at, {"path": path, "resolution": "use_local"}))[0] == 200
+    await expect(page.get_by_text("settled by")).to_be_visible()
+    await expect(page.get_by_role("button", name="Settle")).to_have_count(0)
+
+
+async def test_side_that_moves_is_shown_and_what_was_typed_stays(site: Site, door: Door) -> None:
+    path = await site.quarrel()
+    page = await door.enter(place(path))
+    value = page.get_by_label("The value, a JSON object")
+    await page.get_by_role("radio", name="Write another value").check()
+    await value.fill('{"k": "typed"}')
+    marker = site.desk.program.canary.marker
+    await site.desk.bao.put(path, {"k": f"{marker}-moved", "same": marker})
+    await site.run()
+    await expect(page.get_by_role("alert")).to_contain_text("moved while you looked")
+    await expect(page.get_by_role("radio", checked=True)).to_have_count(0)
+    await page.get_by_role("radio", name="Write another value").check()
+    await expect(value).to_have_value('{"k": "typed"}')
+    await page.get_by_role("button", name="Settle").click()
+    await expect(page.get_by_text("settled by")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+    assert await site.value(path) == {"k": "typed"}
+
+
 async def test_side_that_moved_meanwhile_is_looked_at_again(site: Site, door: Door) -> None:
     path = await site.quarrel()
+    await see_no_change(door.context)
     page = await door.enter(place(path))
     marker = site.desk.program.canary.marker
     await site.desk.bao.put(path, {"k": f"{marker}-moved", "same": marker})

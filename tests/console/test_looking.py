@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from tests.console.conftest import AWAY, BACKEND, EVIL, LIVE, MARKUP, Door, Site
 from tests.postgres import connected
 
@@ -184,6 +184,52 @@ async def test_token_that_is_revoked_ends_the_visit_and_takes_everything_with_it
 
 
 # --- by keyboard -----------------------------------------------------------------------
+
+
+async def test_states_follow_the_runs_and_more_of_a_list_stays_where_it_was(
+    site: Site, door: Door
+) -> None:
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    await expect(page.get_by_role("row").filter(has_text="apps/billing/db")).to_be_visible()
+    await site.desk.bao.put("apps/seen/live", {"v": site.desk.program.canary.marker})
+    await site.run()
+    await expect(page.get_by_role("row").filter(has_text="apps/seen/live")).to_be_visible()
+
+    async def shorter(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace("limit=100", "limit=2"))
+
+    await door.context.route(f"**/{BACKEND}/secrets*", shorter)
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(2)
+    await page.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(4)
+    await site.run()
+    await expect(page.get_by_text("This list has changed since.")).to_be_visible()
+    await expect(rows).to_have_count(4)
+    await page.get_by_role("button", name="Look again").click()
+    await expect(rows).to_have_count(2)
+
+
+async def test_secret_is_found_by_what_its_path_begins_with(door: Door) -> None:
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    rows = page.locator("tbody tr")
+    await expect(rows.filter(has_text="apps/web/session")).to_be_visible()
+    box = page.get_by_label("Path begins with")
+    await box.fill("apps/billing/")
+    await expect(rows).to_have_count(2)
+    await expect(rows.filter(has_text="apps/billing/stripe")).to_be_visible()
+    await box.fill("apps/nobody/")
+    await expect(page.get_by_text("No secret that you may list is like that.")).to_be_visible()
+    await box.fill("no path")
+    await expect(page.get_by_role("alert")).to_contain_text("prefix")
+
+
+async def test_who_has_left_leaves_no_name_in_the_title(door: Door) -> None:
+    page = await door.enter(f"backends/{BACKEND}")
+    await expect(page).to_have_title(re.compile(BACKEND))
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page).to_have_title("svsync")
 
 
 async def test_everything_is_reached_by_keyboard_and_focus_is_seen(site: Site, door: Door) -> None:

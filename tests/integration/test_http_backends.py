@@ -525,6 +525,33 @@ async def test_states_are_shown_of_what_the_caller_may_list(front: Front) -> Non
         assert (await client.get(f"{HOUSE}/secrets?{query}")).status == 422
 
 
+async def test_states_are_asked_for_by_what_their_paths_begin_with(front: Front) -> None:
+    for name in ("a/x", "b/x", "b/y", "bc", "no/b"):
+        front.house.there.put(f"kv/{name}", {"k": "1"})
+    await front.house.run()
+    client = await holder(front, ("ext/a/*", LIST), ("ext/b*", LIST), ("ext/b/**", LIST))
+
+    async def below(prefix: str) -> list[str]:
+        seen: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            asked = {"prefix": prefix, "limit": 1, **({"cursor": cursor} if cursor else {})}
+            page = (await client.get(f"{HOUSE}/secrets", params=asked)).body
+            seen += [secret["path"] for secret in page["secrets"]]
+            cursor = page["next_cursor"]
+        return seen
+
+    assert await below("ext/b/") == ["ext/b/x", "ext/b/y"]
+    assert await below("ext/b") == ["ext/b/x", "ext/b/y", "ext/bc"]
+    assert await below("ext/b/x") == ["ext/b/x"]
+    assert await below("e") == ["ext/a/x", "ext/b/x", "ext/b/y", "ext/bc"]
+    assert await below("ext/no/") == await below("f") == []
+    behind = {"prefix": "ext/b/", "cursor": "ext/b/x|kv/b/x"}
+    rest = (await client.get(f"{HOUSE}/secrets", params=behind)).body["secrets"]
+    assert [secret["path"] for secret in rest] == ["ext/b/y"]
+    assert (await client.get(f"{HOUSE}/secrets?prefix=c4n4ry%20x")).status == 422
+
+
 async def test_states_of_what_several_rules_give_come_in_order_and_by_pages(front: Front) -> None:
     for name in ("a/x", "b/x", "b/y", "c/x", "d/x"):
         front.house.there.put(f"kv/{name}", {"k": "1"})

@@ -200,6 +200,7 @@ PLACES: Final = (
     "GET /v1/federation/backends?cursor={}",
     f"GET {HOUSE}/conflicts?path={{}}",
     f"GET {HOUSE}/secrets?state={{}}",
+    f"GET {HOUSE}/secrets?prefix={{}}",
     "DELETE /v1/policies/x?{}=1",
 )
 FORMS: Final = ("{}", "%00{}", "%ff{}", "{}%0d%0aX:%20y", "%ed%a0%80{}")

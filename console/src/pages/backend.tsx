@@ -17,6 +17,9 @@ import { Secrets } from "./secrets";
 
 const TABS: [string, string][] = [["", "Status"], ["runs", "Runs"], ["secrets", "Secrets"], ["conflicts", "Conflicts"], ["mapping", "Mapping"]];
 
+/** With another one, what a backend's runs left behind may be another. */
+const markOf = (one: BackendLook): string => [one.last_run, one.run?.run_id, one.conflicts_open, one.pending_pushes].join(" ");
+
 export function OneBackend({ id, rest }: { id: string; rest: string[] }) {
   const { api } = useSession();
   const asked = useAsked<{ at: number; one: BackendLook | null }>(`look ${id}`, async (signal) => {
@@ -50,10 +53,10 @@ export function OneBackend({ id, rest }: { id: string; rest: string[] }) {
               ))}
             </nav>
             {tab === "" ? <Status one={one} now={at} /> : null}
-            {tab === "runs" && !rest[1] ? <Runs id={id} latest={`${one.last_run} ${one.run?.run_id}`} /> : null}
+            {tab === "runs" && !rest[1] ? <Runs id={id} mark={markOf(one)} /> : null}
             {tab === "runs" && rest[1] ? <OneRun id={id} run={rest[1]} /> : null}
-            {tab === "secrets" ? <Secrets id={id} /> : null}
-            {tab === "conflicts" ? <Conflicts id={id} path={rest.slice(1).join("/")} open={one.conflicts_open} /> : null}
+            {tab === "secrets" ? <Secrets id={id} mark={markOf(one)} /> : null}
+            {tab === "conflicts" ? <Conflicts id={id} path={rest.slice(1).join("/")} mark={markOf(one)} /> : null}
             {tab === "mapping" ? <Mapping id={id} /> : null}
           </>
         )}

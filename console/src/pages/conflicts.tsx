@@ -1,8 +1,8 @@
 // Paths on which both sides disagree: what differs, and who decides.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Conflict, Field, FieldShape, Version } from "../answers";
 import { asWritten, inPath, Problem } from "../api";
-import { useAsked } from "../asking";
+import { useAgain, useAsked } from "../asking";
 import { Act, Badge, Empty, Facts, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { to } from "../router";
 import { useSession } from "../session";
@@ -12,14 +12,14 @@ import { More, usePages } from "./pages";
 /** How long values stand on the page. */
 const SHOWN_S = 60;
 
-/** `open`: how many there are by the look that is polled; with another number the list is asked for anew. */
-export function Conflicts({ id, path, open }: { id: string; path: string; open: number }) {
-  return path ? <OneConflict id={id} path={path} /> : <AllConflicts id={id} open={open} />;
+/** `mark`: what tells that they may be others by now. */
+export function Conflicts({ id, path, mark }: { id: string; path: string; mark: string }) {
+  return path ? <OneConflict key={path} id={id} path={path} mark={mark} /> : <AllConflicts id={id} mark={mark} />;
 }
 
-function AllConflicts({ id, open }: { id: string; open: number }) {
+function AllConflicts({ id, mark }: { id: string; mark: string }) {
   const [state, setState] = useState("open");
-  const pages = usePages<Conflict>(`conflicts ${id} ${state} ${open}`, `/v1/federation/backends/${id}/conflicts`, "conflicts", { state, limit: 100 });
+  const pages = usePages<Conflict>(`conflicts ${id} ${state}`, `/v1/federation/backends/${id}/conflicts`, "conflicts", { state, limit: 100 }, mark);
   return (
     <>
       <div class="tools">
@@ -56,13 +56,26 @@ function AllConflicts({ id, open }: { id: string; open: number }) {
 
 const side = (state: string, version: string): string => (state === "live" ? version || "there" : state);
 
-function OneConflict({ id, path }: { id: string; path: string }) {
+/** With another one, a conflict is another to decide on. */
+const sidesOf = (of: Conflict): string => [of.conflict_id, of.local_version, of.remote_token, of.state].join(" ");
+
+function OneConflict({ id, path, mark }: { id: string; path: string; mark: string }) {
   const { api } = useSession();
   const [moved, setMoved] = useState("");
+  // It outlives the form, which begins anew with each move of a side: nobody types a value twice.
+  const [text, setText] = useState("");
   const asked = useAsked<Conflict | null>(`conflict ${id} ${path}`, async (signal) => {
     const page = await api.get<{ conflicts: Conflict[] }>(`/v1/federation/backends/${id}/conflicts`, { path }, signal);
     return page.conflicts[0] ?? null;
   });
+  useAgain(asked.again, mark);
+  const seen = useRef("");
+  useEffect(() => {
+    if (!asked.data) return;
+    const now = sidesOf(asked.data);
+    if (seen.current && seen.current !== now && asked.data.state === "open") setMoved((told) => told || MOVED);
+    seen.current = now;
+  }, [asked.data]);
   return (
     <>
       <p class="crumbs"><a href={to(["backends", id, "conflicts"])}>Conflicts</a> / <code>{path}</code></p>
@@ -72,13 +85,24 @@ function OneConflict({ id, path }: { id: string; path: string }) {
           <Empty title="There is no conflict on this path">
             <p>Both sides agree, or you may not see it: <a href={to(["backends", id, "conflicts"])}>look at those that there are</a>.</p>
           </Empty>
-        ) : <Sides key={`${conflict.conflict_id} ${conflict.local_version} ${conflict.remote_token} ${conflict.state}`} id={id} conflict={conflict} again={asked.again} onMoved={setMoved} />}
+        ) : <Sides key={sidesOf(conflict)} id={id} conflict={conflict} text={text} setText={setText} again={asked.again} onMoved={setMoved} />}
       </Loaded>
     </>
   );
 }
 
-function Sides({ id, conflict, again, onMoved }: { id: string; conflict: Conflict; again: () => void; onMoved: (how: string) => void }) {
+const MOVED = "One of the sides moved while you looked, and nothing was done. What stands below is how it is now: look again, and decide again.";
+
+interface Deciding {
+  id: string;
+  conflict: Conflict;
+  text: string;
+  setText: (text: string) => void;
+  again: () => void;
+  onMoved: (how: string) => void;
+}
+
+function Sides({ id, conflict, text, setText, again, onMoved }: Deciding) {
   const revealed = useRevealed(id, conflict);
   const writer = useWriter(conflict);
   const open = conflict.state === "open";
@@ -125,7 +149,7 @@ function Sides({ id, conflict, again, onMoved }: { id: string; conflict: Conflic
         ) : <p class="soft">The keys of neither side can be compared, for one of them is {conflict.local === "live" ? conflict.remote : conflict.local}.</p>}
         {conflict.earlier?.count ? <p class="soft">It had {many(conflict.earlier.count, "other pair")} of sides before it moved on; they are kept.</p> : null}
       </section>
-      {open ? <Resolve id={id} conflict={conflict} again={again} onMoved={onMoved} /> : null}
+      {open ? <Resolve id={id} conflict={conflict} text={text} setText={setText} again={again} onMoved={onMoved} /> : null}
     </>
   );
 }
@@ -234,10 +258,9 @@ const CHOICES: [Choice, string, (conflict: Conflict) => string][] = [
   ["use_value", "Write another value", () => "A value of yours becomes a new local version; where writes go through, it is written to the backend."],
 ];
 
-function Resolve({ id, conflict, again, onMoved }: { id: string; conflict: Conflict; again: () => void; onMoved: (how: string) => void }) {
+function Resolve({ id, conflict, text, setText, again, onMoved }: Deciding) {
   const { api, can, say } = useSession();
   const [choice, setChoice] = useState<Choice | "">("");
-  const [text, setText] = useState("");
   const [problem, setProblem] = useState<Problem | null>(null);
   if (!can("federation:write")) return <p class="soft">To settle it takes the scope federation:write, which your token lacks.</p>;
   const settle = async () => {
@@ -261,7 +284,7 @@ function Resolve({ id, conflict, again, onMoved }: { id: string; conflict: Confl
       const met = why as Problem;
       if (met.code === "conflict_changed" || met.status === 404) {
         onMoved(met.conflict?.state === "open"
-          ? "One of the sides moved while you looked, and nothing was done. What stands below is how it is now: look again, and decide again."
+          ? MOVED
           : "Somebody settled it while you looked, or you may not see it any more, and nothing was done now. What stands below is how it is now.");
         again();
       } else setProblem(met);

@@ -12,8 +12,8 @@ import { More, usePages } from "./pages";
 const STAGES = ["connect", "list", "stage", "diff", "fetch", "decide", "seal", "commit", "push", "emit"];
 const CHANGES = ["created", "updated", "pushed", "deleted", "conflicts"];
 
-export function Runs({ id, latest }: { id: string; latest: string }) {
-  const pages = usePages<Run>(`runs ${id} ${latest}`, `/v1/federation/backends/${id}/runs`, "runs", { limit: 50 });
+export function Runs({ id, mark }: { id: string; mark: string }) {
+  const pages = usePages<Run>(`runs ${id}`, `/v1/federation/backends/${id}/runs`, "runs", { limit: 50 }, mark);
   return (
     <Loaded asked={pages.asked}>
       {() => pages.rows.length === 0 ? (

@@ -1,5 +1,5 @@
 // The state of each federated secret.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { FederatedSecret } from "../answers";
 import { Badge, Empty, Labelled, Loaded, Table, When } from "../parts";
 import { to } from "../router";
@@ -11,12 +11,25 @@ const TONES: Record<string, "good" | "warn" | "bad" | "busy"> = {
   in_sync: "good", conflict: "warn", diverged: "warn", pending_push: "busy", initial: "busy", denied: "bad", quarantined: "bad", retained: "warn",
 };
 
-export function Secrets({ id }: { id: string }) {
+/** Whoever types has come to an end. */
+const TYPING_MS = 250;
+
+/** `mark`: what tells that the states may be others by now. */
+export function Secrets({ id, mark }: { id: string; mark: string }) {
   const [state, setState] = useState("");
-  const pages = usePages<FederatedSecret>(`secrets ${id} ${state}`, `/v1/federation/backends/${id}/secrets`, "secrets", { state, limit: 100 });
+  const [typed, setTyped] = useState("");
+  const [prefix, setPrefix] = useState("");
+  useEffect(() => {
+    const timer = setTimeout(() => setPrefix(typed.trim()), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [typed]);
+  const pages = usePages<FederatedSecret>(`secrets ${id} ${state} ${prefix}`, `/v1/federation/backends/${id}/secrets`, "secrets", { state, prefix, limit: 100 }, mark);
   return (
     <>
-      <div class="tools">
+      <div class="tools" role="search">
+        <Labelled label="Path begins with">
+          <input type="search" value={typed} spellcheck={false} autocapitalize="off" placeholder="apps/billing/" onInput={(event) => setTyped(event.currentTarget.value)} />
+        </Labelled>
         <Labelled label="State">
           <select value={state} onChange={(event) => setState(event.currentTarget.value)}>
             <option value="">all but detached</option>
@@ -27,7 +40,7 @@ export function Secrets({ id }: { id: string }) {
       <Loaded asked={pages.asked}>
         {() => pages.rows.length === 0 ? (
           <Empty title="Nothing here that you may list">
-            <p>{state ? "No secret that you may list is in this state." : "No run has brought a secret in yet, or no policy lets you list one: a policy with the permission list on its path shows it."}</p>
+            <p>{state || prefix ? "No secret that you may list is like that." : "No run has brought a secret in yet, or no policy lets you list one: a policy with the permission list on its path shows it."}</p>
           </Empty>
         ) : (
           <>

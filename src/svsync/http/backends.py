@@ -30,6 +30,7 @@ _CURSOR: Final = text(r"[^\x00-\x1f\x7f]+", "the next_cursor of the page before"
 _STATES_QUERY: Final = (
     _LIMIT,
     Key("cursor", _CURSOR, "Go on there."),
+    Key("prefix", text(r"[A-Za-z0-9._/-]*", "the beginning of local paths"), "Only these."),
     Key("state", choice(PairStatus), "These alone."),
 )
 _PAGE: Final = 100
@@ -145,6 +146,7 @@ class BackendRoutes:
                 caller.tenant,
                 request[RIGHTS].permissions,
                 backend_named(request),
+                prefix=asked.get("prefix", ""),
                 state=None if state is None else PairStatus(state),
                 limit=asked.get("limit", _PAGE),
                 cursor=asked.get("cursor", ""),

@@ -32,6 +32,7 @@ class PairStates:
         permissions: Permissions,
         backend: str,
         *,
+        prefix: str = "",
         state: PairStatus | None = None,
         limit: int = 100,
         cursor: str = "",
@@ -39,6 +40,7 @@ class PairStates:
         """Pairs by local path, of which the caller may list the secret.
 
         Args:
+            prefix: what their local paths begin with; it may end within a segment.
             state: these alone; None: all but those that are detached.
             cursor: the `next_cursor` of the page before. It names a path that was shown.
 
@@ -54,9 +56,11 @@ class PairStates:
             given = permissions.prefixes(Permission.LIST)
             more = True
             while more and len(shown) <= limit:
-                ranges = [
-                    (max(one, after[0]), one + BEHIND) for one in given if one + BEHIND > after[0]
+                asked = [
+                    (max(one, prefix, after[0]), min(one + BEHIND, prefix + BEHIND))
+                    for one in given
                 ]
+                ranges = [(first, end) for first, end in asked if first < end]
                 rows = await store.states(tx, named, after, state and str(state), ranges, MAX_PAGE)
                 more = len(rows) == MAX_PAGE
                 for row in rows:
