@@ -175,6 +175,12 @@ async def test_a_file_that_cannot_be_read_is_one_sentence_without_what_stands_th
     said = await files.run("--json")
     assert (said.code, said.out) == (2, "")
     assert said.sentence.startswith(f"svsync: {files.env}:2: ")
+    files.env.write_text(f"A={'1' * 1024 * 1024}\n")
+    said = await files.run()
+    assert (said.code, said.sentence.partition("MiB: ")[2]) == (
+        2,
+        "give its variables in several parts",
+    )
     files.env.unlink()
     said = await files.run()
     assert (said.code, "cannot be read" in said.sentence) == (2, True)
@@ -206,6 +212,17 @@ async def test_variables_of_a_process_are_taken_as_they_are(desk: Desk, files: F
     missing = "PATH=/bin\0SALESFORCE_CLIENT_ID=a\0"
     said = await desk.program("import", "env", "-", *words, "--json", stdin=missing.encode())
     assert said.json["reasons"] == {"variable_missing": 1}
+    # Which of two values counts is up to who asks the process.
+    for twice in ("other\0STRIPE_SECRET_KEY=k", "k\0STRIPE_SECRET_KEY=other\0STRIPE_SECRET_KEY=k"):
+        both = f"PORT=1\0STRIPE_SECRET_KEY={twice}\0"
+        said = await desk.program("import", "env", "-", *words, "--json", stdin=both.encode())
+        [one] = said.json["secrets"]
+        assert (one["reason"], one["message"]) == (
+            "variable_twice",
+            "STRIPE_SECRET_KEY has two values there: keep one",
+        )
+        said = await desk.program("verify", "--env", "-", *words, stdin=both.encode())
+        assert (said.code, "variable_twice" in said.out) == (1, True)
     for broken in ("A=1\nB=2\0", "A=1\0B", "A=1\0=b\0", "A=1\0\0\0"):
         said = await desk.program("import", "env", "-", *words, stdin=broken.encode())
         assert (said.code, "holds a NUL character" in said.sentence) == (2, True), broken
@@ -235,6 +252,50 @@ async def test_file_whose_every_variable_is_here_is_clean(desk: Desk, files: Fil
     ]
     one = await files.verified("--path", "**/stripe", "--json")
     assert (one.code, one.json["compared"]) == (0, 1)
+    assert (one.json["left"], one.json["comments"]) == (["PORT"], [])
+
+
+async def test_what_only_comments_hold_is_told_by_lines(desk: Desk, files: Files) -> None:
+    """A variable that was put aside, and the rest of a value that was not quoted: both are gone
+    with the file, and some programs read the second as part of the value."""
+    files.env.write_text("STRIPE_SECRET_KEY=k#1\nDATABASE_URL='a # b'\n# by hand\n")
+    assert (await files.run()).code == 0
+    clean = await files.verified()
+    assert (clean.code, clean.sentences) == (0, ["svsync: compared 2 secrets"])
+    marker = desk.program.canary.marker
+    files.env.write_text(
+        f"# by hand\n# export OLD_KEY={marker}\nSTRIPE_SECRET_KEY=k#1 #{marker}\n\n"
+        f"DATABASE_URL='a # b'   # {marker}\n"
+    )
+    told = await files.verified()
+    assert (told.code, told.out, told.sentences[1:]) == (
+        0,
+        "",
+        [
+            "svsync: comments are not compared: see that there is no variable and no rest of a"
+            " value in lines 2, 3, 5 before the file goes"
+        ],
+    )
+    assert (await files.verified("--json")).json["comments"] == [2, 3, 5]
+
+
+async def test_further_lines_of_a_value_that_is_not_quoted_are_not_told_as_names(
+    desk: Desk, files: Files
+) -> None:
+    marker = desk.program.canary.marker
+    files.env.write_text(
+        f"SENTRY_DSN=x\nDEBUG=\nSTRIPE_SECRET_KEY=MIIEvQ\n{marker}\nab{marker}==\nXy{marker}=\n"
+        f'"{marker}":"a=b"\n&{marker}=c\n'
+    )
+    lines = [f"line {number}" for number in range(4, 9)]
+    said = await files.run("--json")
+    assert (said.code, said.json["not_mapped"]) == (0, ["SENTRY_DSN", "DEBUG", *lines])
+    assert (await files.run()).out.splitlines()[-1].endswith(f"DEBUG, {', '.join(lines)}.")
+    said = await files.verified()
+    assert (said.code, said.out.splitlines()) == (
+        1,
+        [f"{name}: not compared: not_mapped" for name in ["DEBUG", "SENTRY_DSN", *lines]],
+    )
 
 
 async def test_what_a_removed_file_would_take_along_is_told_and_no_value(

@@ -45,7 +45,8 @@ def read_files(map_file: str, env_file: str) -> tuple[Any, Any]:
 
     env_map = load_env_map(map_file)
     name = "stdin" if env_file == "-" else env_file
-    return env_map, read_variables(read_file(env_file, name), name)
+    given = read_file(env_file, name, "give its variables in several parts")
+    return env_map, read_variables(given, name)
 
 
 async def import_by(

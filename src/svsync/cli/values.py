@@ -113,8 +113,8 @@ def tags_of(given: Iterable[str]) -> tuple[str, ...]:
     return tags
 
 
-def read_file(name: str, where: str) -> bytes:
-    """A file, or stdin for `-`, up to a byte more than may be written."""
+def read_file(name: str, where: str, larger: str = "store a reference instead") -> bytes:
+    """A file, or stdin for `-`. `larger` says what to do where it is more than may be written."""
     try:
         if name == "-":
             raw = sys.stdin.buffer.read(MAX_BYTES + 1)
@@ -125,7 +125,7 @@ def read_file(name: str, where: str) -> bytes:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no file"
         raise UsageError(f"{where}: the file cannot be read ({why})") from None
     if len(raw) > MAX_BYTES:
-        raise UsageError(f"{where}: it is larger than 1 MiB: store a reference instead")
+        raise UsageError(f"{where}: it is larger than 1 MiB: {larger}")
     return raw
 
 

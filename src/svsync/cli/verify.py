@@ -90,14 +90,22 @@ async def verify_env(
 ) -> int:
     """Secrets with the variables that they were imported from, whoever reads them."""
     from svsync.services.comparing_env import compare_env
+    from svsync.services.env_files import left
 
     async def work(comparison: "Comparison", tell: Tell) -> None:
         await compare_env(access, env_map, variables, comparison, only=only, tell=tell)
 
     code = await compared(args, work)
-    kept = [name for name in variables if name in env_map.left]
-    if kept and not args.out.json:  # they would go with the file
+    if args.out.json:  # which tells of both
+        return code
+    if kept := left(env_map, variables):
         say(f"the map leaves {', '.join(kept)} in the environment: keep that before the file goes")
+    if lines := variables.comments:
+        where = f"{'line' if len(lines) == 1 else 'lines'} {', '.join(map(str, lines))}"
+        say(
+            f"comments are not compared: see that there is no variable and no rest of a"
+            f" value in {where} before the file goes"
+        )
     return code
 
 

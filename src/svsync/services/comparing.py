@@ -77,11 +77,15 @@ class Comparison:
 
     Attributes:
         unmatched: lines of the mapping that match nothing that is there.
+        left: variables of a `.env` file that its map leaves in the environment.
+        comments: lines of that file with a comment, as `Variables` has them.
     """
 
     compared: int = 0
     differences: list[Difference] = field(default_factory=list)
     unmatched: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    comments: list[int] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -94,6 +98,8 @@ class Comparison:
             "compared": self.compared,
             "differences": [one.as_json() for one in told],
             "unmatched": self.unmatched,
+            "left": self.left,
+            "comments": self.comments,
         }
 
 

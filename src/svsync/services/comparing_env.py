@@ -17,8 +17,10 @@ from svsync.services.comparing import (
 )
 from svsync.services.env_files import (
     Variable,
+    Variables,
     given,
     is_present,
+    left,
     source,
     unmapped,
     unusable,
@@ -30,7 +32,7 @@ from svsync.services.transfer import TARGET_IN_CONFLICT, Access, each, unsure
 async def compare_env(
     access: Access,
     env_map: EnvMap,
-    variables: Mapping[str, Variable],
+    variables: Variables,
     comparison: Comparison,
     *,
     only: Glob | None,
@@ -42,6 +44,9 @@ async def compare_env(
     Raises:
         SvsyncError: what is not about one secret alone.
     """
+    # Neither is in any secret, and both go with the file.
+    comparison.left = left(env_map, variables)
+    comparison.comments = variables.comments
     if only is None:
         comparison.differences += [
             Difference(name, name, What.NOT_COMPARED, reason="not_mapped")

@@ -15,24 +15,41 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
 from svsync.config.env_map import DEFAULT_TYPE, EnvMap, Grouped
 from svsync.domain.errors import UsageError
 from svsync.services.transfer import Access, Given, Outcome, Placed, Report, Wanted, each, place
 
 _REFERENCE: Final = re.compile(r"\$\{[^}]*\}")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_EMPTY_NAME: Final = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*")
+_UP_TO_QUOTED: Final = re.compile(
+    r"""[^=]*=[^\S\r\n]*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")?""", re.DOTALL
+)
 _DETAIL: Final = json.dumps({"imported_from": "env"})
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
     """One variable; `value` None: it is named and has none. `line` None: it is of a process.
-    `twice`: it has another value further up, which line that is."""
+    `twice`: it has another value further up, which line that is; of a process, which of its
+    variables."""
 
     value: str | None = field(repr=False)
     line: int | None = None
     twice: int | None = None
+
+
+class Variables(dict[str, Variable]):
+    """Variables by their names, in their order.
+
+    Attributes:
+        comments: lines with a comment in which a variable may be left, or the rest of a value.
+    """
+
+    def __init__(self) -> None:
+        self.comments: list[int] = []
 
 
 @dataclass(slots=True)
@@ -40,7 +57,7 @@ class ImportReport(Report):
     """What an import did so far.
 
     Attributes:
-        unmapped: variables of the file that the map does not name.
+        unmapped: variables of the file that the map does not name, as `unmapped` tells them.
         absent: paths none of whose variables is in the file.
     """
 
@@ -53,7 +70,7 @@ class ImportReport(Report):
         return {**told, "not_mapped": self.unmapped, "absent": self.absent}
 
 
-def read_variables(data: bytes, name: str) -> dict[str, Variable]:
+def read_variables(data: bytes, name: str) -> Variables:
     """The variables of a `.env` file or of `env -0`, in their order.
 
     Raises:
@@ -69,7 +86,7 @@ def read_variables(data: bytes, name: str) -> dict[str, Variable]:
     if "\x00" in text:
         line = text[: text.index("\x00")].count("\n") + 1
         raise UsageError(f"{name}:{line}: holds a NUL character; remove it")
-    found: dict[str, Variable] = {}
+    found = Variables()
     for binding in parse_stream(io.StringIO(text)):
         # A binding begins with the empty lines before it.
         raw = binding.original.string
@@ -78,6 +95,8 @@ def read_variables(data: bytes, name: str) -> dict[str, Variable]:
             raise UsageError(
                 f"{name}:{line}: is no NAME=value; look for a missing = or closing quote"
             )
+        if _has_comment(binding):
+            found.comments.append(line)
         if binding.key is None:
             continue
         before = found.get(binding.key)
@@ -88,17 +107,36 @@ def read_variables(data: bytes, name: str) -> dict[str, Variable]:
     return found
 
 
-def _of_process(text: str) -> dict[str, Variable]:
+def _has_comment(binding: Binding) -> bool:
+    """Is there a comment behind a value, or one that may be a variable that was put aside?"""
+    raw = binding.original.string.strip()
+    if binding.key is None:
+        return "=" in raw
+    if binding.value is None or not (begun := _UP_TO_QUOTED.match(raw)):
+        return "#" in raw
+    rest = raw[begun.end() :]
+    # Unquoted, a # is part of the value unless a space is before it.
+    return "#" in rest if begun[1] else rest != binding.value
+
+
+def _of_process(text: str) -> Variables:
     """What `env -0` printed; empty where it is nothing of that, as a file with a NUL at its end."""
     *entries, last = text.split("\x00")
+    found = Variables()
     if last or len(entries) < 2:
-        return {}
-    found = {}
-    for entry in entries:
+        return found
+    places: dict[str, int] = {}
+    for number, entry in enumerate(entries, 1):
         name, equals, value = entry.partition("=")
         if not (name and equals):
-            return {}
-        found[name] = Variable(value)
+            return Variables()
+        before = found.get(name)
+        # A process can have a name twice, and which value counts is up to who asks for it.
+        twice = None
+        if before is not None and (before.twice or before.value != value):
+            twice = before.twice or places[name]
+        found[name] = Variable(value, twice=twice)
+        places[name] = number
     return found
 
 
@@ -149,9 +187,26 @@ async def import_env(
 
 
 def unmapped(env_map: EnvMap, variables: Mapping[str, Variable]) -> list[str]:
-    """Names of variables that a map does not tell of."""
+    """Names of variables that a map does not tell of; a line where it may be no name."""
     named = {variable for one in env_map.secrets for variable in one.fields} | env_map.left
-    return [name for name in variables if name not in named]
+    return [_told(name, one) for name, one in variables.items() if name not in named]
+
+
+def left(env_map: EnvMap, variables: Mapping[str, Variable]) -> list[str]:
+    """Names of variables that a map leaves in the environment."""
+    return [name for name in variables if name in env_map.left]
+
+
+def _told(name: str, variable: Variable) -> str:
+    """What stands before an = may be a piece of a value, the further lines of one that was
+    not quoted: base64 ends with =, and a line of it that has none is read as a name alone."""
+    if variable.line is None:  # a process has names
+        return name
+    if variable.value is not None and set(variable.value) != {"="}:
+        pattern = _NAME if variable.value else _EMPTY_NAME
+        if pattern.fullmatch(name):
+            return name
+    return f"line {variable.line}"
 
 
 def is_present(one: Grouped, variables: Mapping[str, Variable]) -> bool:
@@ -177,6 +232,8 @@ def unusable(one: Grouped, variables: Mapping[str, Variable], *, literal: bool) 
     for name in one.fields:
         variable = variables[name]
         where = name if variable.line is None else f"{name} in line {variable.line}"
+        if variable.twice is not None and variable.line is None:
+            return told("variable_twice", f"{name} has two values there: keep one")
         if variable.twice is not None:
             return told(
                 "variable_twice", f"{where} has another value in line {variable.twice}: keep one"
