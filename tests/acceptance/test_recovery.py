@@ -139,6 +139,87 @@ async def test_dump_that_is_cut_off_fails(recovery: Recovery) -> None:
     assert code == 0, said
 
 
+async def test_dump_that_some_rows_were_left_out_of_fails(recovery: Recovery) -> None:
+    """As many are here as in the dump, and the audit log is gone."""
+    dump, source = str(recovery.folder / "part.dump"), recovery.environment["SOURCE_ADMIN_URL"]
+    words = ("-Fc", "--exclude-table-data=audit*", "-f", dump, "-d", source)
+    assert (await command(recovery, "pg_dump", *words))[0] == 0
+    code, said = await recovery.run("--dump", dump)
+    assert (code, said["counts"].split()[0]) == (1, "FAILED")
+    assert "without the rows of public.audit_" in said["counts"]
+    assert "public.audit_checkpoints" in said["counts"]
+
+
+async def test_dump_of_something_else_and_one_of_inserts_say_what_is_wrong(
+    recovery: Recovery,
+) -> None:
+    dump, source = str(recovery.folder / "other.dump"), recovery.environment["SOURCE_ADMIN_URL"]
+    admin = recovery.house.admin
+    await admin.execute("CREATE SCHEMA other CREATE TABLE one (a int)")
+    code, _ = await command(recovery, "pg_dump", "-Fc", "-n", "other", "-f", dump, "-d", source)
+    await admin.execute("DROP SCHEMA other CASCADE")
+    assert code == 0
+    code, said = await recovery.run("--dump", dump)
+    assert (code, said["backends"]) == (
+        1,
+        'FAILED   ERROR:  relation "backends" does not exist',
+    )
+    async with connected(recovery.target) as there:
+        await there.execute("DROP SCHEMA other CASCADE")
+    assert (await command(recovery, "pg_dump", "-Fc", "--inserts", "-f", dump, "-d", source))[
+        0
+    ] == 0
+    code, said = await recovery.run("--dump", dump)
+    assert (code, "without --inserts" in said["counts"]) == (1, True)
+
+
+async def test_dump_that_is_a_folder_is_taken(recovery: Recovery) -> None:
+    dump, source = str(recovery.folder / "dump"), recovery.environment["SOURCE_ADMIN_URL"]
+    assert (await command(recovery, "pg_dump", "-Fd", "-f", dump, "-d", source))[0] == 0
+    code, said = await recovery.run("--dump", dump, "--sha256", recovery.digest)
+    assert (code, said["dump"], said["err"]) == (0, "ok       a folder, given", "")
+
+
+async def test_role_that_sees_part_of_the_rows_pauses_no_part_of_the_backends(
+    recovery: Recovery,
+) -> None:
+    """The doctor would log in at those that are hidden."""
+    async with connected(recovery.target) as there:
+        await there.execute(
+            "CREATE ROLE bound; GRANT svsync TO bound; GRANT ALL ON SCHEMA public TO bound"
+        )
+    code, said = await recovery.run(
+        changes={"TARGET_ADMIN_URL": f"{recovery.target}&options=-c%20role%3Dbound"}
+    )
+    assert (code, "backends" in said) == (1, False)
+    assert "row-level security" in said["counts"]
+
+
+@pytest.mark.parametrize(
+    ("program", "when", "step"),
+    [("psql", "FROM tenants", "audit log"), ("svsync", "doctor", "doctor")],
+)
+async def test_what_could_not_be_asked_is_no_success(
+    recovery: Recovery, program: str, when: str, step: str
+) -> None:
+    """The connection is lost at a late moment: at the third look of the doctor, say."""
+    folder = recovery.folder / "programs"
+    folder.mkdir()
+    script, asked = folder / program, folder / "asked"
+    path = recovery.environment["PATH"]
+    often = 3 if program == "svsync" else 1
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *"{when}"*) echo >> {asked}\n'
+        f'  [ $(wc -l < {asked}) -lt {often} ] || {{ echo "{program}: gone" >&2; exit 2; }} ;;\n'
+        "esac\n"
+        f'exec {shutil.which(program, path=path)} "$@"\n'
+    )
+    script.chmod(0o755)
+    code, said = await recovery.run(changes={"PATH": f"{folder}:{path}"})
+    assert (code, said[step].split()[0]) == (1, "FAILED")
+    assert said[step].endswith("gone")
+
+
 async def test_key_that_is_another_one_fails(recovery: Recovery) -> None:
     recovery.keys[0].unlink()
     LocalKeyService.open(recovery.keys[0], create=True)
@@ -195,6 +276,8 @@ async def test_target_that_is_not_empty_is_refused(recovery: Recovery) -> None:
         (("--secrets", "a"), {}, "--secrets is no option"),
         (("--key", "/nowhere.key"), {}, "/nowhere.key cannot be read"),
         ((), {"TARGET_URL": "postgresql://svsync:hush@db/svsync"}, "PGPASSFILE"),
+        ((), {"TARGET_URL": "postgresql://svsync@db/svsync?password=hush"}, "PGPASSFILE"),
+        ((), {"TARGET_URL": "host=db user=svsync password = hush"}, "PGPASSFILE"),
         ((), {"TARGET_URL": ""}, "set TARGET_URL"),
     ],
 )
