@@ -130,7 +130,7 @@ there=$(ask "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.re
              WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'") || stop target
 [ "$there" = 0 ] || refuse "the database of TARGET_ADMIN_URL is not empty: make a new one for this test"
 role=$(psql -X -A -t -q -d "$TARGET_URL" -c "SELECT current_user" 2>"$work/said") || stop target
-same="SELECT current_database() || ' ' || pg_postmaster_start_time()"
+same="SELECT current_database() || ' ' || extract(epoch FROM pg_postmaster_start_time())"
 [ "$(ask "$same")" = "$(psql -X -A -t -q -d "$TARGET_URL" -c "$same")" ] ||
   refuse "TARGET_URL and TARGET_ADMIN_URL are not the same database"
 say target ok "an empty database on PostgreSQL ${version%% *}, of the role $role"

@@ -174,6 +174,9 @@ async def test_dump_of_something_else_and_one_of_inserts_say_what_is_wrong(
 
 
 async def test_dump_that_is_a_folder_is_taken(recovery: Recovery) -> None:
+    """And a role for which the clock is set otherwise is at the same database all the same."""
+    async with connected(recovery.target) as there:
+        await there.execute("ALTER ROLE svsync SET timezone = 'Asia/Tokyo'")
     dump, source = str(recovery.folder / "dump"), recovery.environment["SOURCE_ADMIN_URL"]
     assert (await command(recovery, "pg_dump", "-Fd", "-f", dump, "-d", source))[0] == 0
     code, said = await recovery.run("--dump", dump, "--sha256", recovery.digest)
