@@ -175,7 +175,7 @@ async def test_readers_are_told_as_on_the_store(far: Far, desk: Desk) -> None:
     ("words", "needs"),
     [
         (("inventory", "--backend", "fed_a"), "run it on the machine of the store"),
-        (("inventory", "--vault-addr", "http://127.0.0.1:1"), "without --url"),
+        (("inventory", "--vault-addr", "http://127.0.0.1:1"), "leave --url out and"),
         (("inventory", "readers", "--audit-log", "audit.log"), "leave --url out"),
         (("retire", "plan", "a/**", "--idle", "7d"), "logins that a service lends to nobody"),
         (("tenants", "list"), "a token is of one tenant"),

@@ -136,6 +136,11 @@ def local_path(text: str) -> "LocalPath":
         raise UsageError(f"the path cannot be one: {error.message}") from None
 
 
+def by_itself(args: argparse.Namespace) -> str:
+    """What to do so that no service is asked: its address may be in the environment alone."""
+    return f"unset {URL}" if args.service is None else "leave --url out"
+
+
 def token_of(args: argparse.Namespace) -> str | None:
     """The token of `--token`, or of the environment; None: there is neither.
 

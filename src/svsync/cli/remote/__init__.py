@@ -10,7 +10,7 @@ import argparse
 from importlib import import_module
 from typing import Final
 
-from svsync.cli.arguments import Command
+from svsync.cli.arguments import Command, by_itself
 from svsync.domain.errors import UsageError
 
 _MODULES: Final = frozenset(
@@ -77,8 +77,7 @@ def counterpart(args: argparse.Namespace) -> Command:
     _, verb, *_ = args.words.split()
     if args.service is None and verb in _NEEDS_NO_STORE:
         return here
-    given = "unset SVSYNC_URL" if args.service is None else "leave --url out"
-    raise UsageError(f"`{args.words}` asks no service, {given}: {why(args.words)}")
+    raise UsageError(f"`{args.words}` asks no service, {by_itself(args)}: {why(args.words)}")
 
 
 def why(words: str) -> str:

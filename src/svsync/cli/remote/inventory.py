@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from svsync.cli import inventory as here
+from svsync.cli.arguments import by_itself
 from svsync.cli.remote.opening import asked
 from svsync.client import Client
 from svsync.client.records import AuditEntry
@@ -39,8 +40,9 @@ async def inventory(args: argparse.Namespace) -> int:
     if args.service is None and (args.vault_addr or args.aws_region):
         return await here.inventory(args)
     raise UsageError(
-        "`svsync inventory` asks no service, which lends nobody a backend's login: run it on the"
-        " machine of the store, or name a store by --vault-addr or --aws-region, without --url"
+        "`svsync inventory` asks no service, which lends nobody a backend's login:"
+        f" {by_itself(args)} and run it on the machine of the store, or name a store by"
+        " --vault-addr or --aws-region"
     )
 
 

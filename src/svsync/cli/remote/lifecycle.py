@@ -3,6 +3,7 @@
 import argparse
 
 from svsync.cli import lifecycle as here
+from svsync.cli.arguments import by_itself
 from svsync.cli.remote.federation import id_of
 from svsync.cli.remote.opening import asked
 from svsync.domain.errors import UsageError
@@ -45,6 +46,6 @@ async def remove(args: argparse.Namespace) -> int:
 def _refuse_all(args: argparse.Namespace) -> None:
     if here.means_all(args):
         raise UsageError(
-            "--all stops the runs of every tenant, which no token may: run it on the machine of"
-            " the store, without --url"
+            f"--all stops the runs of every tenant, which no token may: {by_itself(args)} and run"
+            " it on the machine of the store"
         )

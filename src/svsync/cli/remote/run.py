@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from svsync.cli import run as here
+from svsync.cli.arguments import by_itself
 from svsync.cli.output import Output, say
 from svsync.cli.remote.federation import id_of
 from svsync.cli.remote.opening import asked, told
@@ -28,7 +29,7 @@ async def run_once(args: argparse.Namespace) -> int:
     """One cycle, which the service works; who asks for it only waits, and may leave."""
     if args.dry_run:
         raise UsageError(
-            "--dry-run asks no service: `svsync plan` does, or leave --url out and run it on the"
+            f"--dry-run asks no service: `svsync plan` does, or {by_itself(args)} and run it on the"
             " machine of the store"
         )
     out: Output = args.out

@@ -3,6 +3,7 @@
 import argparse
 
 from svsync.cli import verify as here
+from svsync.cli.arguments import by_itself
 from svsync.cli.remote.access import ByService
 from svsync.cli.remote.opening import asked
 from svsync.config.copy_mapping import load_copy_mapping
@@ -13,7 +14,8 @@ async def verify(args: argparse.Namespace) -> int:
     if args.backend is not None:
         raise UsageError(
             "`svsync verify --backend` asks no service, which gives nobody a backend's values for"
-            " that: run it on the machine of the store, or compare copies by --mapping"
+            f" that: {by_itself(args)} and run it on the machine of the store, or compare copies by"
+            " --mapping"
         )
     only = here.glob_of(args)
     if args.env is not None:
