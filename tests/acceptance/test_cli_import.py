@@ -253,6 +253,12 @@ async def test_file_whose_every_variable_is_here_is_clean(desk: Desk, files: Fil
     one = await files.verified("--path", "**/stripe", "--json")
     assert (one.code, one.json["compared"]) == (0, 1)
     assert (one.json["left"], one.json["comments"]) == (["PORT"], [])
+    files.env.write_text(f"{files.env.read_text()}SENTRY_DSN=x\n")
+    part = await files.verified("--path", "**/stripe")
+    assert (part.code, part.sentences[1]) == (
+        0,
+        "svsync: --path leaves out the rest of the file: compare without it before the file goes",
+    )
 
 
 async def test_what_only_comments_hold_is_told_by_lines(desk: Desk, files: Files) -> None:

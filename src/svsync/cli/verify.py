@@ -98,6 +98,8 @@ async def verify_env(
     code = await compared(args, work)
     if args.out.json:  # which tells of both
         return code
+    if only is not None:
+        say("--path leaves out the rest of the file: compare without it before the file goes")
     if kept := left(env_map, variables):
         say(f"the map leaves {', '.join(kept)} in the environment: keep that before the file goes")
     if lines := variables.comments:
