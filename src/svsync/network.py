@@ -9,6 +9,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -229,10 +230,45 @@ class BoundedAnswer(aiohttp.ClientResponse):
         return self._body
 
 
+_contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
+"""By whose authorities they trust. To read the system's takes ten milliseconds, in which nothing
+else is done, and each cycle of each backend needs a context."""
+_MOST_CONTEXTS: Final = 256
+
+
+def _context(key: tuple[object, ...], make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    found = _contexts.get(key)
+    if found is None:
+        found = make()
+        if len(_contexts) >= _MOST_CONTEXTS:
+            _contexts.clear()
+        _contexts[key] = found
+    return found
+
+
+def _system_authorities() -> list[object]:
+    """What changes when the system's authorities do."""
+    places = ssl.get_default_verify_paths()
+    told: list[object] = []
+    for place in (places.cafile, places.capath):
+        if place is not None:
+            with suppress(OSError):
+                seen = Path(place).stat()
+                told += (place, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    return told
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def tls_context(
     verify: object, policy: NetworkPolicy, *, where: str = "tls_verify"
 ) -> ssl.SSLContext:
-    """The TLS context that a `tls_verify` setting asks for.
+    """The TLS context that a `tls_verify` setting asks for. It is shared: never change it.
 
     True: the system's authorities. A PEM text: those authorities. A path: the
     file's, and False: nobody's, both in the operator's file only.
@@ -240,22 +276,20 @@ def tls_context(
     Raises ConfigError, naming `where`.
     """
     if verify is True:
-        return ssl.create_default_context()
+        return _context(("system", *_system_authorities()), ssl.create_default_context)
     if verify is False:
         if not policy.file_managed:
             raise ConfigError("may be off in the operator's file only", where=where)
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
+        return _context(("nobody",), _unverified)
     if not isinstance(verify, str):
         raise ConfigError("is true, false, a PEM text or a path", where=where)
     try:
-        if "-----BEGIN" in verify:
-            return ssl.create_default_context(cadata=verify)
-        if not policy.file_managed:
-            raise ConfigError("takes a path in the operator's file only: give PEM", where=where)
-        return ssl.create_default_context(cadata=Path(verify).read_text(encoding="ascii"))
+        pem = verify
+        if "-----BEGIN" not in verify:
+            if not policy.file_managed:
+                raise ConfigError("takes a path in the operator's file only: give PEM", where=where)
+            pem = Path(verify).read_text(encoding="ascii")
+        return _context(("pem", pem), lambda: ssl.create_default_context(cadata=pem))
     except (OSError, ValueError):
         # ssl.SSLError is an OSError.
         raise ConfigError("holds no certificate authority that can be read", where=where) from None

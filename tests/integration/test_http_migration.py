@@ -14,13 +14,15 @@ from svsync.domain.access import Scope
 from svsync.domain.audit import LOOK, Decision, Entry
 from svsync.domain.bindings import Bound
 from svsync.domain.errors import UsageError
-from svsync.domain.federation import ConflictPolicy, Mode, OnRemoteDelete, RuleSpec
+from svsync.domain.federation import BackendSpec, ConflictPolicy, Mode, OnRemoteDelete, RuleSpec
 from svsync.domain.ids import BackendId
+from svsync.domain.mapping import RuleSet
 from svsync.domain.policies import ADMIN, Permission
 from svsync.services.policies import NewRule
 from svsync.services.subtrees import AT_ONCE, Subtrees
 from svsync.store import subtrees
 from svsync.store.database import Row, Transaction
+from svsync.store.pairs import Mapping as PairMapping
 
 MIGRATION = "/v1/migration"
 COUNTS = ("federated", "synced", "copied", "read_here", "ready", "conflicts", "local", "detached")
@@ -223,6 +225,28 @@ async def test_a_process_counts_so_many_at_once_and_goes_on_after_them(
     assert one_more.status == 503
     assert one_more.code == "overloaded"
     assert (await front.client.get(MIGRATION)).status == 200
+
+
+async def test_mapping_of_a_backend_without_secrets_below_is_not_made(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands, and all else waits while one is made."""
+    other = backend(id=BackendId("fed_other"), rules=(RuleSpec("other/**", "kv/other/**"),))
+    await federate(front, "a")
+    await read_here(front, "ext/a")
+    await front.house.app.federation.apply([front.house.spec, other])
+    made: list[str] = []
+    rules = front.house.app.registry.rules
+
+    def counted(spec: BackendSpec) -> tuple[RuleSet, PairMapping]:
+        made.append(spec.id)
+        return rules(spec)
+
+    monkeypatch.setattr(front.house.app.registry, "rules", counted)
+    assert counts((await folders(front))["ext/"]) == {
+        "federated": 1, "synced": 1, "read_here": 1, "ready": 1,
+    }  # fmt: skip
+    assert made == [BACKEND]
 
 
 async def test_another_tenants_folders_are_not_told(front: Front) -> None:

@@ -2,9 +2,11 @@
 
 import ipaddress
 import ssl
+from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 from tests.servers import Front
 
 from svsync.domain.errors import ConfigError
@@ -140,6 +142,28 @@ def test_a_ca_path_and_no_verification_are_for_the_operators_file(tls_files: Tls
         with pytest.raises(ConfigError, match="operator's file"):
             tls_context(value, API)
     assert tls_context(tls_files.ca.read_text(), API).verify_mode is ssl.CERT_REQUIRED
+
+
+def test_authorities_are_read_once_until_they_change(
+    tls_files: TlsFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read the system's takes longer than all the rest of a quiet cycle."""
+    system = tmp_path / "system.pem"
+    system.write_bytes(tls_files.ca.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    first = tls_context(True, API)
+    assert tls_context(True, FILE) is first
+    assert len(first.get_ca_certs()) == 1
+    trustme.CA().cert_pem.write_to_path(str(system), append=True)
+    second = tls_context(True, API)
+    assert len(second.get_ca_certs()) == 2
+    assert tls_context(True, API) is second
+    given = tls_files.ca.read_text()
+    assert tls_context(given, API) is tls_context(given, API)
+    assert len({tls_context(value, FILE) for value in (True, False, given)}) == 3
+    monkeypatch.setattr("svsync.network._MOST_CONTEXTS", 1)
+    tls_context(f"{given}\n", API)
+    assert tls_context(True, API) is not second
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ where the caller may read both: whoever may not would find out what a value is b
 to the other one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Any, Final
 
 from svsync.config.kinds import SECONDS, shortest
@@ -68,14 +69,14 @@ class _Look:
 
     Attributes:
         lately: those that were listed whole a short while ago.
-        mappings: hash and base pair of each.
+        mapping_of: hash and base pair of one: it is made for those alone that have secrets here.
     """
 
     permissions: Permissions
     prefix: str
     backends: Mapping[BackendId, StoredBackend]
     lately: frozenset[BackendId]
-    mappings: Mapping[BackendId, tuple[str, str]]
+    mapping_of: Callable[[BackendId], tuple[str, str]]
     copies: _Copies
     folders: dict[str, Folder] = field(default_factory=dict)
     _ready: dict[tuple[object, ...], bool] = field(default_factory=dict)
@@ -96,7 +97,7 @@ class _Look:
             backend, rule, *mapping = key
             facts = Facts(
                 equal=True,
-                looked_at=backend in self.lately and self.mappings[backend] == tuple(mapping),
+                looked_at=backend in self.lately and self.mapping_of(backend) == tuple(mapping),
                 settings=settings_of(self.backends[backend].spec, rule),
                 read_here=True,
                 source=Source(),
@@ -145,7 +146,7 @@ class Subtrees:
                 prefix,
                 stored,
                 _lately(stored, await retirement.looked_at(tx)),
-                self._mappings(stored),
+                cache(partial(self._mapping, stored)),
                 await _copies(tx, caller, permissions, prefix, now - idle),
             )
             after, seen, more = "", 0, True
@@ -178,14 +179,11 @@ class Subtrees:
             "unknown": [_READERS, _ELSEWHERE, *([_UNCOUNTED] if through else [])],
         }
 
-    def _mappings(
-        self, stored: Mapping[BackendId, StoredBackend]
-    ) -> dict[BackendId, tuple[str, str]]:
-        found = {}
-        for one in stored.values():
-            _, mapping = self._backends.rules(one.spec)
-            found[one.spec.id] = (mapping.hash, mapping.base_pair)
-        return found
+    def _mapping(
+        self, stored: Mapping[BackendId, StoredBackend], backend: BackendId
+    ) -> tuple[str, str]:
+        _, mapping = self._backends.rules(stored[backend].spec)
+        return mapping.hash, mapping.base_pair
 
 
 async def _copies(

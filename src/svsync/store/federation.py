@@ -1,9 +1,11 @@
 """Backends as configured, and what `status` shows of each (one indexed row)."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from svsync.domain.access import TenantShreddedError
 from svsync.domain.cycles import QuietCycle
@@ -13,6 +15,9 @@ from svsync.domain.ids import BackendId, LocalPath, RunId, TenantId
 from svsync.domain.tenants import SHREDDED
 from svsync.store.database import Database, Row, Transaction
 from svsync.store.pairs import Mapping
+
+_AT_A_GO: Final = 200
+"""Backends that are made of their rows in one go: nothing else is done meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,12 @@ async def epoch(tx: Transaction) -> int:
 
 
 async def list_backends(tx: Transaction) -> list[StoredBackend]:
-    return [_stored(row) for row in await tx.fetch("federation.list", tx.tenant)]
+    found = []
+    for n, row in enumerate(await tx.fetch("federation.list", tx.tenant), 1):
+        found.append(_stored(row))
+        if n % _AT_A_GO == 0:
+            await asyncio.sleep(0)
+    return found
 
 
 def _stored(row: Row) -> StoredBackend:
