@@ -6,7 +6,7 @@ import { useAgain, useAsked } from "../asking";
 import { Act, Badge, Empty, Facts, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { to } from "../router";
 import { useSession } from "../session";
-import { bytes, many, plain } from "../words";
+import { bytes, count, many, plain } from "../words";
 import { More, usePages } from "./pages";
 
 /** How long values stand on the page. */
@@ -135,7 +135,7 @@ function Sides({ id, conflict, text, setText, again, onMoved }: Deciding) {
       <section>
         <header class="title">
           <h3>Key by key</h3>
-          <span class="soft">{many(same, "key")} the same of {many((conflict.fields ?? []).length, "key")}</span>
+          <span class="soft">{count(same)} of {many((conflict.fields ?? []).length, "key")} the same</span>
           <Reveal revealed={revealed} />
         </header>
         <Trouble problem={revealed.problem} />
