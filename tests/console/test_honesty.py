@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import Route, expect
@@ -148,6 +149,26 @@ async def test_more_of_one_list_is_not_added_to_another(door: Door) -> None:
     await page.evaluate("new Promise(requestAnimationFrame)")
     await expect(page.get_by_text("late")).to_have_count(0)
     await expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+
+
+async def test_long_list_lets_its_first_rows_go_and_says_so(door: Door) -> None:
+    async def endless(route: Route) -> None:
+        after = int(parse_qs(urlsplit(route.request.url).query).get("cursor", ["0"])[0])
+        rows = [secret(f"row-{number:05}") for number in range(after, after + 400)]
+        await route.fulfill(json={"secrets": rows, "next_cursor": str(after + 400)})
+
+    await door.context.route(f"**/{BACKEND}/secrets*", endless)
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(400)
+    await page.get_by_role("button", name="Show more").click()
+    await expect(rows).to_have_count(500)
+    await expect(rows.first).to_contain_text("row-00300")
+    await expect(rows.last).to_contain_text("row-00799")
+    await expect(page.get_by_text("The first 300 of this list have made room")).to_be_visible()
+    await page.get_by_role("button", name="From the beginning").click()
+    await expect(rows).to_have_count(400)
+    await expect(rows.first).to_contain_text("row-00000")
 
 
 async def test_token_that_is_revoked_ends_a_visit_on_a_page_that_asks_once(

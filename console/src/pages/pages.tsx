@@ -4,9 +4,13 @@ import type { Problem } from "../api";
 import { type Asked, useAgain, useAsked } from "../asking";
 import { Act, Trouble } from "../parts";
 import { useSession } from "../session";
+import { count } from "../words";
 
 type Page = { next_cursor: string | null } & Record<string, unknown>;
 type Query = Record<string, string | number | undefined>;
+
+/** Rows of a list on the page; with more of them each look at it would take longer. */
+const MOST_ROWS = 500;
 
 export interface Pages<T> {
   asked: Asked<Page>;
@@ -17,6 +21,8 @@ export interface Pages<T> {
   again: () => void;
   /** It has become another list since, and was left as it is for whoever reads further down. */
   old: boolean;
+  /** So many of its first rows have made room for later ones. */
+  gone: number;
 }
 
 /**
@@ -51,7 +57,8 @@ export function usePages<T>(key: string, path: string, name: string, query: Quer
     }
   };
   const rows = [...((asked.data?.[name] as T[] | undefined) ?? []), ...(rest?.rows ?? [])];
-  return { asked, rows, cursor, more, problem, again: asked.again, old: rest !== null && since !== mark };
+  const gone = Math.max(0, rows.length - MOST_ROWS);
+  return { asked, gone, rows: rows.slice(gone), cursor, more, problem, again: asked.again, old: rest !== null && since !== mark };
 }
 
 export function More<T>({ pages }: { pages: Pages<T> }) {
@@ -59,6 +66,7 @@ export function More<T>({ pages }: { pages: Pages<T> }) {
     <>
       <Trouble problem={pages.problem} />
       {pages.old ? <p class="soft">This list has changed since. <button type="button" class="quiet" onClick={pages.again}>Look again</button></p> : null}
+      {pages.gone ? <p class="soft">The first {count(pages.gone)} of this list have made room for these. <button type="button" class="quiet" onClick={pages.again}>From the beginning</button></p> : null}
       {pages.cursor ? <Act doing={pages.more}>Show more</Act> : null}
     </>
   );
