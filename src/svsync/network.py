@@ -6,6 +6,8 @@ it, at every connect, not when the name was first looked up.
 """
 
 import ipaddress
+import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -240,21 +242,35 @@ def _context(key: tuple[object, ...], make: Callable[[], ssl.SSLContext]) -> ssl
     found = _contexts.get(key)
     if found is None:
         found = make()
-        if len(_contexts) >= _MOST_CONTEXTS:
-            _contexts.clear()
-        _contexts[key] = found
+        # One that holds nobody was quick to make, and OpenSSL says of no file that it could not
+        # be read: with too few descriptors for a moment, nobody would be trusted from then on.
+        if found.cert_store_stats()["x509"]:
+            if len(_contexts) >= _MOST_CONTEXTS:
+                _contexts.clear()
+            _contexts[key] = found
     return found
 
 
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+"""How OpenSSL finds an authority in a directory."""
+
+
 def _system_authorities() -> list[object]:
-    """What changes when the system's authorities do."""
-    places = ssl.get_default_verify_paths()
+    """What changes when the system's authorities do: the file's, and those in directories, of
+    which one may be changed where it lies, or where a link leads."""
+    known = ssl.get_default_verify_paths()
+    places = [os.environ.get(known.openssl_cafile_env, known.openssl_cafile)]
+    folders = os.environ.get(known.openssl_capath_env, known.openssl_capath)
+    for folder in folders.split(os.pathsep):
+        with suppress(OSError):
+            names = sorted(filter(_HASHED.fullmatch, os.listdir(folder)))
+            places += [os.path.join(folder, name) for name in names]
     told: list[object] = []
-    for place in (places.cafile, places.capath):
-        if place is not None:
-            with suppress(OSError):
-                seen = Path(place).stat()
-                told += (place, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    for place in places:
+        with suppress(OSError):
+            seen = os.stat(place)
+            told += (place, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            told.append(seen.st_ctime_ns)  # whatever a copy made of the others
     return told
 
 
@@ -289,6 +305,8 @@ def tls_context(
             if not policy.file_managed:
                 raise ConfigError("takes a path in the operator's file only: give PEM", where=where)
             pem = Path(verify).read_text(encoding="ascii")
+            if "-----BEGIN" not in pem:
+                raise ValueError  # of an empty text the system's authorities would be made
         return _context(("pem", pem), lambda: ssl.create_default_context(cadata=pem))
     except (OSError, ValueError):
         # ssl.SSLError is an OSError.

@@ -1,6 +1,7 @@
 """Which addresses may be connected to, and which URLs and authorities are taken."""
 
 import ipaddress
+import os
 import ssl
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from svsync.network import (
 FILE = NetworkPolicy(file_managed=True)
 API = NetworkPolicy()
 LAPTOP = NetworkPolicy(allow_loopback=True, file_managed=True)
+_CLIENT = ssl.PROTOCOL_TLS_CLIENT
 
 
 @pytest.mark.parametrize(
@@ -164,6 +166,47 @@ def test_authorities_are_read_once_until_they_change(
     monkeypatch.setattr("svsync.network._MOST_CONTEXTS", 1)
     tls_context(f"{given}\n", API)
     assert tls_context(True, API) is not second
+
+
+def test_authority_that_is_changed_where_it_lies_is_trusted_no_more(
+    tls_files: TlsFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL keeps those of a directory that it has used, and knows lists of directories."""
+    system, there, linked = tmp_path / "system.pem", tmp_path / "there.pem", tmp_path / "linked"
+    for path in (system, there):
+        path.write_bytes(tls_files.ca.read_bytes())
+    linked.mkdir()
+    (linked / "0a1b2c3d.0").symlink_to(there)
+    (linked / "readme").touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(system))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}:{linked}")
+    first = tls_context(True, API)
+    (linked / "readme").write_text("no authority")
+    assert tls_context(True, API) is first
+    there.write_bytes(b"")
+    second = tls_context(True, API)
+    assert second is not first
+    # Its size and time are what they were, as after a copy that keeps them.
+    seen = system.stat()
+    system.write_bytes(b"#" * seen.st_size)
+    os.utime(system, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    assert tls_context(True, API).get_ca_certs() == []
+
+
+def test_authorities_that_could_not_be_read_for_a_moment_are_read_again(
+    tls_files: TlsFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls_files.ca))
+    with monkeypatch.context() as moment:
+        moment.setattr(ssl, "create_default_context", lambda: ssl.SSLContext(_CLIENT))
+        assert tls_context(True, API).get_ca_certs() == []
+    assert len(tls_context(True, API).get_ca_certs()) == 1
+
+
+def test_empty_file_names_no_authority_and_not_the_systems(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    with pytest.raises(ConfigError, match="no certificate authority"):
+        tls_context(str(tmp_path / "ca.pem"), FILE)
 
 
 @pytest.mark.parametrize(
