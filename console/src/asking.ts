@@ -2,16 +2,6 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { AWAY, Problem } from "./api";
 
-/** Ask again whenever `mark` is another: it stands for what the answer depends on. */
-export function useAgain(again: () => void, mark: string): void {
-  const known = useRef(mark);
-  useEffect(() => {
-    if (known.current === mark) return;
-    known.current = mark;
-    again();
-  }, [mark, again]);
-}
-
 /** What is shown may be of long ago: nobody has said otherwise. */
 const LATE = "late";
 const LATE_MS = 10_000;
@@ -86,4 +76,38 @@ export function useAsked<T>(
   const again = useCallback(() => setRound((n) => n + 1), []);
   const own = state.key === key;
   return { data: own ? state.data : null, problem: own ? state.problem : null, at: state.at, again };
+}
+
+/** Between two looks that a mark makes: a look at what names secrets is a row of the audit log. */
+const FOLLOW_MS = 10_000;
+
+export interface Followed<T> extends Asked<T> {
+  /** It was asked for at another mark. */
+  old: boolean;
+}
+
+/**
+ * Ask when `key` changes, and when `mark` does, which stands for what the answer depends on; while `held`, with `key`
+ * alone. An answer that is waited for is let come first: where marks came faster, there would be none.
+ */
+export function useFollowed<T>(key: string, ask: (signal: AbortSignal) => Promise<T>, mark: string, held = false): Followed<T> {
+  const latest = useRef(mark);
+  latest.current = mark;
+  const last = useRef({ mark, at: 0, waits: false });
+  const asked = useAsked<{ mark: string; told: T }>(key, async (signal) => {
+    const mine = { mark: latest.current, at: Date.now(), waits: true };
+    last.current = mine;
+    try {
+      return { mark: mine.mark, told: await ask(signal) };
+    } finally {
+      mine.waits = false;
+    }
+  });
+  useEffect(() => {
+    const { mark: known, at, waits } = last.current;
+    if (held || waits || known === mark || refused(asked.problem)) return;
+    const timer = setTimeout(asked.again, Math.max(at, asked.at) + FOLLOW_MS - Date.now());
+    return () => clearTimeout(timer);
+  }, [mark, held, asked.data, asked.problem, asked.again]);
+  return { ...asked, data: asked.data && asked.data.told, old: asked.data !== null && asked.data.mark !== mark };
 }

@@ -15,11 +15,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from playwright.async_api import (
+    APIResponse,
     Browser,
     BrowserContext,
     ConsoleMessage,
     Page,
     Request,
+    Route,
     expect,
 )
 from tests.acceptance.conftest import Desk, open_desk
@@ -248,6 +250,18 @@ class Door:
         await page.get_by_role("button", name="Sign in", exact=True).click()
         await page.get_by_role("button", name="Sign out").wait_for()
         return page
+
+
+async def see_no_change(context: BrowserContext) -> None:
+    """What is told of a backend stays what it is told first, as between two looks at it."""
+    first: list[APIResponse] = []
+
+    async def same(route: Route) -> None:
+        if not first:
+            first.append(await route.fetch())
+        await route.fulfill(response=first[0])
+
+    await context.route("**/v1/federation/status?backend_ids=*", same)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -5,8 +5,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from playwright.async_api import APIResponse, Browser, BrowserContext, Page, Route, expect
-from tests.console.conftest import BACKEND, GUARDED, OFFSET, Door, Site, entering
+from playwright.async_api import Browser, Page, expect
+from tests.console.conftest import BACKEND, GUARDED, OFFSET, Door, Site, entering, see_no_change
 from tests.program import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -19,18 +19,6 @@ def place(path: str) -> str:
 async def choose(page: Page, what: str) -> None:
     await page.get_by_role("radio", name=what).check()
     await page.get_by_role("button", name="Settle").click()
-
-
-async def see_no_change(context: BrowserContext) -> None:
-    """What is told of a backend stays what it is told first, as between two looks at it."""
-    first: list[APIResponse] = []
-
-    async def same(route: Route) -> None:
-        if not first:
-            first.append(await route.fetch())
-        await route.fulfill(response=first[0])
-
-    await context.route("**/v1/federation/status?backend_ids=*", same)
 
 
 # --- a backend -------------------------------------------------------------------------
@@ -252,6 +240,26 @@ async def test_conflict_that_somebody_settles_is_told_as_settled(site: Site, doo
     assert (await site.call("POST", at, {"path": path, "resolution": "use_local"}))[0] == 200
     await expect(page.get_by_text("settled by")).to_be_visible()
     await expect(page.get_by_role("button", name="Settle")).to_have_count(0)
+
+
+async def test_next_conflict_of_a_path_is_told_as_a_new_one(site: Site, door: Door) -> None:
+    path = await site.quarrel()
+    page = await door.enter(place(path))
+    value = page.get_by_label("The value, a JSON object")
+    await page.get_by_role("radio", name="Write another value").check()
+    await value.fill('{"k": "typed"}')
+    at = f"/v1/federation/backends/{BACKEND}/conflicts/resolve"
+    assert (await site.call("POST", at, {"path": path, "resolution": "use_local"}))[0] == 200
+    await expect(page.get_by_text("settled by")).to_be_visible()
+    await site.run()
+    marker = site.desk.program.canary.marker
+    ours = {"data": {"k": f"{marker}-again-here"}}
+    assert (await site.call("PUT", f"/v1/secrets/{path}", ours))[0] == 200
+    await site.desk.bao.put(path, {"k": f"{marker}-again-there"})
+    await site.run()
+    await page.get_by_role("radio", name="Write another value").check()
+    await expect(value).to_have_value("")
+    await expect(page.get_by_role("alert")).to_have_count(0)
 
 
 async def test_side_that_moves_is_shown_and_what_was_typed_stays(site: Site, door: Door) -> None:

@@ -6,7 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import Route, expect
-from tests.console.conftest import BACKEND, EVIL, Door, Site
+from tests.console.conftest import BACKEND, EVIL, Door, Site, see_no_change
+from tests.program import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -149,6 +150,84 @@ async def test_more_of_one_list_is_not_added_to_another(door: Door) -> None:
     await page.evaluate("new Promise(requestAnimationFrame)")
     await expect(page.get_by_text("late")).to_have_count(0)
     await expect(page.get_by_role("button", name="Show more")).to_have_count(0)
+
+
+async def test_list_that_is_slower_than_what_it_follows_is_shown_and_asked_for_seldom(
+    door: Door,
+) -> None:
+    """With each look there is more to push; each look at the list is a row of the audit log."""
+    looks: list[str] = []
+    lists: list[str] = []
+
+    async def busy(route: Route) -> None:
+        looks.append(route.request.url)
+        told = await (await route.fetch()).json()
+        told["backends"][0]["pending_pushes"] = len(looks)
+        await route.fulfill(json=told)
+
+    async def slow(route: Route) -> None:
+        lists.append(route.request.url)
+        row, enough = secret(f"list-{len(lists)}"), len(looks) + 2
+
+        async def came() -> bool:  # one of them to the page, and changed what that knows
+            return len(looks) >= enough
+
+        await until(came)
+        await route.fulfill(json={"secrets": [row], "next_cursor": None})
+
+    await door.context.route("**/v1/federation/status?backend_ids=*", busy)
+    await door.context.route(f"**/{BACKEND}/secrets*", slow)
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    await expect(page.get_by_text("list-1").first).to_be_visible()
+    await expect(page.get_by_text("list-2").first).to_be_visible()
+    assert len(looks) >= 2 * len(lists)
+
+
+async def test_trouble_of_one_list_is_not_told_of_another(door: Door) -> None:
+    free = asyncio.Event()
+
+    async def paged(route: Route) -> None:
+        told: dict[str, object] = {"secrets": [secret("of-all")], "next_cursor": "more"}
+        if "cursor=" in route.request.url:
+            await free.wait()
+            await route.fulfill(status=500, json={"error": {"code": "x", "message": "late"}})
+            return
+        if "state=" in route.request.url:
+            told = {"secrets": [secret("of-one")], "next_cursor": None}
+        await route.fulfill(json=told)
+
+    await door.context.route(f"**/{BACKEND}/secrets*", paged)
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    async with page.expect_response("**/secrets?*cursor=*"):
+        await page.get_by_role("button", name="Show more").click()
+        await page.get_by_label("State").select_option("denied")
+        await expect(page.get_by_text("of-one").first).to_be_visible()
+        free.set()
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_path_without_a_conflict_is_told_to_have_none(door: Door) -> None:
+    page = await door.enter(conflict("apps/billing/db"))
+    await expect(page.get_by_text("There is no conflict on this path")).to_be_visible()
+
+
+async def test_values_of_sides_that_moved_are_not_shown_below_the_old_ones(
+    site: Site, door: Door
+) -> None:
+    path = await site.quarrel()
+    await see_no_change(door.context)
+    page = await door.enter(conflict(path))
+    await expect(page.get_by_role("button", name="Reveal")).to_be_visible()
+    marker = site.desk.program.canary.marker
+    await site.desk.bao.put(path, {"k": f"{marker}-moved", "same": marker})
+    await site.run()
+    await page.get_by_role("button", name="Reveal").click()
+    told = page.get_by_role("alert").or_(page.get_by_role("button", name="Hide values"))
+    await expect(told).to_contain_text("moved while you looked")
+    await page.get_by_role("button", name="Reveal").click()
+    await expect(page.get_by_text(f"{marker}-moved")).to_be_visible()
 
 
 async def test_long_list_lets_its_first_rows_go_and_says_so(door: Door) -> None:

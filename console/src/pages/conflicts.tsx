@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Conflict, Field, FieldShape, Version } from "../answers";
 import { asWritten, inPath, Problem } from "../api";
-import { useAgain, useAsked } from "../asking";
+import { useAsked, useFollowed } from "../asking";
 import { Act, Badge, Empty, Facts, Labelled, Loaded, Table, Trouble, When } from "../parts";
 import { to } from "../router";
 import { useSession } from "../session";
@@ -64,16 +64,22 @@ function OneConflict({ id, path, mark }: { id: string; path: string; mark: strin
   const [moved, setMoved] = useState("");
   // It outlives the form, which begins anew with each move of a side: nobody types a value twice.
   const [text, setText] = useState("");
-  const asked = useAsked<Conflict | null>(`conflict ${id} ${path}`, async (signal) => {
+  const asked = useFollowed<{ conflict: Conflict | null }>(`conflict ${id} ${path}`, async (signal) => {
     const page = await api.get<{ conflicts: Conflict[] }>(`/v1/federation/backends/${id}/conflicts`, { path }, signal);
-    return page.conflicts[0] ?? null;
-  });
-  useAgain(asked.again, mark);
+    return { conflict: page.conflicts[0] ?? null };
+  }, mark);
   const seen = useRef("");
   useEffect(() => {
-    if (!asked.data) return;
-    const now = sidesOf(asked.data);
-    if (seen.current && seen.current !== now && asked.data.state === "open") setMoved((told) => told || MOVED);
+    const conflict = asked.data?.conflict;
+    if (!conflict) return;
+    if (conflict.state !== "open") {
+      // One that is found open after it is another to decide on: nothing moved, and nothing was typed for it.
+      seen.current = "";
+      setText("");
+      return;
+    }
+    const now = sidesOf(conflict);
+    if (seen.current && seen.current !== now) setMoved((told) => told || MOVED);
     seen.current = now;
   }, [asked.data]);
   return (
@@ -81,7 +87,7 @@ function OneConflict({ id, path, mark }: { id: string; path: string; mark: strin
       <p class="crumbs"><a href={to(["backends", id, "conflicts"])}>Conflicts</a> / <code>{path}</code></p>
       {moved ? <div class="moved" role="alert"><Badge tone="warn">it moved</Badge><p>{moved}</p></div> : null}
       <Loaded asked={asked}>
-        {(conflict) => conflict === null ? (
+        {({ conflict }) => conflict === null ? (
           <Empty title="There is no conflict on this path">
             <p>Both sides agree, or you may not see it: <a href={to(["backends", id, "conflicts"])}>look at those that there are</a>.</p>
           </Empty>
@@ -103,7 +109,10 @@ interface Deciding {
 }
 
 function Sides({ id, conflict, text, setText, again, onMoved }: Deciding) {
-  const revealed = useRevealed(id, conflict);
+  const revealed = useRevealed(id, conflict, () => {
+    onMoved(MOVED);
+    again();
+  });
   const writer = useWriter(conflict);
   const open = conflict.state === "open";
   const same = (conflict.fields ?? []).filter((field) => field.compared === "same").length;
@@ -183,7 +192,7 @@ interface Revealed {
 }
 
 /** Both values, for a minute, while the tab is looked at. They are in this state and nowhere else. */
-function useRevealed(id: string, conflict: Conflict): Revealed {
+function useRevealed(id: string, conflict: Conflict, moved: () => void): Revealed {
   const { api, say } = useSession();
   const [values, setValues] = useState<Conflict["values"]>();
   const [left, setLeft] = useState(0);
@@ -212,7 +221,9 @@ function useRevealed(id: string, conflict: Conflict): Revealed {
         { query: { path: conflict.path, conflict_id: conflict.conflict_id, reveal: true }, digits: true });
       if (document.hidden) return;
       const found = page.conflicts[0];
-      if (found?.values) {
+      // They would stand below what is told of other sides.
+      if (found && sidesOf(found) !== sidesOf(conflict)) moved();
+      else if (found?.values) {
         setValues(found.values);
         say("Both values are shown for a minute.");
       } else {

@@ -1,7 +1,7 @@
 // A list that goes on by a cursor.
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Problem } from "../api";
-import { type Asked, useAgain, useAsked } from "../asking";
+import { type Asked, useFollowed } from "../asking";
 import { Act, Trouble } from "../parts";
 import { useSession } from "../session";
 import { count } from "../words";
@@ -31,8 +31,8 @@ export interface Pages<T> {
  */
 export function usePages<T>(key: string, path: string, name: string, query: Query = {}, mark = ""): Pages<T> {
   const { api } = useSession();
-  const asked = useAsked<Page>(key, (signal) => api.get(path, query, signal));
   const [rest, setRest] = useState<{ rows: T[]; cursor: string | null } | null>(null);
+  const asked = useFollowed<Page>(key, (signal) => api.get(path, query, signal), mark, rest !== null);
   const [problem, setProblem] = useState<Problem | null>(null);
   useEffect(() => {
     setRest(null);
@@ -42,9 +42,6 @@ export function usePages<T>(key: string, path: string, name: string, query: Quer
   // More of another list, or of an older look, does not belong here.
   const first = useRef(asked.data);
   first.current = asked.data;
-  const [since, setSince] = useState(mark);
-  useEffect(() => setSince(mark), [asked.data]);
-  useAgain(asked.again, rest ? since : mark);
   const more = async () => {
     const of = asked.data;
     try {
@@ -53,12 +50,12 @@ export function usePages<T>(key: string, path: string, name: string, query: Quer
       setProblem(null);
       setRest((known) => ({ rows: [...(known?.rows ?? []), ...(page[name] as T[])], cursor: page.next_cursor }));
     } catch (why) {
-      setProblem(why as Problem);
+      if (first.current === of) setProblem(why as Problem);
     }
   };
   const rows = [...((asked.data?.[name] as T[] | undefined) ?? []), ...(rest?.rows ?? [])];
   const gone = Math.max(0, rows.length - MOST_ROWS);
-  return { asked, gone, rows: rows.slice(gone), cursor, more, problem, again: asked.again, old: rest !== null && since !== mark };
+  return { asked, gone, rows: rows.slice(gone), cursor, more, problem, again: asked.again, old: rest !== null && asked.old };
 }
 
 export function More<T>({ pages }: { pages: Pages<T> }) {
