@@ -221,6 +221,7 @@ async def test_second_of_two_tabs_is_told_that_it_was_settled_and_by_whom(
     async with entering(site, browser) as other:
         await see_no_change(other.context)
         second = await other.enter(place(path))
+        await expect(second.get_by_role("button", name="Settle")).to_be_visible()
         await choose(first, "Take the remote side")
         await expect(first.get_by_text("settled by")).to_be_visible()
         version = (await site.call("GET", f"/v1/secrets/{path}"))[1]["version"]
@@ -285,6 +286,7 @@ async def test_side_that_moved_meanwhile_is_looked_at_again(site: Site, door: Do
     path = await site.quarrel()
     await see_no_change(door.context)
     page = await door.enter(place(path))
+    await expect(page.get_by_role("button", name="Settle")).to_be_visible()
     marker = site.desk.program.canary.marker
     await site.desk.bao.put(path, {"k": f"{marker}-moved", "same": marker})
     await site.run()
