@@ -2,10 +2,11 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Page, Route, expect
 from tests.console.conftest import BACKEND, EVIL, Door, Site, see_no_change
 from tests.program import until
 
@@ -127,6 +128,23 @@ def secret(name: str) -> dict[str, object]:
     return {**about, **unknown}
 
 
+async def leave_a_list_for_another(
+    door: Door, paged: Callable[[Route], Awaitable[None]], free: asyncio.Event
+) -> Page:
+    """More of a list is asked for, which `paged` answers once `free` is set: when another list
+    stands there. Returns when that answer has been taken."""
+    await door.context.route(f"**/{BACKEND}/secrets*", paged)
+    page = await door.enter(f"backends/{BACKEND}/secrets")
+    async with page.expect_response("**/secrets?*cursor=*"):
+        await page.get_by_role("button", name="Show more").click()
+        await page.get_by_label("State").select_option("denied")
+        await expect(page.get_by_text("of-one").first).to_be_visible()
+        free.set()
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    return page
+
+
 async def test_more_of_one_list_is_not_added_to_another(door: Door) -> None:
     free = asyncio.Event()
 
@@ -139,15 +157,7 @@ async def test_more_of_one_list_is_not_added_to_another(door: Door) -> None:
             told = {"secrets": [secret("of-one")], "next_cursor": None}
         await route.fulfill(json=told)
 
-    await door.context.route(f"**/{BACKEND}/secrets*", paged)
-    page = await door.enter(f"backends/{BACKEND}/secrets")
-    async with page.expect_response("**/secrets?*cursor=*"):
-        await page.get_by_role("button", name="Show more").click()
-        await page.get_by_label("State").select_option("denied")
-        await expect(page.get_by_text("of-one").first).to_be_visible()
-        free.set()
-    await page.evaluate("new Promise(requestAnimationFrame)")
-    await page.evaluate("new Promise(requestAnimationFrame)")
+    page = await leave_a_list_for_another(door, paged, free)
     await expect(page.get_by_text("late")).to_have_count(0)
     await expect(page.get_by_role("button", name="Show more")).to_have_count(0)
 
@@ -196,15 +206,7 @@ async def test_trouble_of_one_list_is_not_told_of_another(door: Door) -> None:
             told = {"secrets": [secret("of-one")], "next_cursor": None}
         await route.fulfill(json=told)
 
-    await door.context.route(f"**/{BACKEND}/secrets*", paged)
-    page = await door.enter(f"backends/{BACKEND}/secrets")
-    async with page.expect_response("**/secrets?*cursor=*"):
-        await page.get_by_role("button", name="Show more").click()
-        await page.get_by_label("State").select_option("denied")
-        await expect(page.get_by_text("of-one").first).to_be_visible()
-        free.set()
-    await page.evaluate("new Promise(requestAnimationFrame)")
-    await page.evaluate("new Promise(requestAnimationFrame)")
+    page = await leave_a_list_for_another(door, paged, free)
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
