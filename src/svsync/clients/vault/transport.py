@@ -7,7 +7,7 @@ no message holds text of the server, for that may hold a token or a value.
 import email.utils
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
+from svsync.clients.vault.plain_get import Head, NotHttpError, PlainGets, is_plain
 from svsync.clients.vault.settings import VaultSettings
 from svsync.domain.errors import (
     BackendError,
@@ -32,6 +33,7 @@ from svsync.network import (
 
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of one answer, decompressed, counted while reading."""
+_HEADERS: Final = {"X-Vault-Request": "true", "Accept-Encoding": "identity"}
 REFUSALS: Final = (401, 403, 404)
 """Statuses whose answer is read by whoever made the call."""
 
@@ -65,6 +67,7 @@ class Answer:
     text: str = field(repr=False)
     date: str = ""
     is_json: bool = True
+    retry_after: str = ""
 
     @property
     def missing_mount(self) -> bool:
@@ -110,14 +113,14 @@ class VaultTransport:
         self._namespace = settings.namespace
         self._origin = URL(str(url.origin()))  # as text it has no default port
         self._base = f"{url.raw_path.rstrip('/')}/v1/"
+        connector = guarded_connector(policy, url.host or "", tls=tls, limit=settings.connections)
         self._http = aiohttp.ClientSession(
-            connector=guarded_connector(
-                policy, url.host or "", tls=tls, limit=settings.connections
-            ),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
-            headers={"X-Vault-Request": "true", "Accept-Encoding": "identity"},
+            headers=_HEADERS,
         )
+        self._gets = PlainGets(connector, self._origin, _HEADERS, settings.timeout)
         # It would send a DELETE again whose answer did not come, upon what may be another
         # version by then. What is sent again is the guard's to decide.
         self._http._retry_connection = False
@@ -157,20 +160,18 @@ class VaultTransport:
             headers["X-Vault-Token"] = token.reveal()
         if self._namespace and namespaced:
             headers["X-Vault-Namespace"] = self._namespace
+
+        async def read(head: Head) -> Answer:
+            return await _read(head, operation, shown)
+
         try:
-            async with self._http.request(
-                method,
-                self._url(path),
-                # A stream: aiohttp warns of large bodies given as bytes.
-                data=None if body is None else io.BytesIO(_bytes(body)),
-                headers=headers,
-                allow_redirects=False,
-            ) as response:
-                answer = await self._read(response, operation, shown)
-                retry_after = response.headers.get("Retry-After")
+            if method == "GET" and body is None and all(map(is_plain, (path, *headers.values()))):
+                answer = await self._gets.get(f"{self._base}{path}", headers, read)
+            else:
+                answer = await self._ask(method, path, headers, body, read)
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
             raise _not_connected(failure, operation, shown) from None
-        if answer.status < 300 or answer.status in refusals:
+        if 200 <= answer.status < 300 or answer.status in refusals:
             if answer.is_json or not answer.text.strip():
                 if answer.missing_namespace:
                     raise BackendError(
@@ -188,7 +189,26 @@ class VaultTransport:
                 path=shown,
                 status=answer.status,
             )
-        raise _refusal(answer, operation, shown, _seconds(retry_after))
+        raise _refusal(answer, operation, shown)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: object,
+        read: Callable[[Head], Awaitable[Answer]],
+    ) -> Answer:
+        """The same as `PlainGets.get`, of any call."""
+        async with self._http.request(
+            method,
+            self._url(path),
+            # A stream: aiohttp warns of large bodies given as bytes.
+            data=None if body is None else io.BytesIO(_bytes(body)),
+            headers=headers,
+            allow_redirects=False,
+        ) as response:
+            return await read(Head(response.status, response.headers, response.content))
 
     def _url(self, path: str) -> URL:
         """Put together, not parsed: yarl takes three times as long to find the parts."""
@@ -201,33 +221,31 @@ class VaultTransport:
             encoded=True,
         )
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, operation: str, shown: str | None
-    ) -> Answer:
-        raw = bytearray()
-        while block := await response.content.readany():
-            raw += block
-            if len(raw) > MAX_ANSWER:
-                raise AnswerTooLargeError(
-                    f"the answer to {operation} is larger than {MAX_ANSWER} bytes",
-                    operation=operation,
-                    path=shown,
-                    status=response.status,
-                )
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            raise ProtocolError(
-                f"the answer to {operation} is not UTF-8", operation=operation, path=shown
-            ) from None
-        headers = response.headers
-        is_json = headers.get("Content-Type", "").partition(";")[0].strip() == "application/json"
-        return Answer(response.status, text, headers.get("Date", ""), is_json)
+
+async def _read(head: Head, operation: str, shown: str | None) -> Answer:
+    raw = bytearray()
+    while block := await head.content.readany():
+        raw += block
+        if len(raw) > MAX_ANSWER:
+            raise AnswerTooLargeError(
+                f"the answer to {operation} is larger than {MAX_ANSWER} bytes",
+                operation=operation,
+                path=shown,
+                status=head.status,
+            )
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(
+            f"the answer to {operation} is not UTF-8", operation=operation, path=shown
+        ) from None
+    headers = head.headers
+    is_json = headers.get("Content-Type", "").partition(";")[0].strip() == "application/json"
+    retry_after = headers.get("Retry-After", "")
+    return Answer(head.status, text, headers.get("Date", ""), is_json, retry_after)
 
 
-def _refusal(
-    answer: Answer, operation: str, shown: str | None, retry_after: float | None
-) -> BackendError:
+def _refusal(answer: Answer, operation: str, shown: str | None) -> BackendError:
     status = answer.status
     where = f"{operation} of {shown}" if shown else operation
     kind: type[BackendError]
@@ -255,7 +273,7 @@ def _refusal(
         operation=operation,
         path=shown,
         status=status,
-        retry_after=retry_after,
+        retry_after=_seconds(answer.retry_after),
         code=code,
         sent=sent,
     )
@@ -281,7 +299,7 @@ def _not_connected(failure: Exception, operation: str, shown: str | None) -> Bac
         says = "the endpoint takes no connection"
     elif isinstance(failure, TimeoutError):
         says = f"the endpoint did not answer {operation} in time"
-    elif isinstance(failure, aiohttp.ContentTypeError | aiohttp.ClientResponseError):
+    elif isinstance(failure, NotHttpError | aiohttp.ClientResponseError):
         return ProtocolError(
             "the endpoint does not speak HTTP as a Vault does", operation=operation, path=shown
         )
@@ -294,6 +312,6 @@ def _bytes(body: object) -> bytes:
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str) -> float | None:
     """A Retry-After in seconds; a date is not something that a Vault sends."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else None
