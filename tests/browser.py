@@ -49,8 +49,11 @@ def chromium() -> Chromium:
         if not (_FOLDER / "done").exists():
             _fetch(root)
             (_FOLDER / "done").touch()
-    places = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu")
-    libraries = [str(root / place) for place in places if (root / place).is_dir()]
+    # Some keep what they need in a folder of their own, which they look for where Debian has it.
+    libraries = sorted(
+        {str(found.parent) for top in ("lib", "usr/lib") for depth in ("*", "*/*")
+         for found in root.glob(f"{top}/{depth}/lib*.so*")}
+    )  # fmt: skip
     return Chromium(
         root / "usr/lib/chromium/chromium",
         {
