@@ -42,6 +42,7 @@ class Scripted:
     url: str = ""
     heard: list[bytes] = field(default_factory=list)
     connections: int = 0
+    together: int = 1
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     serving: list[asyncio.Task[None]] = field(default_factory=list)
@@ -55,6 +56,8 @@ class Scripted:
             while True:
                 self.heard.append(await reader.readuntil(b"\r\n\r\n"))
                 self.asked.set()
+                while len(self.heard) < self.together:  # noqa: ASYNC110 - others come in their own time
+                    await asyncio.sleep(0)
                 for piece in self.answers.pop(0):
                     if piece is None:
                         await reader.read()
@@ -185,6 +188,41 @@ async def test_nothing_of_one_answer_is_taken_for_the_next() -> None:
         second = await transport.send("GET", "kv/data/b", operation="read", token=TOKEN)
     assert first.text == second.text == BODY.decode()
     assert script.connections == 2
+
+
+@pytest.mark.parametrize(
+    "late",
+    [said(b'{"data":{"stolen":1}}'), said(b"{}", b"408 Request Timeout", b"Connection: close\r\n"),
+     b"HTTP/1.1 200 OK\r\n" + JSON + b"Content-Length: 9\r\n\r\n"],
+    ids=["an answer", "a refusal", "a head"],
+)  # fmt: skip
+async def test_what_comes_unasked_is_not_taken_for_the_next_answer(late: bytes) -> None:
+    many = 3
+    async with asking(*[[said(), late, None]] * many, [said(b"[]")]) as (transport, script):
+        script.together = many
+        calls = [transport.send("GET", "kv/data/a", operation="read") for _ in range(many)]
+        first = await asyncio.gather(*calls)
+        await asyncio.sleep(0.1)  # until it is there: it is what it is about
+        again = await transport.send("GET", "kv/data/b", operation="read", token=TOKEN)
+    assert {answer.text for answer in first} == {BODY.decode()}
+    assert (again.status, again.text, script.connections) == (200, "[]", many + 1)
+
+
+async def test_what_follows_an_upgrade_is_no_answer() -> None:
+    upgrade = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+    async with asking([upgrade, said(), None], [said(b"[]")]) as (transport, script):
+        with pytest.raises(BackendError, match="status 101"):
+            await transport.send("GET", "kv/data/a", operation="read", token=TOKEN)
+        again = await transport.send("GET", "kv/data/b", operation="read", token=TOKEN)
+    assert (again.text, script.connections) == ("[]", 2)
+
+
+async def test_nothing_is_asked_once_it_is_closed() -> None:
+    async with asking([said()]) as (transport, script):
+        await transport.aclose()
+        with pytest.raises(BackendUnreachableError):
+            await transport.send("GET", "kv/data/a", operation="read", token=TOKEN)
+    assert script.connections == 0
 
 
 async def test_who_goes_in_mid_answer_takes_the_connection_along() -> None:

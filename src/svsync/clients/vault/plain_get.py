@@ -24,6 +24,9 @@ T = TypeVar("T")
 is_plain: Final = re.compile(r"[!-~]+").fullmatch
 """Whether a text goes into a request as it is: no space, no line end, nothing but ASCII."""
 
+_TRIES: Final = 32
+"""Connections that are looked at for one call; more than a backend's calls at one time keep."""
+
 
 class NotHttpError(aiohttp.ClientError):
     """What came is no answer of HTTP."""
@@ -74,14 +77,30 @@ class PlainGets:
         """
         head = f"GET {target} HTTP/1.1\r\n{self._always}{_lines(headers)}\r\n".encode("ascii")
         async with asyncio.timeout(self._timeout):
-            connection = await self._connector.connect(self._to, [], self._connecting)
+            connection = await self._at_rest()
             try:
-                made = await read(await _exchange(connection, head))
+                answer = await _exchange(connection, head)
+                made = await read(answer)
             except BaseException:
                 connection.close()  # the rest of an answer is not the next one's beginning
                 raise
-            connection.release()
+            if answer.status < 200:  # what follows it is not told by HTTP
+                connection.close()
+            else:
+                connection.release()
             return made
+
+    async def _at_rest(self) -> Connection:
+        """A connection on which nothing came that nobody asked for: the pool keeps those too, and
+        what came would be taken for the answer to this call."""
+        if self._connector.closed:
+            raise aiohttp.ClientConnectionError("the connections are closed")
+        for _ in range(_TRIES):
+            connection = await self._connector.connect(self._to, [], self._connecting)
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        raise aiohttp.ServerDisconnectedError
 
 
 async def _exchange(connection: Connection, head: bytes) -> Head:
@@ -93,8 +112,8 @@ async def _exchange(connection: Connection, head: bytes) -> Head:
     while True:
         try:
             message, content = await protocol.read()
-        except HttpProcessingError as error:
-            raise NotHttpError(str(error)) from None
+        except HttpProcessingError:
+            raise NotHttpError from None  # what the library says holds text of the server
         if not 100 <= message.code < 200 or message.code == 101:  # others come before an answer
             return Head(message.code, message.headers, content)
 
