@@ -57,7 +57,7 @@ class Scripted:
                 self.heard.append(await reader.readuntil(b"\r\n\r\n"))
                 self.asked.set()
                 while len(self.heard) < self.together:  # noqa: ASYNC110 - others come in their own time
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.02)
                 for piece in self.answers.pop(0):
                     if piece is None:
                         await reader.read()
@@ -66,7 +66,7 @@ class Scripted:
                         return
                     writer.write(piece)
                     await writer.drain()
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.02)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
